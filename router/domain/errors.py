@@ -1,0 +1,101 @@
+"""Every error Motley raises on purpose, drawn as a tree.
+
+MotleyError
+├── BadInputError              the user can mend it: names the thing and the remedy
+│   ├── ConfigError            a YAML file, a flag, an environment variable
+│   │   ├── UnknownNameError   no such policy, GPU, model, engine (suggests near names)
+│   │   └── ImpossibleFleetError   a model that does not fit, an engine that will not run
+│   ├── TraceError             a trace file or one line of it
+│   └── WorkloadError          nothing to plan for, or numbers that make no sense
+├── RoutingError               one request cannot be served
+│   ├── UnknownModelError
+│   └── NoBackendError
+├── PlanError                  the planner has no usable answer
+│   ├── InfeasiblePlanError    says which constraint and by how much
+│   └── SolverError            the solver is missing, timed out or answered nonsense
+└── ReplayError                a decision log does not reproduce its own choices
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from difflib import get_close_matches
+
+
+class MotleyError(Exception):
+    """Base of every error that Motley raises on purpose."""
+
+
+class BadInputError(MotleyError):
+    """Input that the user can mend; the message names the thing and the remedy."""
+
+
+class ConfigError(BadInputError):
+    """A configuration value that cannot be used."""
+
+
+class UnknownNameError(ConfigError):
+    """A name that is in no registry.
+
+    Args:
+        kind: what was looked up, in the singular ("policy", "gpu").
+        name: what the user wrote.
+        known: the names that exist.
+    """
+
+    def __init__(self, kind: str, name: str, known: Iterable[str]) -> None:
+        self.kind, self.name = kind, name
+        choices = sorted(known)
+        near = get_close_matches(name, choices, n=1)
+        hint = f" Did you mean {near[0]!r}?" if near else ""
+        super().__init__(f"unknown {kind} {name!r}.{hint} Known: {', '.join(choices) or 'none'}.")
+
+
+class ImpossibleFleetError(ConfigError):
+    """A backend that cannot run what it was told to run."""
+
+
+class TraceError(BadInputError):
+    """A trace file, or one line of it, that cannot be read."""
+
+    def __init__(self, message: str, *, path: str = "", line: int | None = None) -> None:
+        self.path, self.line = path, line
+        where = f"{path}:{line}: " if line is not None else (f"{path}: " if path else "")
+        super().__init__(where + message)
+
+
+class WorkloadError(BadInputError):
+    """A workload that cannot be planned for."""
+
+
+class RoutingError(MotleyError):
+    """One request cannot be served."""
+
+
+class UnknownModelError(RoutingError):
+    """No backend of the fleet serves this model, healthy or not."""
+
+    def __init__(self, model: str, known: Iterable[str]) -> None:
+        self.model = model
+        served = ", ".join(sorted(known)) or "none"
+        super().__init__(f"The model {model!r} does not exist here. Models served: {served}.")
+
+
+class NoBackendError(RoutingError):
+    """Backends of this model exist, and none can take the request now."""
+
+
+class PlanError(MotleyError):
+    """The planner has no usable answer."""
+
+
+class InfeasiblePlanError(PlanError):
+    """No plan satisfies the constraints; the message says which one and by how much."""
+
+
+class SolverError(PlanError):
+    """The solver is missing, ran out of time or answered nonsense."""
+
+
+class ReplayError(MotleyError):
+    """A decision log that does not reproduce its own choices."""

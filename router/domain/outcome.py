@@ -1,0 +1,69 @@
+"""How one attempt at one backend ended: what observers learn from."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+OutcomeStatus = Literal["completed", "failed", "cancelled"]
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """One finished attempt.
+
+    Times are on the caller's clock, in seconds (I4: arrival <= dispatch <= first token <= end).
+
+    Attributes:
+        request_id, model, slo_class, tenant: from the request.
+        backend: name of the backend.
+        status: how it ended.
+        arrival_s, dispatched_s, first_token_s, finished_s: when; ``first_token_s`` is ``None``
+            if no token came.
+        prompt_tokens: as counted by the engine where it says so, else as estimated.
+        output_tokens: tokens received.
+        cached_tokens: prompt tokens the engine found in its prefix cache; ``None`` if unknown.
+        max_tokens: the client's limit, if any.
+        prefilling_at_dispatch: requests ahead of it in the same backend's prefill queue when
+            it was sent; 0 means its prefill was not queued behind another's.
+        decoding_at_dispatch: requests decoding there when it was sent.
+        predicted_ttft_s, predicted_tpot_s: the belief at dispatch.
+        predicted_output_tokens: the forecast at dispatch.
+    """
+
+    request_id: str
+    model: str
+    slo_class: str
+    tenant: str
+    backend: str
+    status: OutcomeStatus
+    arrival_s: float
+    dispatched_s: float
+    first_token_s: float | None
+    finished_s: float
+    prompt_tokens: int
+    output_tokens: int
+    cached_tokens: int | None
+    max_tokens: int | None
+    prefilling_at_dispatch: int
+    decoding_at_dispatch: int
+    predicted_ttft_s: float
+    predicted_tpot_s: float
+    predicted_output_tokens: float
+
+    @property
+    def ttft_s(self) -> float | None:
+        """Arrival at the gateway to first token."""
+        return None if self.first_token_s is None else self.first_token_s - self.arrival_s
+
+    @property
+    def e2e_s(self) -> float:
+        """Arrival at the gateway to the end."""
+        return self.finished_s - self.arrival_s
+
+    @property
+    def tpot_s(self) -> float | None:
+        """(E2E - TTFT) / (output tokens - 1); ``None`` below two tokens."""
+        if self.first_token_s is None or self.output_tokens < 2:
+            return None
+        return (self.finished_s - self.first_token_s) / (self.output_tokens - 1)

@@ -1,0 +1,86 @@
+"""The seams: everything that can be swapped, as protocols.
+
+All of them are synchronous and take time as an argument, so the gateway (wall clock) and the
+simulator (virtual clock) drive the same objects.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Protocol
+
+from router.domain.fleet import BackendSpec
+from router.domain.outcome import Outcome
+from router.domain.request import LengthForecast, Request
+from router.domain.state import BackendView, LinearCost
+
+
+class Policy(Protocol):
+    """Chooses a backend for one request."""
+
+    def choose(
+        self, request: Request, candidates: Sequence[BackendView], now: float
+    ) -> BackendView | None:
+        """Return one of ``candidates`` (never empty), or ``None`` to keep the request waiting.
+
+        Must not mutate its arguments and must be deterministic under its own seeded
+        randomness (I5).
+        """
+
+
+class Observer(Protocol):
+    """Learns from finished attempts; learning is separate from choosing."""
+
+    def observe(self, outcome: Outcome) -> None:
+        """Take note of one finished attempt."""
+
+
+class LengthPredictor(Observer, Protocol):
+    """Forecasts output lengths from what finished before."""
+
+    def forecast(self, request: Request) -> LengthForecast:
+        """Return mean and 90th percentile of the output tokens to expect."""
+
+
+class PerfModel(Protocol):
+    """What one backend's hardware can do: read by solver, simulator and policies.
+
+    Implemented by ``router.perf.roofline.IterationModel`` (the truth of the simulator and the
+    prior of everybody else).
+    """
+
+    def iteration_s(
+        self,
+        prefill_tokens: int,
+        decode_seqs: int,
+        context_tokens: float,
+        prefill_pairs: float = 0.0,
+    ) -> float:
+        """Seconds of one engine iteration.
+
+        Args:
+            prefill_tokens: prompt tokens computed in this iteration.
+            decode_seqs: sequences that each gain one token.
+            context_tokens: KV tokens read by those sequences.
+            prefill_pairs: sum over prefill chunks of ``n * (c + n / 2)``, with ``n`` tokens on
+                top of ``c`` already computed: the causal attention work.
+        """
+
+    def linear(self) -> LinearCost:
+        """Best linear form, for the policies and for online calibration."""
+
+
+class Clock(Protocol):
+    """Something that knows what time it is; only the edges hold one."""
+
+    def now(self) -> float:
+        """Seconds on a monotonic axis."""
+
+
+class Planner(Protocol):
+    """Turns fleet and demand into prices; implemented by ``solver``."""
+
+    def prices(
+        self, demand: Sequence[Outcome], fleet: Sequence[BackendSpec], now: float
+    ) -> Mapping[str, float]:
+        """Return the price of one engine-second by group, in seconds of delay."""

@@ -1,0 +1,47 @@
+"""What arrives: one request, as far as anybody may know it before it is served (I6)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+
+@dataclass(frozen=True, slots=True)
+class LengthForecast:
+    """How long an answer may get, in output tokens. Never the truth (I6)."""
+
+    mean_tokens: float
+    p90_tokens: float
+
+
+NO_FORECAST = LengthForecast(mean_tokens=0.0, p90_tokens=0.0)
+
+
+@dataclass(slots=True)
+class Request:
+    """One request as the dispatcher sees it.
+
+    Attributes:
+        request_id: unique while the request lives.
+        model: the model asked for, aliases resolved.
+        arrival_s: when it reached the gateway, on the caller's clock.
+        prompt_tokens: prompt length; an estimate in the gateway, exact in the simulator.
+        max_tokens: the client's own limit on output tokens, if it set one.
+        slo_class: name of the service class ("interactive", "throughput", "bulk").
+        tenant: who pays; empty when unknown.
+        session: key of a multi-turn conversation; empty when unknown.
+        prefix_hashes: chained hashes of the prompt's leading blocks, for prefix caches.
+        prefix_block_tokens: tokens per entry of ``prefix_hashes``; 0 when there are none.
+        forecast: set by the dispatcher before a policy sees the request.
+    """
+
+    request_id: str
+    model: str
+    arrival_s: float
+    prompt_tokens: int
+    max_tokens: int | None = None
+    slo_class: str = "interactive"
+    tenant: str = ""
+    session: str = ""
+    prefix_hashes: tuple[int, ...] = ()
+    prefix_block_tokens: int = 0
+    forecast: LengthForecast = field(default=NO_FORECAST)
