@@ -1,0 +1,68 @@
+"""One call per question about a backend: how fast, how much KV, how long a context, can it run.
+
+Everything is derived from the ``BackendSpec``, the catalogue and, where given, the user's own
+measurements (``overrides``); nothing is cached, so keep what you build.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from router.domain.fleet import BackendSpec
+from router.perf import feasible
+from router.perf.catalog import Catalog, default_catalog
+from router.perf.engines import EngineDefaults, context_limit_tokens, resolve_engine
+from router.perf.priors import Override, iteration_model_from, priors_for
+from router.perf.roofline import IterationModel
+
+
+def iteration_model(
+    spec: BackendSpec, *, overrides: Sequence[Override] = (), catalog: Catalog | None = None
+) -> IterationModel:
+    """Iteration time of a backend, from priors or from the overrides that match it.
+
+    Raises:
+        UnknownNameError: a GPU, model or weight format that does not exist.
+    """
+    known = catalog or default_catalog()
+    gpu = known.gpu(spec.gpu)
+    return iteration_model_from(
+        priors_for(spec, gpu, overrides),
+        gpu,
+        known.model(spec.model),
+        feasible.quantization_of(spec, known),
+        spec.tensor_parallel,
+    )
+
+
+def kv_capacity_tokens(spec: BackendSpec, *, catalog: Catalog | None = None) -> int:
+    """KV capacity of the whole backend in tokens; a measured one beats the derived one."""
+    if spec.kv_capacity_tokens is not None:
+        return spec.kv_capacity_tokens
+    known = catalog or default_catalog()
+    budget = feasible.budget_of(spec, known)
+    return budget.kv_tokens(engine_defaults(spec, catalog=known).block_tokens)
+
+
+def max_context_tokens(spec: BackendSpec, *, catalog: Catalog | None = None) -> int:
+    """Longest prompt plus output the backend accepts: its limit, and never more than its KV."""
+    known = catalog or default_catalog()
+    limit = context_limit_tokens(spec, known.gpu(spec.gpu), known.model(spec.model))
+    return min(limit, kv_capacity_tokens(spec, catalog=known))
+
+
+def engine_defaults(spec: BackendSpec, *, catalog: Catalog | None = None) -> EngineDefaults:
+    """The engine's settings for this GPU and version, those of ``spec`` laid over them."""
+    known = catalog or default_catalog()
+    return resolve_engine(spec, known.gpu(spec.gpu), known.model(spec.model))
+
+
+def check_feasible(spec: BackendSpec, *, catalog: Catalog | None = None) -> None:
+    """Raise if the backend cannot run, saying by how much and what would.
+
+    Raises:
+        UnknownNameError: a GPU, model, engine or weight format that does not exist.
+        ConfigError: an engine version that cannot be read.
+        ImpossibleFleetError: memory, dtype, tensor parallelism, context or engine support.
+    """
+    feasible.check(spec, catalog or default_catalog())
