@@ -1,0 +1,372 @@
+"""Every published format, as its authors write it, becomes the same kind of request."""
+
+from __future__ import annotations
+
+import gzip
+import json
+from pathlib import Path
+
+import pytest
+
+from router.domain.errors import TraceError, UnknownNameError
+from simulator.traces.detect import detect_format, formats
+from simulator.traces.read import Window, load_trace, stream_trace
+
+AZURE_2023 = """TIMESTAMP,ContextTokens,GeneratedTokens
+2023-11-16 18:15:46.6805900,374,44
+2023-11-16 18:15:50.9951690,396,109
+2023-11-16 18:15:51.2224670,879,55"""
+
+AZURE_2024 = """TIMESTAMP,ContextTokens,GeneratedTokens
+2024-05-10 23:59:59.500000+00:00,2162,5
+2024-05-11 00:00:00+00:00,2399,6
+"""
+
+BURSTGPT = """Timestamp,Model,Request tokens,Response tokens,Total tokens,Log Type
+5,ChatGPT,472,18,490,Conversation log
+45,GPT-4,1087,0,1087,API log
+118,ChatGPT,417,276,693,Conversation log
+"""
+
+MOONCAKE = """{"timestamp": 0, "input_length": 1200, "output_length": 6, "hash_ids": [46, 47, 48]}
+{"timestamp": 3000, "input_length": 1024, "output_length": 9, "hash_ids": [46, 47]}
+"""
+
+BAILIAN = """{"chat_id": 7, "parent_chat_id": -1, "timestamp": 61.1, "input_length": 40, \
+"output_length": 132, "type": "text", "turn": 1, "hash_ids": [10, 11, 12]}
+{"chat_id": 8, "parent_chat_id": 7, "timestamp": 70.1, "input_length": 64, \
+"output_length": 12, "type": "text", "turn": 2, "hash_ids": [10, 11, 13, 14]}
+{"chat_id": 9, "parent_chat_id": 8, "timestamp": 80.1, "input_length": 48, \
+"output_length": 12, "type": "search", "turn": 3, "hash_ids": [11, 10, 13]}
+"""
+
+SHAREGPT = json.dumps(
+    [
+        {
+            "id": "a",
+            "conversations": [
+                {"from": "human", "value": "x" * 400},
+                {"from": "gpt", "value": "y" * 80},
+            ],
+        },
+        {"id": "b", "conversations": [{"from": "human", "value": "only a question"}]},
+    ]
+)
+
+VLLM_BENCH = json.dumps(
+    {
+        "date": "20260102-030405",
+        "model_id": "m",
+        "request_rate": 2.0,
+        "input_lens": [100, 200, 300],
+        "output_lens": [3, 2, 0],
+        "ttfts": [0.1, 0.2, 0.0],
+        "start_times": [10.0, 11.5, 12.0],
+        "errors": ["", "", "Internal Server Error"],
+    }
+)
+
+GUIDELLM = json.dumps(
+    {
+        "metadata": {"version": 1},
+        "benchmarks": [
+            {
+                "requests": {
+                    "successful": [
+                        {
+                            "request_id": "r",
+                            "request_start_time": 1747.5,
+                            "prompt_tokens": 128,
+                            "output_tokens": 64,
+                        },
+                        {"start_time": 1748.0, "prompt_tokens": 256, "output_tokens": 32},
+                    ],
+                    "errored": [{"request_start_time": 1749.0}],
+                }
+            }
+        ],
+    }
+)
+
+CSV = """arrival_s,input_tokens,output_tokens,model,class,client_id,session,prefix_hashes
+0.5,32,10,llama,interactive,alice,s1,1 2
+2.0,100,20,,bulk,bob,,
+"""
+
+JSONL = """{"arrival_s": 0.5, "input_tokens": 32, "output_tokens": 10, "tenant": "alice", \
+"prefix_hashes": [1, 2], "prefix_block_tokens": 16}
+{"arrival_s": 2.0, "input_tokens": 100, "output_tokens": 20}
+"""
+
+SAMPLES = {
+    "azure": AZURE_2023,
+    "burstgpt": BURSTGPT,
+    "mooncake": MOONCAKE,
+    "bailian": BAILIAN,
+    "vllm-bench": VLLM_BENCH,
+    "guidellm": GUIDELLM,
+    "csv": CSV,
+    "jsonl": JSONL,
+    "sharegpt": SHAREGPT,
+}
+
+
+def write(folder: Path, text: str, name: str = "trace.dat") -> Path:
+    path = folder / name
+    path.write_text(text)
+    return path
+
+
+@pytest.mark.parametrize("name", SAMPLES)
+def test_the_format_is_told_by_the_content_not_by_the_name(name: str, tmp_path: Path) -> None:
+    assert detect_format(write(tmp_path, SAMPLES[name])) == name
+
+
+@pytest.mark.parametrize("name", SAMPLES)
+def test_gzip_is_seen_through(name: str, tmp_path: Path) -> None:
+    packed = tmp_path / "trace.gz"
+    packed.write_bytes(gzip.compress(SAMPLES[name].encode()))
+
+    plain, _ = load_trace(write(tmp_path, SAMPLES[name]))
+    unpacked, _ = load_trace(packed)
+
+    assert list(unpacked.records()) == list(plain.records())
+
+
+def test_azure_2023_has_seven_digit_fractions_and_no_last_newline(tmp_path: Path) -> None:
+    trace, report = load_trace(write(tmp_path, AZURE_2023))
+
+    assert trace.arrival_s.tolist() == pytest.approx([0.0, 4.314579, 4.541877], abs=1e-9)
+    assert trace.input_tokens.tolist() == [374, 396, 879]
+    assert trace.output_tokens.tolist() == [44, 109, 55]
+    assert report.summary() == ""
+
+
+def test_azure_2024_has_zones_sometimes_no_fraction_and_crosses_midnight(tmp_path: Path) -> None:
+    trace, _ = load_trace(write(tmp_path, AZURE_2024))
+
+    assert trace.arrival_s.tolist() == [0.0, 0.5]
+
+
+def test_burstgpt_counts_calls_that_failed_when_it_was_recorded(tmp_path: Path) -> None:
+    trace, report = load_trace(write(tmp_path, BURSTGPT))
+
+    assert trace.arrival_s.tolist() == [0.0, 113.0]
+    assert (report.unanswered, report.malformed) == (1, 0)
+    assert "1 request(s) without an answer" in report.summary()
+
+
+def test_mooncake_counts_milliseconds_and_512_tokens_per_id(tmp_path: Path) -> None:
+    trace, _ = load_trace(write(tmp_path, MOONCAKE))
+
+    assert trace.arrival_s.tolist() == [0.0, 3.0]
+    assert trace.prefix_block_tokens.tolist() == [512, 512]
+    assert trace.prefix_hashes(0) == trace.prefix_hashes(1) == (46, 47)  # 48 is a partial block
+
+
+def test_bailian_chains_block_ids_and_names_the_session_after_the_first_turn(
+    tmp_path: Path,
+) -> None:
+    trace, _ = load_trace(write(tmp_path, BAILIAN))
+    first, second, third = (trace.prefix_hashes(i) for i in range(3))
+
+    assert trace.prefix_block_tokens[0] == 16
+    assert len(first) == 2  # 40 tokens are two full blocks
+    assert second[:2] == first
+    assert not set(third) & set(second)  # the same ids in another order are another prefix
+    assert [trace.session[i] for i in range(3)] == ["chat-7"] * 3
+    assert trace.tenant.used() == ["text", "search"]
+
+
+def test_vllm_bench_replays_start_times_and_leaves_failed_requests_out(tmp_path: Path) -> None:
+    trace, report = load_trace(write(tmp_path, VLLM_BENCH))
+
+    assert trace.arrival_s.tolist() == [0.0, 1.5]
+    assert report.unanswered == 1
+
+
+def test_guidellm_reads_old_and_new_field_names(tmp_path: Path) -> None:
+    trace, report = load_trace(write(tmp_path, GUIDELLM))
+
+    assert trace.arrival_s.tolist() == [0.0, 0.5]
+    assert trace.input_tokens.tolist() == [128, 256]
+    assert report.unanswered == 1
+
+
+def test_sharegpt_gives_lengths_at_four_characters_a_token_and_no_arrivals(tmp_path: Path) -> None:
+    trace, report = load_trace(write(tmp_path, SHAREGPT))
+
+    assert (trace.input_tokens.tolist(), trace.output_tokens.tolist()) == ([100], [20])
+    assert not trace.timed
+    assert report.malformed == 1
+
+
+def test_own_format_keeps_every_optional_column(tmp_path: Path) -> None:
+    trace, _ = load_trace(write(tmp_path, CSV))
+    first, second = trace.records()
+
+    assert (first.model, first.slo_class, first.tenant, first.session) == (
+        "llama",
+        "interactive",
+        "alice",
+        "s1",
+    )
+    assert (first.prefix_hashes, first.prefix_block_tokens) == ((1, 2), 16)
+    assert (second.model, second.tenant, second.prefix_hashes) == ("", "bob", ())
+
+
+def test_parquet_rows_are_the_csv_rows(tmp_path: Path) -> None:
+    pa = pytest.importorskip("pyarrow")
+    pq = pytest.importorskip("pyarrow.parquet")
+    table = pa.table(
+        {
+            "arrival_s": [0.5, 2.0],
+            "input_tokens": [32, 100],
+            "output_tokens": [10, 20],
+            "prefix_hashes": [[1, 2], None],
+        }
+    )
+    path = tmp_path / "trace.parquet"
+    pq.write_table(table, path)
+
+    trace, _ = load_trace(path)
+
+    assert trace.arrival_s.tolist() == [0.0, 1.5]
+    assert trace.prefix_hashes(0) == (1, 2)
+    assert trace.prefix_hashes(1) == ()
+
+
+def test_lengths_without_arrivals_are_an_untimed_trace(tmp_path: Path) -> None:
+    trace, _ = load_trace(write(tmp_path, "input_tokens,output_tokens\n10,20\n30,40\n"))
+
+    assert not trace.timed
+    assert trace.input_tokens.tolist() == [10, 30]
+
+
+def test_a_forced_format_overrules_detection(tmp_path: Path) -> None:
+    path = write(tmp_path, "a,b\n1,2\n")
+
+    with pytest.raises(TraceError, match="column 'TIMESTAMP'"):
+        load_trace(path, format_name="azure")
+    with pytest.raises(UnknownNameError, match=r"'azur'.*Did you mean 'azure'"):
+        load_trace(path, format_name="azur")
+
+
+def test_every_listed_format_has_a_reader() -> None:
+    assert set(SAMPLES) <= set(formats())
+
+
+# --- bad input ---------------------------------------------------------------------------------
+
+
+def test_a_malformed_line_is_named_and_counted_and_the_rest_kept(tmp_path: Path) -> None:
+    broken = AZURE_2023.replace("2023-11-16 18:15:50.9951690,396,109", "yesterday,396")
+
+    trace, report = load_trace(write(tmp_path, broken))
+
+    assert len(trace) == 2
+    assert report.malformed == 1
+    assert "trace.dat:3: 2 columns instead of 3" in report.summary()
+
+
+def test_strict_stops_at_the_first_malformed_line(tmp_path: Path) -> None:
+    path = write(tmp_path, MOONCAKE + '{"timestamp": 3, "input_length": "many"}\n')
+
+    with pytest.raises(TraceError, match=r":3: .*input_length"):
+        load_trace(path, strict=True)
+
+
+@pytest.mark.parametrize(
+    ("row", "problem"),
+    [
+        ("1.0,-5,10", "at least 1 token, not -5"),
+        ("1.0,5,-10", "cannot have -10 tokens"),
+        ("nan,5,10", "not a finite number"),
+        ("1.0,5.5,10", "not a whole number"),
+        ("1.0,99999999999,10", "no request has more than"),
+    ],
+)
+def test_impossible_numbers_are_malformed(row: str, problem: str, tmp_path: Path) -> None:
+    text = f"arrival_s,input_tokens,output_tokens\n0.0,10,10\n{row}\n"
+
+    trace, report = load_trace(write(tmp_path, text))
+
+    assert len(trace) == 1
+    assert report.malformed == 1
+    assert problem in report.messages[0]
+
+
+@pytest.mark.parametrize("text", ["", "\n\n", "arrival_s,input_tokens,output_tokens\n"])
+def test_an_empty_trace_is_an_error(text: str, tmp_path: Path) -> None:
+    with pytest.raises(TraceError, match="empty"):
+        load_trace(write(tmp_path, text))
+
+
+def test_a_trace_of_nothing_but_rubbish_says_what_is_wrong_with_it(tmp_path: Path) -> None:
+    text = "arrival_s,input_tokens,output_tokens\nx,1,1\ny,2,2\n"
+
+    with pytest.raises(TraceError, match=r"2 malformed line\(s\).*:2: "):
+        load_trace(write(tmp_path, text))
+
+
+def test_something_that_is_no_trace_is_refused_with_the_known_formats(tmp_path: Path) -> None:
+    with pytest.raises(TraceError, match=r"looks like no trace format.*azure"):
+        load_trace(write(tmp_path, "dear diary, today"))
+
+
+def test_an_unknown_column_is_refused_with_the_near_name(tmp_path: Path) -> None:
+    text = "arrival_s,input_tokens,output_tokens,clas\n0,1,1,bulk\n"
+
+    with pytest.raises(TraceError, match=r"unknown field 'clas'.*did you mean 'class'"):
+        load_trace(write(tmp_path, text))
+
+
+def test_a_missing_file_and_damaged_gzip_are_clear(tmp_path: Path) -> None:
+    damaged = tmp_path / "t.gz"
+    damaged.write_bytes(gzip.compress(AZURE_2023.encode())[:-12])
+
+    with pytest.raises(TraceError, match="no such file"):
+        load_trace(tmp_path / "absent.csv")
+    with pytest.raises(TraceError, match="gzip stream is damaged"):
+        load_trace(damaged)
+
+
+def test_a_json_array_that_is_cut_off_says_at_which_item(tmp_path: Path) -> None:
+    with pytest.raises(TraceError, match=r":2: the JSON array is malformed or cut off"):
+        load_trace(write(tmp_path, '[{"input_tokens": 1, "output_tokens": 1}, {"input'))
+
+
+# --- windows and memory ------------------------------------------------------------------------
+
+
+def test_a_window_counts_from_its_own_start(tmp_path: Path) -> None:
+    rows = "".join(f"{t},10,10\n" for t in range(100))
+    path = write(tmp_path, "arrival_s,input_tokens,output_tokens\n" + rows)
+
+    trace, _ = load_trace(path, window=Window(20.0, 5.0))
+
+    assert trace.arrival_s.tolist() == [0.0, 1.0, 2.0, 3.0, 4.0]
+
+
+def test_a_window_nobody_arrives_in_is_an_error(tmp_path: Path) -> None:
+    with pytest.raises(TraceError, match="between 900 s and 910 s"):
+        load_trace(write(tmp_path, AZURE_2023), window=Window(900.0, 10.0))
+
+
+def test_requests_out_of_order_are_sorted(tmp_path: Path) -> None:
+    text = "arrival_s,input_tokens,output_tokens\n0,1,1\n9,2,2\n5,3,3\n"
+
+    trace, _ = load_trace(write(tmp_path, text))
+
+    assert trace.input_tokens.tolist() == [1, 3, 2]
+
+
+def test_streaming_reads_no_further_than_it_is_asked(tmp_path: Path) -> None:
+    """Constant memory: the rubbish far down the file is not touched yet."""
+    good = "0.0,1,1\n" * 100_000
+    path = write(tmp_path, "arrival_s,input_tokens,output_tokens\n" + good + "rubbish\n")
+
+    records, report = stream_trace(path, strict=True)
+
+    assert next(records).input_tokens == 1
+    assert report.records == 1
