@@ -1,0 +1,175 @@
+"""Forecasts of output length, learned from what finished before (never the truth, I6).
+
+A request falls into a leaf (model, tenant, prompt bucket, limit bucket). Each leaf shrinks towards
+its parent, that towards its own, up to the prior::
+
+    estimate(cell) = (n * own(cell) + k * estimate(parent)) / (n + k)
+
+with ``n`` the observations behind the cell's own figures, bounded so that old ones fade. A leaf
+with little data therefore speaks for its tenant, and a new tenant for its model.
+"""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from weakref import WeakValueDictionary
+
+from router.domain.outcome import Outcome
+from router.domain.request import LengthForecast, Request
+
+AZURE_CONVERSATION = LengthForecast(mean_tokens=211.1, p90_tokens=424.0)
+"""Output lengths of the Azure LLM inference trace 2023, conversation service (19,366 requests;
+Patel et al., Splitwise, ISCA 2024): what an unknown chat workload looks like."""
+
+_QUANTILE = 0.9
+
+
+class ConstantLengthPredictor:
+    """Says the same of every request; what a router without learning knows.
+
+    Args:
+        mean_tokens, p90_tokens: the forecast, still capped by each request's own limit.
+    """
+
+    def __init__(
+        self,
+        mean_tokens: float = AZURE_CONVERSATION.mean_tokens,
+        p90_tokens: float = AZURE_CONVERSATION.p90_tokens,
+    ) -> None:
+        self._forecast = LengthForecast(mean_tokens, p90_tokens)
+
+    def forecast(self, request: Request) -> LengthForecast:
+        """The constants, capped by ``max_tokens``."""
+        limit, always = request.max_tokens, self._forecast
+        if limit is None or limit >= always.p90_tokens:
+            return always
+        return LengthForecast(min(always.mean_tokens, limit), limit)
+
+    def observe(self, outcome: Outcome) -> None:
+        """Learns nothing."""
+
+
+class BucketLengthPredictor:
+    """Mean and 90th percentile by (model, tenant, prompt bucket, limit bucket), with shrinkage.
+
+    Buckets are half octaves of the prompt length and octaves of ``max_tokens``. A forecast and an
+    observation cost one dictionary look-up and a walk over four cells.
+
+    Args:
+        prior: forecast before any data.
+        strength: observations that a parent's estimate is worth to its child.
+        memory: observations a cell remembers; older ones fade exponentially.
+        max_leaves: leaves kept; the one not observed for longest is forgotten first, so that
+            tenants a client invents cannot fill the memory.
+    """
+
+    def __init__(
+        self,
+        prior: LengthForecast = AZURE_CONVERSATION,
+        *,
+        strength: float = 10.0,
+        memory: float = 500.0,
+        max_leaves: int = 4096,
+    ) -> None:
+        self._strength = strength
+        self._memory = memory
+        self._max_leaves = max_leaves
+        self._root = _Cell(None, prior.mean_tokens, prior.p90_tokens)
+        self._leaves: OrderedDict[tuple[str, str, int, int], _Cell] = OrderedDict()
+        # A parent lives as long as a leaf below it does.
+        self._parents: WeakValueDictionary[tuple[str | int, ...], _Cell] = WeakValueDictionary()
+
+    def __len__(self) -> int:
+        return len(self._leaves)
+
+    def forecast(self, request: Request) -> LengthForecast:
+        """Mean and 90th percentile of the output tokens, capped by ``max_tokens``."""
+        limit = request.max_tokens
+        cell = self._leaf(request.model, request.tenant, request.prompt_tokens, limit)
+        mean, p90 = cell.estimate(self._strength)
+        if limit is not None:
+            mean, p90 = min(mean, limit), min(p90, limit)
+        return LengthForecast(mean, p90)
+
+    def observe(self, outcome: Outcome) -> None:
+        """Learn from a completed request; others say too little about length."""
+        if outcome.status != "completed" or outcome.output_tokens < 1:
+            return
+        limit, tokens = outcome.max_tokens, outcome.output_tokens
+        leaf = self._leaf(outcome.model, outcome.tenant, outcome.prompt_tokens, limit)
+        leaf.learn(tokens, self._memory)
+        truncated = limit is not None and tokens >= limit
+        cell = leaf.parent
+        while cell is not None and cell is not self._root:
+            # Cut off by the client's own limit: its parents hear "at least this long".
+            cell.learn(max(tokens, cell.mean) if truncated else tokens, self._memory)
+            cell = cell.parent
+
+    def _leaf(self, model: str, tenant: str, prompt_tokens: int, limit: int | None) -> _Cell:
+        octave = -1 if limit is None else limit.bit_length()
+        key = (model, tenant, _half_octave(prompt_tokens), octave)
+        leaf = self._leaves.get(key)
+        if leaf is None:
+            return self._grow(key)
+        self._leaves.move_to_end(key)
+        return leaf
+
+    def _grow(self, key: tuple[str, str, int, int]) -> _Cell:
+        if len(self._leaves) >= self._max_leaves:
+            self._leaves.popitem(last=False)
+        parent = self._root
+        for depth in (1, 2, 3):
+            known = self._parents.get(key[:depth])
+            if known is None:
+                known = _Cell(parent, *parent.estimate(self._strength))
+                self._parents[key[:depth]] = known
+            parent = known
+        leaf = _Cell(parent, *parent.estimate(self._strength))
+        self._leaves[key] = leaf
+        return leaf
+
+
+class _Cell:
+    """Running mean and 90th percentile of one cell; ``weight`` is 0 until it has seen something."""
+
+    __slots__ = ("__weakref__", "mean", "p90", "parent", "weight")
+
+    def __init__(self, parent: _Cell | None, mean: float, p90: float) -> None:
+        self.parent = parent
+        self.mean = mean
+        self.p90 = p90
+        self.weight = 0.0
+
+    def learn(self, tokens: float, memory: float) -> None:
+        """Take in one length."""
+        weight = self.weight + 1.0
+        if weight > memory:
+            weight = memory
+        self.weight = weight
+        self.mean += (tokens - self.mean) / weight
+        # Robbins-Monro on the logarithm. The optimal gain is 1 / (n * density); at the 90th
+        # percentile of a log-normal with the spread of chat traces (about 1) that is 5.7 / n.
+        gain = 5.7 / (weight + 5.0)
+        self.p90 *= 1.0 + gain * (_QUANTILE if tokens > self.p90 else _QUANTILE - 1.0)
+
+    def estimate(self, strength: float) -> tuple[float, float]:
+        """Mean and 90th percentile, shrunk towards the parents."""
+        cells = []
+        cell: _Cell | None = self
+        while cell is not None:
+            cells.append(cell)
+            cell = cell.parent
+        top = cells.pop()
+        mean, p90 = top.mean, top.p90
+        while cells:
+            below = cells.pop()
+            share = below.weight / (below.weight + strength)
+            mean += share * (below.mean - mean)
+            p90 += share * (below.p90 - p90)
+        return mean, max(mean, p90)
+
+
+def _half_octave(tokens: int) -> int:
+    """Bucket of a prompt length; bounds at 1, 1.5 and 2 times each power of two."""
+    bits = tokens.bit_length()
+    return bits * 2 + (tokens >> (bits - 2) & 1) if bits > 1 else bits
