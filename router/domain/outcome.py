@@ -8,9 +8,9 @@ from typing import Literal
 OutcomeStatus = Literal["completed", "failed", "cancelled"]
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Outcome:
-    """One finished attempt.
+    """One finished attempt. Not frozen, for speed only: nobody writes to one.
 
     Times are on the caller's clock, in seconds (I4: arrival <= dispatch <= first token <= end).
 

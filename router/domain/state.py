@@ -123,6 +123,14 @@ class BackendView(Protocol):
         """Longest prompt plus output that the backend accepts."""
 
     @property
+    def chunk_tokens(self) -> int:
+        """Prompt tokens that one iteration takes at most."""
+
+    @property
+    def max_num_seqs(self) -> int:
+        """Requests that the engine runs at once."""
+
+    @property
     def cost(self) -> LinearCost:
         """Believed iteration cost, telemetry's corrections applied."""
 

@@ -1,0 +1,90 @@
+"""Entry point: finds the command, runs it, turns errors into one line and an exit code.
+
+Exit codes: 0 done, 1 it failed, 2 the input was wrong, 130 interrupted.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Sequence
+from importlib import import_module
+from typing import Any
+
+import typer
+from typer.core import TyperGroup
+
+from router.domain.errors import BadInputError, MotleyError
+
+COMMANDS = (
+    "serve",
+    "demo",
+    "engine",
+    "simulate",
+    "sweep",
+    "plan",
+    "trace",
+    "accuracy",
+    "calibrate",
+    "replay",
+)
+"""In the order a newcomer meets them; ``router/cli/<name>.py`` holds the function ``<name>``."""
+
+
+class LazyCommands(TyperGroup):
+    """Imports a command's module when the command is asked for, so that start-up stays fast."""
+
+    def list_commands(self, ctx: Any) -> list[str]:  # noqa: ARG002
+        """All commands, in the order of ``COMMANDS``."""
+        return list(COMMANDS)
+
+    def get_command(self, ctx: Any, cmd_name: str) -> Any:  # noqa: ARG002
+        """Import and build one command; ``None`` if there is none of this name."""
+        if cmd_name not in COMMANDS:
+            return None
+        module = import_module(f"router.cli.{cmd_name}")
+        single = typer.Typer(add_completion=False, rich_markup_mode="rich")
+        single.command(name=cmd_name, no_args_is_help=cmd_name in {"simulate", "sweep", "plan"})(
+            getattr(module, cmd_name)
+        )
+        return typer.main.get_command(single)
+
+
+def build_cli() -> Callable[..., Any]:
+    """The whole command tree."""
+    app = typer.Typer(
+        cls=LazyCommands,
+        name="motley",
+        no_args_is_help=True,
+        rich_markup_mode="rich",
+        help="Route LLM requests over a motley fleet of GPUs, so that slow cards help and "
+        "never hurt. Begin with [bold]motley demo[/bold].",
+        context_settings={"help_option_names": ["-h", "--help"]},
+    )
+    app.callback()(_root)
+    return typer.main.get_command(app).main
+
+
+def _root() -> None:
+    """The root command does nothing itself."""
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Run the command line and exit."""
+    sys.exit(run(arguments))
+
+
+def run(arguments: Sequence[str] | None = None) -> int:
+    """Run the command line and return the exit code."""
+    try:
+        build_cli()(args=arguments, prog_name="motley")
+    except SystemExit as end:
+        return end.code if isinstance(end.code, int) else 1
+    except KeyboardInterrupt:
+        return 130
+    except BadInputError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    except MotleyError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 1
+    return 0

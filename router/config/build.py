@@ -1,0 +1,140 @@
+"""From settings to a dispatcher: the one place where the decision core is put together."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict
+from typing import Any, TypeVar
+
+from router.config.load import MotleyConfig
+from router.decision_log import LoggingDispatcher, Sink
+from router.dispatcher import Dispatcher
+from router.domain.fleet import BackendSpec, Fleet
+from router.domain.protocols import LengthPredictor, Observer
+from router.domain.state import LinearCost
+from router.fleet_state.backend import Capability
+from router.fleet_state.fleet import CapabilityOf, FleetState
+from router.health.breaker import BreakerConfig
+from router.perf.build import (
+    engine_defaults,
+    iteration_model,
+    kv_capacity_tokens,
+    max_context_tokens,
+)
+from router.perf.length import BucketLengthPredictor
+from router.policies.context import PolicyContext
+from router.policies.registry import make_policy
+
+Belief = Callable[[BackendSpec], LinearCost]
+D = TypeVar("D", bound=Dispatcher)
+
+
+def catalogue_belief(spec: BackendSpec) -> LinearCost:
+    """What the catalogue says of a backend's speed."""
+    return iteration_model(spec).linear()
+
+
+def capability(spec: BackendSpec, belief: Belief = catalogue_belief) -> Capability:
+    """What a backend can do, before any telemetry."""
+    defaults = engine_defaults(spec)
+    return Capability(
+        cost=belief(spec),
+        kv_capacity_tokens=kv_capacity_tokens(spec),
+        max_context_tokens=max_context_tokens(spec),
+        chunk_tokens=defaults.max_num_batched_tokens,
+        max_num_seqs=defaults.max_num_seqs,
+    )
+
+
+def build_dispatcher(
+    config: MotleyConfig,
+    *,
+    belief: Belief = catalogue_belief,
+    predictor: LengthPredictor | None = None,
+    observers: Sequence[Observer] = (),
+    strict_context: bool = True,
+    log: Sink | None = None,
+) -> Dispatcher:
+    """Put the decision core together.
+
+    Args:
+        config: the settings; ``config.policy.seed`` seeds the policy's randomness.
+        belief: the policy's idea of each backend's speed; the simulator passes a wrong one.
+        predictor: of output lengths; learns from traffic by default.
+        observers: told of every finished attempt.
+        strict_context: see ``Dispatcher``.
+        log: where to write the decision log, if anywhere.
+    """
+    costs: dict[str, LinearCost] = {}
+
+    def remembered(spec: BackendSpec) -> LinearCost:
+        return costs.setdefault(spec.name, belief(spec))
+
+    header = _header(config, strict_context=strict_context)
+    arguments: dict[str, Any] = {
+        "predictor": predictor or BucketLengthPredictor(),
+        "observers": observers,
+        "capability_of": lambda spec: capability(spec, remembered),
+    }
+    if log is None:
+        return _assemble(Dispatcher, header, config.fleet, **arguments)
+    dispatcher = _assemble(LoggingDispatcher, header, config.fleet, **arguments)
+    beliefs = {name: asdict(cost) for name, cost in costs.items()}
+    fleet = [asdict(spec) for spec in config.fleet.backends]
+    return dispatcher.log_to(log, {**header, "beliefs": beliefs, "fleet": fleet})
+
+
+def rebuild_dispatcher(header: Mapping[str, Any], log: Sink) -> LoggingDispatcher:
+    """Build, from a decision log's first line, the dispatcher that can replay it.
+
+    Forecasts are in the log, so it does not matter which predictor made them.
+    """
+    beliefs = {name: LinearCost(**cost) for name, cost in header["beliefs"].items()}
+    fleet = Fleet(tuple(BackendSpec(**spec) for spec in header["fleet"]))
+
+    def believed(spec: BackendSpec) -> LinearCost:
+        return beliefs.get(spec.name) or catalogue_belief(spec)
+
+    dispatcher = _assemble(
+        LoggingDispatcher,
+        header,
+        fleet,
+        predictor=BucketLengthPredictor(),
+        # Predictions at dispatch are made only for observers, and change no decision.
+        observers=(),
+        capability_of=lambda spec: capability(spec, believed),
+    )
+    return dispatcher.log_to(log, {k: v for k, v in header.items() if k != "call"})
+
+
+def _header(config: MotleyConfig, *, strict_context: bool) -> dict[str, Any]:
+    return {
+        "policy": config.policy.model_dump(),
+        "breaker": config.reliability.breaker.model_dump(),
+        "queue_size": config.reliability.queue_size,
+        "queue_timeout_s": config.reliability.queue_timeout_s,
+        "strict_context": strict_context,
+    }
+
+
+def _assemble(
+    kind: type[D],
+    header: Mapping[str, Any],
+    fleet: Fleet,
+    *,
+    predictor: LengthPredictor,
+    observers: Sequence[Observer],
+    capability_of: CapabilityOf,
+) -> D:
+    chosen = header["policy"]
+    context = PolicyContext(random.Random(chosen["seed"]), chosen["params"])
+    return kind(
+        FleetState(fleet, capability_of, BreakerConfig(**header["breaker"])),
+        make_policy(chosen["name"], context),
+        predictor,
+        observers=observers,
+        queue_size=header["queue_size"],
+        queue_timeout_s=header["queue_timeout_s"],
+        strict_context=header["strict_context"],
+    )

@@ -1,0 +1,188 @@
+"""From a YAML file to frozen settings, with every mistake named and a remedy beside it."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import yaml
+from pydantic import ValidationError
+
+from router.config.schema import (
+    BackendEntry,
+    ConfigFile,
+    PlannerSection,
+    PolicySection,
+    ReliabilitySection,
+    ServerSection,
+    TelemetrySection,
+)
+from router.domain.errors import ConfigError, UnknownNameError
+from router.domain.fleet import BackendSpec, Fleet
+from router.domain.slo import DEFAULT_SLOS, Slo
+from router.perf.build import check_feasible
+from router.policies.registry import POLICIES
+
+
+@dataclass(frozen=True, slots=True)
+class MotleyConfig:
+    """Everything the YAML file says, checked.
+
+    Attributes:
+        source: path of the file, or "<mapping>".
+        fleet: the backends, named and feasible.
+        policy: which one, with which parameters and seed.
+        slos: targets by class; the defaults where the file names none.
+        telemetry, reliability, planner, server: the sections of the file.
+        aliases: other names of models.
+    """
+
+    source: str
+    fleet: Fleet
+    policy: PolicySection
+    slos: Mapping[str, Slo]
+    telemetry: TelemetrySection
+    reliability: ReliabilitySection
+    planner: PlannerSection
+    server: ServerSection
+    aliases: Mapping[str, str]
+
+
+def load_config(source: str | Path | Mapping[str, Any]) -> MotleyConfig:
+    """Read and check a configuration.
+
+    Args:
+        source: path of a YAML file, or its content as a mapping.
+
+    Raises:
+        ConfigError: the file cannot be read, is no YAML, or holds something unusable; the
+            message names the place and the remedy.
+    """
+    if isinstance(source, Mapping):
+        return _checked(dict(source), "<mapping>")
+    return _checked(_read_yaml(Path(source)), str(source))
+
+
+def _read_yaml(path: Path) -> dict[str, Any]:
+    try:
+        content = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise ConfigError(f"cannot read {path}: {error.strerror}") from error
+    except UnicodeDecodeError as error:
+        raise ConfigError(f"{path} is not UTF-8 text: {error.reason}") from error
+    except yaml.YAMLError as error:
+        raise ConfigError(f"{path} is not valid YAML: {error}") from error
+    if not isinstance(content, dict):
+        raise ConfigError(f"{path} must be a mapping with a 'backends' list, not {content!r:.60}")
+    return content
+
+
+def _checked(content: dict[str, Any], source: str) -> MotleyConfig:
+    try:
+        parsed = ConfigFile.model_validate(content)
+    except ValidationError as error:
+        raise ConfigError(f"{source}: {_explain(error)}") from error
+    if parsed.policy.name not in POLICIES:
+        raise UnknownNameError("policy", parsed.policy.name, POLICIES)
+    fleet = build_fleet(parsed.backends)
+    _check_aliases(parsed.aliases, fleet)
+    slos = dict(DEFAULT_SLOS) | {
+        name: Slo(name, **section.model_dump()) for name, section in parsed.slos.items()
+    }
+    return MotleyConfig(
+        source,
+        fleet,
+        parsed.policy,
+        slos,
+        parsed.telemetry,
+        parsed.reliability,
+        parsed.planner,
+        parsed.server,
+        parsed.aliases,
+    )
+
+
+def build_fleet(entries: list[BackendEntry]) -> Fleet:
+    """Name the backends (``<gpu>-<n>``, from 0 per kind) and check that each can run.
+
+    Raises:
+        ConfigError: no backend, a name twice, or as many URLs as ``count`` are missing.
+        ImpossibleFleetError: a model that does not fit or an engine that will not run.
+    """
+    if not entries:
+        raise ConfigError("the fleet is empty: list at least one entry under 'backends'")
+    numbers: Counter[str] = Counter()
+    backends: list[BackendSpec] = []
+    for position, entry in enumerate(entries):
+        for url, name in zip(_urls(entry, position), _names(entry, numbers), strict=True):
+            backends.append(_spec(entry, name, url))
+    _check_names(backends)
+    for spec in {(b.group, b.max_model_len): b for b in backends}.values():
+        check_feasible(spec)
+    return Fleet(tuple(backends))
+
+
+def _spec(entry: BackendEntry, name: str, url: str | None) -> BackendSpec:
+    fields = entry.model_dump(exclude={"count", "url", "name"})
+    return BackendSpec(name=name, url=url.rstrip("/") if url else None, **fields)
+
+
+def _urls(entry: BackendEntry, position: int) -> list[str | None]:
+    if not isinstance(entry.url, list):
+        if entry.url is not None and entry.count > 1:
+            raise ConfigError(
+                f"backends[{position}]: count is {entry.count} and there is one url; "
+                f"give a list of {entry.count} urls"
+            )
+        return [entry.url] * entry.count
+    if len(entry.url) != entry.count:
+        raise ConfigError(
+            f"backends[{position}]: count is {entry.count} and there are {len(entry.url)} urls; "
+            f"give exactly one url per backend"
+        )
+    return list(entry.url)
+
+
+def _names(entry: BackendEntry, numbers: Counter[str]) -> list[str]:
+    if entry.name is not None:
+        if entry.count == 1:
+            return [entry.name]
+        return [f"{entry.name}-{n}" for n in range(entry.count)]
+    first = numbers[entry.gpu]
+    numbers[entry.gpu] += entry.count
+    return [f"{entry.gpu}-{first + n}" for n in range(entry.count)]
+
+
+def _check_names(backends: list[BackendSpec]) -> None:
+    counts = Counter(b.name for b in backends)
+    twice = sorted(name for name, count in counts.items() if count > 1)
+    if twice:
+        raise ConfigError(f"backend names must be unique; used more than once: {', '.join(twice)}")
+
+
+def _check_aliases(aliases: Mapping[str, str], fleet: Fleet) -> None:
+    for alias, model in aliases.items():
+        if model not in fleet.models:
+            raise ConfigError(
+                f"alias {alias!r} points to the model {model!r}, which no backend serves; "
+                f"served: {', '.join(sorted(fleet.models))}"
+            )
+
+
+def _explain(error: ValidationError) -> str:
+    """Pydantic's findings, one a line, with the place spelled as in the file."""
+    lines = []
+    for finding in error.errors():
+        place = "".join(
+            f"[{part}]" if isinstance(part, int) else f".{part}" for part in finding["loc"]
+        ).lstrip(".")
+        message = finding["msg"]
+        if finding["type"] == "extra_forbidden":
+            message = "no such setting; check the spelling"
+        elif finding["type"] == "missing":
+            message = "is missing"
+        lines.append(f"{place}: {message}")
+    return "; ".join(lines)

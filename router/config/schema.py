@@ -1,0 +1,119 @@
+"""Every setting of the YAML file. Parsed once, frozen; unknown keys are errors."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+Seconds = Annotated[float, Field(gt=0, allow_inf_nan=False)]
+
+
+class Section(BaseModel):
+    """Base of all sections."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, protected_namespaces=())
+
+
+class BackendEntry(Section):
+    """One line of ``backends``: one engine, or ``count`` identical ones."""
+
+    gpu: str
+    model: str
+    engine: Literal["vllm", "sglang"] = "vllm"
+    count: int = Field(default=1, ge=1, le=10_000)
+    tensor_parallel: int = Field(default=1, ge=1, le=64)
+    url: str | list[str] | None = None
+    name: str | None = None
+    zone: str = ""
+    engine_version: str = ""
+    quantization: str = ""
+    max_model_len: int | None = Field(default=None, ge=1)
+    kv_capacity_tokens: int | None = Field(default=None, ge=1)
+    max_num_seqs: int | None = Field(default=None, ge=1)
+    max_num_batched_tokens: int | None = Field(default=None, ge=1)
+    weight: float = Field(default=1.0, gt=0, allow_inf_nan=False)
+    labels: dict[str, str] = Field(default_factory=dict)
+
+
+class PolicySection(Section):
+    """Which policy decides, and its parameters."""
+
+    name: str = "motley"
+    params: dict[str, float] = Field(default_factory=dict)
+    seed: int = 0
+
+
+class SloSection(Section):
+    """Targets of one service class; leave one out for no target."""
+
+    ttft_s: Seconds | None = None
+    tpot_s: Seconds | None = None
+    e2e_s: Seconds | None = None
+
+
+class TelemetrySection(Section):
+    """How the engines are read."""
+
+    enabled: bool = True
+    scrape_interval_s: Seconds = 1.0
+    timeout_s: Seconds = 2.0
+    stale_after_s: Seconds = 10.0
+    feedback: bool = True
+
+
+class BreakerSection(Section):
+    """The circuit breaker of each backend."""
+
+    failure_threshold: int = Field(default=3, ge=1)
+    open_s: Seconds = 2.0
+    max_open_s: Seconds = 30.0
+
+
+class ReliabilitySection(Section):
+    """Timeouts, retries and the router's queue."""
+
+    connect_timeout_s: Seconds = 2.0
+    first_byte_timeout_s: Seconds = 120.0
+    idle_timeout_s: Seconds = 60.0
+    total_timeout_s: Seconds = 1800.0
+    max_retries: int = Field(default=3, ge=0)
+    queue_size: int = Field(default=1000, ge=0)
+    queue_timeout_s: Seconds = 60.0
+    health_interval_s: Seconds = 5.0
+    health_timeout_s: Seconds = 5.0
+    health_failures: int = Field(default=3, ge=1)
+    drain_timeout_s: Seconds = 30.0
+    breaker: BreakerSection = BreakerSection()
+
+
+class PlannerSection(Section):
+    """The periodic plan whose prices guide the policy."""
+
+    enabled: bool = False
+    interval_s: Seconds = 30.0
+    window_s: Seconds = 300.0
+    weights: dict[str, float] = Field(default_factory=dict)
+
+
+class ServerSection(Section):
+    """The gateway's own door."""
+
+    host: str = "127.0.0.1"
+    port: int = Field(default=8000, ge=0, le=65535)
+    api_keys: list[str] = Field(default_factory=list)
+    max_body_bytes: int = Field(default=64 * 1024 * 1024, ge=1024)
+    decision_log: str | None = None
+
+
+class ConfigFile(Section):
+    """The whole file."""
+
+    backends: list[BackendEntry]
+    policy: PolicySection = PolicySection()
+    slos: dict[str, SloSection] = Field(default_factory=dict)
+    telemetry: TelemetrySection = TelemetrySection()
+    reliability: ReliabilitySection = ReliabilitySection()
+    planner: PlannerSection = PlannerSection()
+    server: ServerSection = ServerSection()
+    aliases: dict[str, str] = Field(default_factory=dict)

@@ -1,0 +1,240 @@
+"""The decision log: every call on the Dispatcher, with its ``now``; and its replay.
+
+A log is JSON lines. The first line holds the configuration that built the dispatcher; each
+further line is one call, its arguments and what it answered. Feeding the calls into a fresh
+dispatcher must write the same bytes again: that is the proof that a live run and a simulated run
+use one decision core (design: log replay).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import asdict
+from typing import Any
+
+import msgspec
+
+from router.dispatcher import Dispatcher
+from router.domain.decision import Assign, Decision, Reject, Wait
+from router.domain.errors import ReplayError
+from router.domain.fleet import BackendSpec
+from router.domain.outcome import Outcome
+from router.domain.request import LengthForecast, Request
+from router.domain.state import EngineSignals
+
+Line = dict[str, Any]
+Sink = Callable[[bytes], object]
+
+_encode = msgspec.json.Encoder().encode
+_REQUEST_FIELDS = (
+    "request_id",
+    "model",
+    "arrival_s",
+    "prompt_tokens",
+    "max_tokens",
+    "slo_class",
+    "tenant",
+    "session",
+    "prefix_hashes",
+    "prefix_block_tokens",
+)
+
+
+class LoggingDispatcher(Dispatcher):
+    """A Dispatcher that writes every call to ``sink``, one JSON line at a time."""
+
+    sink: Sink
+
+    def log_to(self, sink: Sink, header: Mapping[str, Any]) -> LoggingDispatcher:
+        """Begin a log; must be called before the first request. Returns ``self``."""
+        self.sink = sink
+        sink(_encode({"call": "open", **header}) + b"\n")
+        return self
+
+    def dispatch(self, request: Request, now: float) -> Decision:  # noqa: D102
+        decision = super().dispatch(request, now)
+        facts: Line = {name: getattr(request, name) for name in _REQUEST_FIELDS}
+        facts["forecast"] = asdict(request.forecast)
+        self._write("dispatch", now, {"request": facts}, _told(decision))
+        return decision
+
+    def redispatch(  # noqa: D102
+        self, request_id: str, now: float, *, backpressure: bool = False
+    ) -> Decision:
+        decision = super().redispatch(request_id, now, backpressure=backpressure)
+        args = {"request_id": request_id, "backpressure": backpressure}
+        self._write("redispatch", now, args, _told(decision))
+        return decision
+
+    def first_token(self, request_id: str, now: float) -> None:  # noqa: D102
+        super().first_token(request_id, now)
+        self._write("first_token", now, {"request_id": request_id})
+
+    def complete(  # noqa: D102
+        self,
+        request_id: str,
+        now: float,
+        *,
+        output_tokens: int,
+        prompt_tokens: int | None = None,
+        cached_tokens: int | None = None,
+    ) -> Outcome:
+        counts = {
+            "output_tokens": output_tokens,
+            "prompt_tokens": prompt_tokens,
+            "cached_tokens": cached_tokens,
+        }
+        outcome = super().complete(
+            request_id,
+            now,
+            output_tokens=output_tokens,
+            prompt_tokens=prompt_tokens,
+            cached_tokens=cached_tokens,
+        )
+        self._write("complete", now, {"request_id": request_id, **counts})
+        return outcome
+
+    def fail(  # noqa: D102
+        self, request_id: str, now: float, *, backpressure: bool = False, output_tokens: int = 0
+    ) -> Outcome:
+        outcome = super().fail(
+            request_id, now, backpressure=backpressure, output_tokens=output_tokens
+        )
+        args = {
+            "request_id": request_id,
+            "backpressure": backpressure,
+            "output_tokens": output_tokens,
+        }
+        self._write("fail", now, args)
+        return outcome
+
+    def refuse(self, request_id: str, now: float) -> Outcome:  # noqa: D102
+        outcome = super().refuse(request_id, now)
+        self._write("refuse", now, {"request_id": request_id})
+        return outcome
+
+    def cancel(self, request_id: str, now: float, *, output_tokens: int = 0) -> None:  # noqa: D102
+        super().cancel(request_id, now, output_tokens=output_tokens)
+        self._write("cancel", now, {"request_id": request_id, "output_tokens": output_tokens})
+
+    def poll(self, now: float) -> list[tuple[Request, Assign | Reject]]:  # noqa: D102
+        decided = super().poll(now)
+        answer = [[request.request_id, _told(decision)] for request, decision in decided]
+        self._write("poll", now, {}, answer)
+        return decided
+
+    def scrape(self, backend: str, signals: EngineSignals, now: float) -> None:  # noqa: D102
+        super().scrape(backend, signals, now)
+        self._write("scrape", now, {"backend": backend, "signals": asdict(signals)})
+
+    def correct(self, backend: str, *, prefill: float, decode: float, now: float) -> None:  # noqa: D102
+        super().correct(backend, prefill=prefill, decode=decode, now=now)
+        self._write("correct", now, {"backend": backend, "prefill": prefill, "decode": decode})
+
+    def set_prices(self, prices: Mapping[str, float], now: float) -> None:  # noqa: D102
+        super().set_prices(prices, now)
+        self._write("set_prices", now, {"prices": dict(prices)})
+
+    def set_health(self, backend: str, *, healthy: bool, now: float) -> None:  # noqa: D102
+        super().set_health(backend, healthy=healthy, now=now)
+        self._write("set_health", now, {"backend": backend, "healthy": healthy})
+
+    def drain(self, backend: str, now: float) -> None:  # noqa: D102
+        super().drain(backend, now)
+        self._write("drain", now, {"backend": backend})
+
+    def add_backend(self, spec: BackendSpec, now: float) -> None:  # noqa: D102
+        super().add_backend(spec, now)
+        self._write("add_backend", now, {"spec": asdict(spec)})
+
+    def remove_backend(self, backend: str, now: float) -> None:  # noqa: D102
+        super().remove_backend(backend, now)
+        self._write("remove_backend", now, {"backend": backend})
+
+    def _write(self, call: str, now: float, args: Line, answer: object = None) -> None:
+        line: Line = {"call": call, "now": now, "args": args}
+        if answer is not None:
+            line["answer"] = answer
+        self.sink(_encode(line) + b"\n")
+
+
+def replay(lines: Iterable[bytes], build: Callable[[Line, Sink], LoggingDispatcher]) -> int:
+    """Feed a log into a fresh dispatcher and compare what it writes, byte for byte.
+
+    Args:
+        lines: the log, with its header line.
+        build: makes the dispatcher from the header, already logging to the given sink
+            (``router.config.build.rebuild_dispatcher``).
+
+    Returns:
+        How many calls were replayed.
+
+    Raises:
+        ReplayError: a line differs (its number is named), or the log has no header.
+    """
+    written: list[bytes] = []
+    dispatcher: LoggingDispatcher | None = None
+    calls = 0
+    for number, raw in enumerate(lines, start=1):
+        line = _decode(raw, number)
+        if dispatcher is None:
+            if line.get("call") != "open":
+                raise ReplayError("line 1: a decision log begins with its 'open' line")
+            dispatcher = build(line, written.append)
+        else:
+            _call(dispatcher, line, number)
+            calls += 1
+        if written.pop() != raw.rstrip(b"\n") + b"\n":
+            raise ReplayError(
+                f"line {number}: the replayed call {line['call']!r} answers otherwise"
+            )
+    if dispatcher is None:
+        raise ReplayError("the decision log is empty")
+    return calls
+
+
+def _decode(raw: bytes, number: int) -> Line:
+    try:
+        line = msgspec.json.decode(raw)
+    except msgspec.DecodeError as error:
+        raise ReplayError(f"line {number}: not JSON ({error})") from error
+    if not isinstance(line, dict):
+        raise ReplayError(f"line {number}: not a JSON object")
+    return line
+
+
+def _call(dispatcher: LoggingDispatcher, line: Line, number: int) -> None:
+    args, now = dict(line["args"]), line["now"]
+    match line["call"]:
+        case "dispatch":
+            facts = args["request"]
+            facts["prefix_hashes"] = tuple(facts["prefix_hashes"])
+            facts["forecast"] = LengthForecast(**facts["forecast"])
+            dispatcher.dispatch(Request(**facts), now)
+        case "scrape":
+            dispatcher.scrape(args["backend"], EngineSignals(**args["signals"]), now)
+        case "add_backend":
+            dispatcher.add_backend(BackendSpec(**args["spec"]), now)
+        case (
+            "redispatch"
+            | "first_token"
+            | "complete"
+            | "fail"
+            | "refuse"
+            | "cancel"
+            | "poll"
+            | ("correct" | "set_prices" | "set_health" | "drain" | "remove_backend") as call
+        ):
+            getattr(dispatcher, call)(**args, now=now)
+        case unknown:
+            raise ReplayError(f"line {number}: unknown call {unknown!r}")
+
+
+def _told(decision: Decision) -> Line:
+    match decision:
+        case Assign(backend):
+            return {"assign": backend.name}
+        case Wait(reason):
+            return {"wait": reason}
+        case Reject(reason, _, retry_after_s):
+            return {"reject": reason, "retry_after_s": retry_after_s}

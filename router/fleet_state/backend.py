@@ -1,0 +1,185 @@
+"""One backend as the router knows it: exact counts of what it sent, beliefs about the rest.
+
+Every event costs O(1). Policies read this object through ``BackendView``; ``version`` grows with
+every change, so anything derived from the state can be cached per backend.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+from router.domain.fleet import BackendSpec
+from router.domain.request import Request
+from router.domain.state import EngineSignals, LinearCost
+from router.health.breaker import BreakerConfig, CircuitBreaker
+
+
+@dataclass(frozen=True, slots=True)
+class Capability:
+    """What the backend's hardware and engine can do, as believed before any telemetry.
+
+    Attributes:
+        cost: prior of the iteration cost.
+        kv_capacity_tokens: KV tokens it can hold.
+        max_context_tokens: longest prompt plus output it accepts.
+        chunk_tokens: prompt tokens per iteration at most.
+        max_num_seqs: requests running at once at most.
+    """
+
+    cost: LinearCost
+    kv_capacity_tokens: int
+    max_context_tokens: int
+    chunk_tokens: int
+    max_num_seqs: int
+
+
+class Flight:
+    """One attempt in flight."""
+
+    __slots__ = (
+        "backend",
+        "decoding_at_dispatch",
+        "dispatched_s",
+        "first_token_s",
+        "output_tokens",
+        "predicted_tpot_s",
+        "predicted_ttft_s",
+        "prefilling_at_dispatch",
+        "prompt_tokens",
+        "request",
+        "tried",
+    )
+
+    def __init__(
+        self, request: Request, backend: BackendState, now: float, tried: frozenset[str]
+    ) -> None:
+        self.request = request
+        self.backend = backend
+        self.dispatched_s = now
+        self.first_token_s: float | None = None
+        self.prompt_tokens = request.prompt_tokens
+        self.output_tokens = request.forecast.mean_tokens
+        self.prefilling_at_dispatch = backend.prefilling
+        self.decoding_at_dispatch = backend.decoding
+        self.predicted_ttft_s = math.nan
+        self.predicted_tpot_s = math.nan
+        self.tried = tried
+
+
+class BackendState:
+    """Implements ``BackendView``; only ``FleetState`` and ``Dispatcher`` write to it."""
+
+    __slots__ = (
+        "_correction",
+        "breaker",
+        "chunk_tokens",
+        "context_tokens",
+        "cost",
+        "decoding",
+        "draining",
+        "healthy",
+        "in_flight",
+        "index",
+        "kv_capacity_tokens",
+        "max_context_tokens",
+        "max_num_seqs",
+        "pending_output_tokens",
+        "pending_prefill_tokens",
+        "prefill_since_s",
+        "prefilling",
+        "price",
+        "prior",
+        "signals",
+        "spec",
+        "version",
+    )
+
+    def __init__(
+        self, spec: BackendSpec, index: int, capability: Capability, breaker: BreakerConfig
+    ) -> None:
+        self.spec = spec
+        self.index = index
+        self.version = 0
+        self.prior = self.cost = capability.cost
+        self.kv_capacity_tokens = capability.kv_capacity_tokens
+        self.max_context_tokens = min(capability.max_context_tokens, capability.kv_capacity_tokens)
+        self.chunk_tokens = capability.chunk_tokens
+        self.max_num_seqs = capability.max_num_seqs
+        self.in_flight = 0
+        self.prefilling = 0
+        self.pending_prefill_tokens = 0
+        self.prefill_since_s = 0.0
+        self.decoding = 0
+        self.context_tokens = 0.0
+        self.pending_output_tokens = 0.0
+        self.signals: EngineSignals | None = None
+        self.price = 0.0
+        self.healthy = True
+        self.draining = False
+        self.breaker = CircuitBreaker(breaker)
+        self._correction = (1.0, 1.0)
+
+    @property
+    def usable(self) -> bool:
+        """Whether a request may be sent here now."""
+        return self.healthy and not self.draining and self.breaker.allows()
+
+    @property
+    def correction(self) -> tuple[float, float]:
+        """Learned multipliers on the prior: prefill, decode."""
+        return self._correction
+
+    def sent(self, flight: Flight, now: float) -> None:
+        """A request leaves for this backend."""
+        if not self.prefilling:
+            self.prefill_since_s = now
+        self.in_flight += 1
+        self.prefilling += 1
+        self.pending_prefill_tokens += flight.prompt_tokens
+        self.context_tokens += flight.prompt_tokens + 0.5 * flight.output_tokens
+        self.pending_output_tokens += flight.output_tokens
+        self.version += 1
+
+    def first_token(self, flight: Flight, now: float) -> None:
+        """Its first token came: prefill is over, decoding begins."""
+        flight.first_token_s = now
+        self.prefilling -= 1
+        self.pending_prefill_tokens -= flight.prompt_tokens
+        self.prefill_since_s = now
+        self.decoding += 1
+        self.version += 1
+
+    def ended(self, flight: Flight, now: float) -> None:
+        """It is over, in whatever way; its share of every count goes (I2)."""
+        if flight.first_token_s is None:
+            self.prefilling -= 1
+            self.pending_prefill_tokens -= flight.prompt_tokens
+            self.prefill_since_s = now
+        else:
+            self.decoding -= 1
+        self.in_flight -= 1
+        if self.in_flight:
+            self.context_tokens -= flight.prompt_tokens + 0.5 * flight.output_tokens
+            self.pending_output_tokens -= flight.output_tokens
+        else:  # start from exact zeros again, so that rounding never accumulates
+            self.context_tokens = self.pending_output_tokens = 0.0
+        self.version += 1
+
+    def scraped(self, signals: EngineSignals) -> None:
+        """The engine said something of itself."""
+        self.signals = signals
+        if signals.kv_capacity_tokens:
+            self.kv_capacity_tokens = signals.kv_capacity_tokens
+        self.version += 1
+
+    def correct(self, prefill: float, decode: float) -> None:
+        """Replace the learned multipliers on the prior cost."""
+        self._correction = (prefill, decode)
+        self.cost = self.prior.scaled(prefill=prefill, decode=decode)
+        self.version += 1
+
+    def reprice(self, price: float) -> None:
+        """The planner's price of one engine-second here."""
+        self.price = price
+        self.version += 1

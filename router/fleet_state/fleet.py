@@ -1,0 +1,134 @@
+"""Who may take a request of a model: health, draining and breakers, cached between changes."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterable, Mapping
+
+from router.domain.errors import ConfigError, UnknownNameError
+from router.domain.fleet import BackendSpec, Fleet
+from router.domain.state import EngineSignals
+from router.fleet_state.backend import BackendState, Capability
+from router.health.breaker import BreakerConfig
+
+CapabilityOf = Callable[[BackendSpec], Capability]
+
+
+class FleetState:
+    """All backends, by name and by model.
+
+    Args:
+        fleet: the backends to begin with.
+        capability_of: what the hardware of a backend can do (see ``router.perf.build``).
+        breaker: limits of every backend's circuit breaker.
+    """
+
+    def __init__(
+        self,
+        fleet: Fleet,
+        capability_of: CapabilityOf,
+        breaker: BreakerConfig | None = None,
+    ) -> None:
+        self._capability_of = capability_of
+        self._breaker = breaker or BreakerConfig()
+        self._by_name: dict[str, BackendState] = {}
+        self._usable: dict[str, list[BackendState]] = {}
+        self._half_opens_s = math.inf
+        self._next_index = 0
+        for spec in fleet.backends:
+            self.add(spec)
+
+    @property
+    def backends(self) -> Iterable[BackendState]:
+        """All of them, in the order of arrival."""
+        return self._by_name.values()
+
+    @property
+    def models(self) -> set[str]:
+        """Every model that some backend serves, healthy or not."""
+        return {backend.spec.model for backend in self._by_name.values()}
+
+    def serves(self, model: str) -> bool:
+        """Whether some backend serves this model, healthy or not."""
+        return any(backend.spec.model == model for backend in self._by_name.values())
+
+    def get(self, name: str) -> BackendState:
+        """Return one backend.
+
+        Raises:
+            UnknownNameError: there is none of this name.
+        """
+        try:
+            return self._by_name[name]
+        except KeyError:
+            raise UnknownNameError("backend", name, self._by_name) from None
+
+    def add(self, spec: BackendSpec) -> BackendState:
+        """A backend joins.
+
+        Raises:
+            ConfigError: the name is taken.
+        """
+        if spec.name in self._by_name:
+            raise ConfigError(f"backend {spec.name!r} exists already; give it another name")
+        state = BackendState(spec, self._next_index, self._capability_of(spec), self._breaker)
+        self._next_index += 1
+        self._by_name[spec.name] = state
+        self.changed()
+        return state
+
+    def remove(self, name: str) -> None:
+        """A backend leaves; attempts in flight there keep their own reference."""
+        self.get(name)
+        del self._by_name[name]
+        self.changed()
+
+    def changed(self) -> None:
+        """Availability of some backend changed: forget who is usable."""
+        self._usable.clear()
+        self._half_opens_s = min(
+            (b.breaker.half_opens_s for b in self._by_name.values()), default=math.inf
+        )
+
+    def candidates(self, model: str, now: float) -> list[BackendState]:
+        """Backends of ``model`` that may be used now; do not mutate the list."""
+        if now >= self._half_opens_s:
+            for backend in self._by_name.values():
+                backend.breaker.tick(now)
+            self.changed()
+        usable = self._usable.get(model)
+        if usable is None:
+            usable = [b for b in self._by_name.values() if b.spec.model == model and b.usable]
+            self._usable[model] = usable
+        return usable
+
+    def next_half_open_s(self) -> float:
+        """When the next open breaker may be probed; infinity if none is open."""
+        return self._half_opens_s
+
+    def set_health(self, name: str, healthy: bool) -> None:
+        """An active health check found the backend well or ill."""
+        self.get(name).healthy = healthy
+        self.changed()
+
+    def drain(self, name: str) -> None:
+        """Send nothing new there."""
+        self.get(name).draining = True
+        self.changed()
+
+    def scrape(self, name: str, signals: EngineSignals) -> None:
+        """Telemetry arrived; for a backend that has left it is dropped."""
+        backend = self._by_name.get(name)
+        if backend is not None:
+            backend.scraped(signals)
+
+    def correct(self, name: str, prefill: float, decode: float) -> None:
+        """Telemetry learned new multipliers; for a backend that has left they are dropped."""
+        backend = self._by_name.get(name)
+        if backend is not None:
+            backend.correct(prefill, decode)
+
+    def set_prices(self, prices: Mapping[str, float]) -> None:
+        """New prices by group; a group without one costs nothing."""
+        for backend in self._by_name.values():
+            backend.reprice(prices.get(backend.spec.group, 0.0))

@@ -1,0 +1,1 @@
+"""Which backends may be used; time is an argument. Start with ``breaker.py``."""
