@@ -143,8 +143,7 @@ class _Cell:
     def learn(self, tokens: float, memory: float) -> None:
         """Take in one length."""
         weight = self.weight + 1.0
-        if weight > memory:
-            weight = memory
+        weight = min(weight, memory)
         self.weight = weight
         self.mean += (tokens - self.mean) / weight
         # Robbins-Monro on the logarithm. The optimal gain is 1 / (n * density); at the 90th
