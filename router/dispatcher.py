@@ -62,7 +62,9 @@ class Dispatcher:
         self.state = state
         self._policy = policy
         self._predictor = predictor
-        self._observers = tuple(observers)
+        # A policy that learns is told too, last, so that it sees what the others learned.
+        learning = (policy,) if isinstance(policy, Observer) else ()
+        self._observers = (*observers, *learning)
         self._waiting = WaitingRoom(queue_size, queue_timeout_s)
         self._queue_timeout_s = queue_timeout_s
         self._strict_context = strict_context

@@ -7,7 +7,7 @@ simulator (virtual clock) drive the same objects.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 from router.domain.fleet import BackendSpec
 from router.domain.outcome import Outcome
@@ -28,6 +28,7 @@ class Policy(Protocol):
         """
 
 
+@runtime_checkable
 class Observer(Protocol):
     """Learns from finished attempts; learning is separate from choosing."""
 

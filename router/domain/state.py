@@ -19,6 +19,7 @@ class EngineSignals:
         kv_usage: share of KV blocks in use, 0 to 1.
         kv_capacity_tokens: total KV tokens, where the engine tells it.
         prefix_hit_ratio: share of looked-up prompt tokens found in the prefix cache, 0 to 1.
+        gen_tokens_per_s: measured generation rate, where the engine tells it (SGLang does).
         preemptions: lifetime count of preempted (vLLM) or retracted (SGLang) requests.
     """
 
@@ -29,6 +30,7 @@ class EngineSignals:
     kv_capacity_tokens: int | None = None
     prefix_hit_ratio: float | None = None
     preemptions: int | None = None
+    gen_tokens_per_s: float | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from router.domain.errors import ConfigError
+from router.domain.slo import DEFAULT_SLOS, Slo
 
 
 @dataclass(slots=True)
@@ -15,12 +16,14 @@ class PolicyContext:
 
     Attributes:
         rng: the policy's own randomness, seeded by the caller (I5).
+        slos: latency targets by class.
         params: the ``policy.params`` of the configuration.
         asked: names of the parameters that the policy asked for.
     """
 
     rng: random.Random
     params: Mapping[str, float] = field(default_factory=dict)
+    slos: Mapping[str, Slo] = field(default_factory=lambda: DEFAULT_SLOS)
     asked: set[str] = field(default_factory=set)
 
     def param(self, name: str, default: float, *, minimum: float = 0.0) -> float:

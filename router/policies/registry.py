@@ -12,6 +12,21 @@ from router.policies.least_request import LeastRequest
 from router.policies.lmetric import LMetric
 from router.policies.lmetric_normalized import LMetricNormalized
 from router.policies.marginal_delay import MarginalDelay
+from router.policies.peers.aibrix_least_latency import AibrixLeastLatency
+from router.policies.peers.aibrix_prefix_cache import AibrixPrefixCache
+from router.policies.peers.aibrix_slo_least_load import AibrixSloLeastLoad
+from router.policies.peers.dynamo_cost import DynamoCost
+from router.policies.peers.goodserve_just_enough import GoodserveJustEnough
+from router.policies.peers.llm_d_default import LlmDDefault
+from router.policies.peers.llm_d_predicted_latency import LlmDPredictedLatency
+from router.policies.peers.nginx_least_conn import NginxLeastConn
+from router.policies.peers.polyserve_packing import PolyservePacking
+from router.policies.peers.production_stack_loadaware import ProductionStackLoadaware
+from router.policies.peers.production_stack_prefixaware import ProductionStackPrefixaware
+from router.policies.peers.sglang_cache_aware import SglangCacheAware
+from router.policies.peers.smg_least_load import SmgLeastLoad
+from router.policies.peers.vllm_router_kv_aware import VllmRouterKvAware
+from router.policies.peers.weighted_random import WeightedRandom
 from router.policies.power_of_two import PowerOfTwo
 from router.policies.random_choice import RandomChoice
 from router.policies.round_robin import RoundRobin
@@ -30,6 +45,22 @@ POLICIES: Mapping[str, PolicyFactory] = {
     "lmetric-normalized": LMetricNormalized,
     "marginal-delay": MarginalDelay,
     "motley": MarginalDelay,
+    # What other routers do, to compare with.
+    "weighted-random": WeightedRandom,
+    "nginx-least-conn": NginxLeastConn,
+    "sglang-cache-aware": SglangCacheAware,
+    "smg-least-load": SmgLeastLoad,
+    "vllm-router-kv-aware": VllmRouterKvAware,
+    "production-stack-prefixaware": ProductionStackPrefixaware,
+    "production-stack-loadaware": ProductionStackLoadaware,
+    "llm-d-default": LlmDDefault,
+    "llm-d-predicted-latency": LlmDPredictedLatency,
+    "dynamo-cost": DynamoCost,
+    "aibrix-prefix-cache": AibrixPrefixCache,
+    "aibrix-least-latency": AibrixLeastLatency,
+    "aibrix-slo-least-load": AibrixSloLeastLoad,
+    "goodserve-just-enough": GoodserveJustEnough,
+    "polyserve-packing": PolyservePacking,
 }
 
 

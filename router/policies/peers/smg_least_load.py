@@ -1,0 +1,58 @@
+"""Shepherd Model Gateway ``least_load``: queued tokens over measured throughput.
+
+``(Q + I) / T + 0.15 s * k / (1 - k)`` with Q = waiting * 1024 tokens, I = tokens sent since the
+last poll, T = the engine's generation rate or 2000 tokens/s, k = KV usage. Polls every 10 s.
+Its flaw on a mixed fleet: T is measured, so an idle A100 and a busy T4 look alike.
+(smg ``model_gateway/src/policies/``.)
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from router.domain.request import Request
+from router.domain.state import BackendView
+from router.policies.choosing import least
+from router.policies.context import PolicyContext
+
+MEAN_PROMPT_TOKENS = 1024
+DEFAULT_TOKENS_PER_S = 2000.0
+KV_WEIGHT_S = 0.15
+
+
+class SmgLeastLoad:
+    """Argmin of drain time plus KV pressure, ties at random."""
+
+    scrape_interval_s = 10.0
+
+    def __init__(self, context: PolicyContext) -> None:
+        self._rng = context.rng
+        self._sent: dict[str, tuple[float, int]] = {}
+
+    def choose(
+        self,
+        request: Request,
+        candidates: Sequence[BackendView],
+        now: float,  # noqa: ARG002
+    ) -> BackendView | None:
+        """The soonest drained."""
+        chosen = least(candidates, self._load_s, self._rng)
+        polled_s, tokens = self._since_poll(chosen)
+        self._sent[chosen.spec.name] = (polled_s, tokens + request.prompt_tokens)
+        return chosen
+
+    def _load_s(self, view: BackendView) -> float:
+        signals = view.signals
+        _, sent_tokens = self._since_poll(view)
+        if signals is None:
+            return view.in_flight * MEAN_PROMPT_TOKENS / DEFAULT_TOKENS_PER_S
+        queued = (signals.waiting or 0) * MEAN_PROMPT_TOKENS
+        rate = signals.gen_tokens_per_s or DEFAULT_TOKENS_PER_S
+        usage = min(signals.kv_usage or 0.0, 0.999)
+        return (queued + sent_tokens) / rate + KV_WEIGHT_S * usage / (1.0 - usage)
+
+    def _since_poll(self, view: BackendView) -> tuple[float, int]:
+        """When the backend was last polled, and the tokens sent to it since."""
+        polled_s = view.signals.observed_s if view.signals is not None else float("-inf")
+        since_s, tokens = self._sent.get(view.spec.name, (polled_s, 0))
+        return (polled_s, tokens) if since_s == polled_s else (polled_s, 0)

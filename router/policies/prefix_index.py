@@ -1,0 +1,68 @@
+"""Which backend has probably cached which prompt prefix, as far as the router can tell.
+
+Block hashes are chained: a hash stands for its whole prefix, so a backend holds a prefix exactly
+as far as it knows the leading hashes. Each backend's entries are kept in the order of use and the
+oldest are forgotten beyond its KV capacity, as its own LRU cache does.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+
+class PrefixIndex:
+    """Block hashes by backend name, least recently used first.
+
+    Args:
+        capacity_tokens: tokens remembered per backend when the caller gives no other figure;
+            ``None`` never forgets (production-stack's trie).
+    """
+
+    def __init__(self, capacity_tokens: int | None = None) -> None:
+        self._capacity_tokens = capacity_tokens
+        self._blocks: dict[str, dict[int, int]] = {}
+        self._tokens: dict[str, int] = {}
+
+    def matched_tokens(self, backend: str, hashes: Sequence[int], block_tokens: int) -> int:
+        """Prompt tokens that this backend has probably cached."""
+        known = self._blocks.get(backend)
+        if not known or not hashes:
+            return 0
+        matched = 0
+        for block in hashes:
+            if block not in known:
+                break
+            matched += 1
+        return matched * block_tokens
+
+    def insert(
+        self,
+        backend: str,
+        hashes: Sequence[int],
+        block_tokens: int,
+        capacity_tokens: int | None = None,
+    ) -> None:
+        """This backend is about to compute, and so to cache, this prompt."""
+        if not hashes:
+            return
+        known = self._blocks.setdefault(backend, {})
+        held = self._tokens.get(backend, 0)
+        for block in reversed(hashes):  # leaves are older than roots, so leaves go first
+            size = known.pop(block, 0)
+            held += block_tokens - size
+            known[block] = block_tokens
+        self._tokens[backend] = held
+        self._forget_oldest(backend, capacity_tokens or self._capacity_tokens)
+
+    def forget(self, backend: str) -> None:
+        """The backend restarted: its cache is cold."""
+        self._blocks.pop(backend, None)
+        self._tokens.pop(backend, None)
+
+    def _forget_oldest(self, backend: str, capacity_tokens: int | None) -> None:
+        if capacity_tokens is None:
+            return
+        known, held = self._blocks[backend], self._tokens[backend]
+        while held > capacity_tokens and known:
+            held -= known.pop(next(iter(known)))
+        self._tokens[backend] = held
