@@ -135,13 +135,10 @@ def _model(name: str, table: Mapping[str, Any]) -> ModelSpec:
 
 
 def _quantization(name: str, table: Mapping[str, Any]) -> QuantizationSpec:
-    return QuantizationSpec(
-        name=name,
-        bytes_per_weight=table["bytes_per_weight"],
-        compute=table["compute"],
-        min_compute_capability=parse_capability(table["min_compute_capability"]),
-        native_from=parse_capability(table["native_from"]),
-    )
+    capabilities = {
+        key: parse_capability(table[key]) for key in ("min_compute_capability", "native_from")
+    }
+    return QuantizationSpec(name=name, **{**table, **capabilities})
 
 
 def parse_capability(text: str) -> Capability:

@@ -32,7 +32,7 @@ class Priors:
 
     Attributes:
         mfu, mfu_attn, mbu, mbu_kv: shares of the peaks, see ``GpuSpec``.
-        step_us, seq_us: overhead per iteration and per decoding sequence.
+        step_us, layer_us, seq_us: overhead per iteration, per layer and per decoding sequence.
         allreduce_us, link_gb_per_s: see ``GpuSpec``.
         exponent: of the smooth maximum.
         prefill_factor, decode_factor: multipliers of the whole phase, 1 without calibration.
@@ -46,6 +46,7 @@ class Priors:
     seq_us: float
     allreduce_us: float
     link_gb_per_s: float
+    layer_us: float = 0.0
     exponent: float = SMAX_EXPONENT
     prefill_factor: float = 1.0
     decode_factor: float = 1.0
@@ -74,7 +75,7 @@ class Override:
             if name not in PRIOR_NAMES:
                 known = ", ".join(sorted(PRIOR_NAMES))
                 raise ConfigError(f"override: unknown constant {name!r}; known: {known}")
-            if not value >= (0.0 if name in ("step_us", "seq_us", "allreduce_us") else 1e-9):
+            if not value >= (0.0 if name.endswith("_us") else 1e-9):
                 raise ConfigError(f"override: {name} must be positive, not {value}")
 
     def matches(self, spec: BackendSpec) -> bool:
@@ -114,15 +115,17 @@ def iteration_model_from(
     """The iteration model of a model on ``tensor_parallel`` cards, from its constants."""
     cards = tensor_parallel
     bandwidth = gpu.bandwidth_gb_per_s * 1e9
-    token_s = 2.0 * model.active_parameters / (cards * quantization.peak_flops(gpu) * priors.mfu)
+    gemm_flops = cards * quantization.peak_flops(gpu) * priors.mfu * quantization.compute_efficiency
+    token_s = 2.0 * model.active_parameters / gemm_flops
+    stream_bytes_per_s = cards * bandwidth * priors.mbu * quantization.bandwidth_efficiency
     attention_flops = cards * gpu.fp16_tflops * 1e12 * priors.mfu_attn
     comm_s = _allreduce_token_s(priors, model, cards)
-    latency_s = 2 * model.layers * priors.allreduce_us * 1e-6 if cards > 1 else 0.0
+    per_layer_us = priors.layer_us + (2 * priors.allreduce_us if cards > 1 else 0.0)
     return IterationModel(
-        step_s=priors.step_us * 1e-6 + latency_s,
+        step_s=(priors.step_us + model.layers * per_layer_us) * 1e-6,
         seq_s=priors.seq_us * 1e-6 + comm_s,
         prefill_comm_s=comm_s,
-        weights_s=quantization.streamed_bytes(model) / (cards * bandwidth * priors.mbu),
+        weights_s=quantization.streamed_bytes(model) / stream_bytes_per_s,
         prefill_token_s=token_s,
         decode_token_s=token_s,
         context_s=model.kv_bytes_per_token(cards) / (bandwidth * priors.mbu_kv),

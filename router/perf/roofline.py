@@ -17,8 +17,11 @@ from __future__ import annotations
 from dataclasses import dataclass, field, replace
 
 import numpy as np
+from numpy.typing import NDArray
 
 from router.domain.state import LinearCost
+
+Vector = NDArray[np.float64]
 
 SMAX_EXPONENT = 1.3
 
@@ -92,6 +95,16 @@ class IterationModel:
             + self.pair_s * prefill_pairs
         )
 
+    def times_s(
+        self, prefill_tokens: Vector, decode_seqs: Vector, context_tokens: Vector, pairs: Vector
+    ) -> Vector:
+        """``iteration_s`` of many iterations at once, one per row; for fitting."""
+        gemm_s = self.prefill_token_s * prefill_tokens + self.decode_token_s * decode_seqs
+        times: Vector = (self._weights_p + gemm_s**self.exponent) ** self._root
+        times += self.step_s + self.seq_s * decode_seqs + self.prefill_comm_s * prefill_tokens
+        times += self.context_s * context_tokens + self.pair_s * pairs
+        return times
+
     def scaled(self, prefill: float, decode: float) -> IterationModel:
         """This model with the costs of each phase multiplied.
 
@@ -122,15 +135,16 @@ class IterationModel:
             for context in (_CONTEXT_GRID if b else (0,))
             if n or b
         ]
-        total_s = np.array([self.iteration_s(n, b, c, n * n / 2) for n, b, c in rows])
-        rest_s = total_s - self.context_s * np.array([c for _, _, c in rows], dtype=float)
-        columns = np.array([(1.0, n, b) for n, b, _ in rows])
+        prefill, decode, context = np.array(rows, dtype=float).T
+        total_s = self.times_s(prefill, decode, context, prefill**2 / 2)
+        rest_s = total_s - self.context_s * context
+        columns = np.stack([np.ones_like(prefill), prefill, decode], axis=1)
         step_s, prefill_s, seq_s = _non_negative_fit(columns, rest_s, total_s)
         return LinearCost(step_s, prefill_s, seq_s, self.context_s)
 
 
 def _non_negative_fit(
-    columns: np.ndarray, target: np.ndarray, scale: np.ndarray
+    columns: NDArray[np.float64], target: Vector, scale: Vector
 ) -> tuple[float, ...]:
     """Least squares of ``target`` relative to ``scale``, dropping columns that turn negative."""
     weighted = columns / scale[:, None]

@@ -155,6 +155,8 @@ class QuantizationSpec:
         compute: "fp16", "fp8" or "int8": the unit that multiplies.
         min_compute_capability: no kernel below it.
         native_from: weight-only below it, multiplying in fp16.
+        bandwidth_efficiency, compute_efficiency: what unpacking leaves of the shares that 16-bit
+            weights reach.
     """
 
     name: str
@@ -162,6 +164,8 @@ class QuantizationSpec:
     compute: str
     min_compute_capability: Capability
     native_from: Capability
+    bandwidth_efficiency: float = 1.0
+    compute_efficiency: float = 1.0
 
     def weight_bytes(self, model: ModelSpec) -> float:
         """Bytes of all weights in memory, over all cards."""
