@@ -1,0 +1,171 @@
+"""``motley serve``: the gateway, until it is told to stop."""
+
+from __future__ import annotations
+
+import logging
+from dataclasses import replace
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from router.config.load import MotleyConfig, load_config
+from router.domain.errors import ConfigError, UnknownNameError
+from router.policies.registry import POLICIES
+
+LOG_FORMAT = "%(asctime)s %(levelname)s %(name)s: %(message)s"
+LEVELS = ("critical", "error", "warning", "info", "debug")
+
+ConfigOption = Annotated[
+    Path | None,
+    typer.Option("--config", "--fleet", "-c", help="YAML file: fleet, policy, timeouts, server."),
+]
+HostOption = Annotated[
+    str | None, typer.Option(help="Address to listen on; else the file's, else 127.0.0.1.")
+]
+PortOption = Annotated[
+    int | None,
+    typer.Option(min=0, max=65535, help="Port to listen on; else the file's, else 8000."),
+]
+PolicyOption = Annotated[str | None, typer.Option(help="Decide with this policy instead.")]
+BackendsOption = Annotated[
+    str | None, typer.Option(help="Without a file: engine URLs, comma-separated.")
+]
+ModelsOption = Annotated[
+    str | None, typer.Option(help="Model of each URL, comma-separated; one name is for all.")
+]
+GpusOption = Annotated[str, typer.Option(help="GPU of each URL; one name is for all.")]
+EnginesOption = Annotated[str, typer.Option(help="Engine of each URL: vllm or sglang.")]
+LogOption = Annotated[
+    Path | None, typer.Option(help="Write every decision to this file, for 'motley replay'.")
+]
+LevelOption = Annotated[str, typer.Option(help=f"How much to tell: {', '.join(LEVELS)}.")]
+
+
+def serve(
+    config: ConfigOption = None,
+    host: HostOption = None,
+    port: PortOption = None,
+    policy: PolicyOption = None,
+    static_backends: BackendsOption = None,
+    static_models: ModelsOption = None,
+    static_gpus: GpusOption = "a100-80",
+    static_engines: EnginesOption = "vllm",
+    decision_log: LogOption = None,
+    log_level: LevelOption = "info",
+) -> None:
+    """Serve the fleet behind one OpenAI-compatible door.
+
+    With a file: [bold]motley serve --config fleet.yaml --port 8000[/bold]
+
+    Without: [bold]motley serve --static-backends http://a:8000,http://b:8000
+    --static-models llama-3.1-8b --static-gpus a100-80,t4[/bold]
+
+    SIGTERM or Ctrl-C stops accepting and lets streams finish (reliability.drain_timeout_s); a
+    second Ctrl-C leaves at once.
+    """
+    # Late, because the web framework takes half a second that --help need not wait for.
+    from router.gateway.app import build_app
+    from router.gateway.server import bind, run, url_of
+
+    _start_logging(log_level)
+    if config is not None:
+        loaded = load_config(config)
+    else:
+        loaded = load_config(
+            static_fleet(static_backends, static_models, static_gpus, static_engines)
+        )
+    loaded = with_flags(loaded, host=host, port=port, policy=policy, log=decision_log)
+    app = build_app(loaded)
+    with bind(loaded.server.host, loaded.server.port) as listener:
+        logging.getLogger("motley").info(_greeting(loaded, url_of(listener)))
+        run(app, listener, drain_s=loaded.reliability.drain_timeout_s)
+
+
+def with_flags(
+    config: MotleyConfig,
+    *,
+    host: str | None = None,
+    port: int | None = None,
+    policy: str | None = None,
+    log: Path | None = None,
+) -> MotleyConfig:
+    """The configuration with what the command line says instead.
+
+    Raises:
+        UnknownNameError: there is no such policy.
+    """
+    door: dict[str, Any] = {"host": host, "port": port, "decision_log": log and str(log)}
+    given = {name: value for name, value in door.items() if value is not None}
+    config = replace(config, server=config.server.model_copy(update=given))
+    if policy is None or policy == config.policy.name:
+        return config
+    if policy not in POLICIES:
+        raise UnknownNameError("policy", policy, POLICIES)
+    # The file's parameters belong to the file's policy.
+    chosen = config.policy.model_copy(update={"name": policy, "params": {}})
+    return replace(config, policy=chosen)
+
+
+def static_fleet(
+    urls: str | None, models: str | None, gpus: str, engines: str
+) -> dict[str, list[dict[str, str]]]:
+    """A configuration from flags alone.
+
+    Raises:
+        ConfigError: no URL or model, or lists of different lengths.
+    """
+    if not urls or not models:
+        raise ConfigError(
+            "nothing to serve: give --config fleet.yaml, or --static-backends URL,URL with "
+            "--static-models NAME"
+        )
+    backends = _listed(urls)
+    columns = {
+        "model": _column("--static-models", models, len(backends)),
+        "gpu": _column("--static-gpus", gpus, len(backends)),
+        "engine": _column("--static-engines", engines, len(backends)),
+    }
+    return {
+        "backends": [
+            {"url": url, **{name: values[n] for name, values in columns.items()}}
+            for n, url in enumerate(backends)
+        ]
+    }
+
+
+def _listed(text: str) -> list[str]:
+    return [item.strip() for item in text.split(",") if item.strip()]
+
+
+def _column(flag: str, text: str, rows: int) -> list[str]:
+    values = _listed(text)
+    if len(values) == 1:
+        return values * rows
+    if len(values) != rows:
+        raise ConfigError(
+            f"{flag} lists {len(values)} values for {rows} backends; give one, or one for each"
+        )
+    return values
+
+
+def _greeting(config: MotleyConfig, url: str) -> str:
+    fleet = config.fleet
+    models = ", ".join(sorted(fleet.models))
+    return (
+        f"serving {models} on {len(fleet.backends)} backends at {url}/v1, "
+        f"policy {config.policy.name}"
+    )
+
+
+def _start_logging(level: str) -> None:
+    """One line an event, on standard error.
+
+    Raises:
+        ConfigError: there is no such level.
+    """
+    if level.lower() not in LEVELS:
+        raise ConfigError(f"unknown log level {level!r}; one of: {', '.join(LEVELS)}")
+    logging.basicConfig(format=LOG_FORMAT, level=level.upper(), force=True)
+    # The server's own start and stop messages say nothing that the greeting does not.
+    logging.getLogger("uvicorn").setLevel(max(logging.WARNING, logging.getLogger().level))

@@ -1,0 +1,336 @@
+"""One try on one backend: from the bytes sent to the answer's end, or to the reason for none.
+
+Nothing is shown to the client before the backend has really answered: an error status, a silent
+close or an error event at the head of a 200 stream (SGLang's way of saying 503) ends the attempt
+as a ``Setback``, which the exchange may turn into another attempt elsewhere.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from enum import Enum, auto
+from typing import Protocol
+
+from router.gateway.connection import Connection, UpstreamFailure
+from router.gateway.deadline import Deadline
+from router.gateway.problems import RETRY_AFTER_S, Problem, from_engine, in_band
+from router.gateway.tally import Tally, Usage, first_event
+from router.gateway.ticket import Ticket
+from router.gateway.upstream import UpstreamPool
+from router.gateway.wire import Headers
+
+COMMENT_HOLD_S = 10.0
+"""Keep-alive comments are held back this long, so that the status can still become an error;
+after that the client's own idle timeout matters more."""
+HOLD_BYTES = 65_536
+ERROR_BYTES = 65_536
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """How long things may take, in seconds.
+
+    Attributes:
+        connect_s: until the connection stands.
+        first_byte_s: from then to the first byte of an answer.
+        idle_s: between two reads that bring more than keep-alive comments.
+        total_s: from arrival to the end of the answer.
+        retries: further attempts after the first.
+    """
+
+    connect_s: float
+    first_byte_s: float
+    idle_s: float
+    total_s: float
+    retries: int
+
+
+@dataclass(frozen=True, slots=True)
+class Setback:
+    """Why an attempt ended before the client saw a byte of it.
+
+    Attributes:
+        problem: what to answer if nobody else can.
+        retryable: whether another backend may do better.
+        backpressure: the backend was busy, not broken.
+    """
+
+    problem: Problem
+    retryable: bool = True
+    backpressure: bool = False
+
+
+class Owner(Protocol):
+    """The exchange, as its attempt sees it."""
+
+    def answer_begins(self, status: int, headers: Headers) -> None:
+        """A real answer: commit to it."""
+
+    def answer_data(self, data: bytes) -> None:
+        """Some of the body."""
+
+    def answer_ends(self, usage: Usage | None) -> None:
+        """The answer is complete; ``usage`` is the engine's own count, if it gave one."""
+
+    def answer_breaks(self, problem: Problem, *, at_boundary: bool) -> None:
+        """It broke after it began; ``at_boundary`` if one more event can be appended."""
+
+    def attempt_failed(self, setback: Setback) -> None:
+        """There is no answer; the owner closes the ticket."""
+
+
+class Stage(Enum):
+    """Where an attempt stands."""
+
+    CONNECTING = auto()
+    WAITING = auto()
+    PEEKING = auto()
+    REFUSED = auto()
+    RELAYING = auto()
+    OVER = auto()
+
+
+class Attempt:
+    """Receives one backend's answer.
+
+    Args:
+        owner: hears what comes of it.
+        ticket: the attempt's entry in the dispatcher's books.
+        backend: the backend's name, for messages.
+        limits: timeouts.
+        give_up_s: when the whole request must be over, on ``clock``'s axis.
+        clock: seconds, monotonic.
+    """
+
+    __slots__ = (
+        "_backend",
+        "_clock",
+        "_connection",
+        "_deadline",
+        "_give_up_s",
+        "_headers",
+        "_held",
+        "_limits",
+        "_owner",
+        "_paused",
+        "_retry_stale",
+        "_since_s",
+        "_started_s",
+        "_status",
+        "_tally",
+        "_ticket",
+        "_token_seen",
+        "stage",
+    )
+
+    def __init__(
+        self,
+        owner: Owner,
+        ticket: Ticket,
+        *,
+        backend: str,
+        limits: Limits,
+        give_up_s: float,
+        clock: Callable[[], float],
+    ) -> None:
+        self._owner = owner
+        self._ticket = ticket
+        self._backend = backend
+        self._limits = limits
+        self._give_up_s = give_up_s
+        self._clock = clock
+        self._deadline = Deadline(clock, self._due_s, self._timed_out)
+        self._connection: Connection | None = None
+        self._retry_stale: Callable[[], None] | None = None
+        self._started_s = self._since_s = clock()
+        self._paused = self._token_seen = False
+        self._status = 0
+        self._headers: Headers = []
+        self._held = b""
+        self._tally = Tally(events=False)
+        self.stage = Stage.CONNECTING
+
+    def begin(self, pool: UpstreamPool, request: Sequence[bytes]) -> None:
+        """Send the request."""
+        self._retry_stale = lambda: self._open(pool, request, fresh=True)
+        self._open(pool, request, fresh=False)
+
+    def _open(self, pool: UpstreamPool, request: Sequence[bytes], *, fresh: bool) -> None:
+        self._connection = pool.open(self, request, fresh=fresh)
+        if self.stage is Stage.CONNECTING:
+            self._deadline.arm()
+
+    def cancel(self) -> None:
+        """The client left: the backend must stop working for it. Does nothing when over."""
+        self._end(abort=True)
+        self._ticket.cancelled(self._clock(), output_tokens=self._tally.output_tokens(None))
+
+    def pause(self) -> None:
+        """The client is slow."""
+        if not self._paused and self._connection is not None:
+            self._paused = True
+            self._connection.pause()
+
+    def resume(self) -> None:
+        """The client reads again; its slowness is not held against the backend."""
+        if self._paused and self._connection is not None:
+            self._paused = False
+            self._since_s = self._clock()
+            self._connection.resume()
+            self._deadline.arm()
+
+    # What the backend does (``connection.Receiver``)
+
+    def on_sent(self) -> None:
+        """The first-byte clock starts."""
+        self.stage = Stage.WAITING
+        self._since_s = self._clock()
+        self._deadline.arm()
+
+    def on_head(self, status: int, headers: Headers) -> None:
+        """Note what kind of answer comes."""
+        self._retry_stale = None
+        self._status, self._headers = status, headers
+        self._tally = Tally(events=_is_event_stream(headers))
+        self.stage = Stage.REFUSED if status >= 400 else Stage.PEEKING
+
+    def on_data(self, data: bytes) -> None:
+        """Relay; this is the chunk path."""
+        if self.stage is not Stage.RELAYING:
+            self._hold(data)
+            return
+        if self._tally.see(data):
+            self._since_s = self._clock()
+            if not self._token_seen and self._tally.chunks:
+                self._token_seen = True
+                self._ticket.first_token(self._since_s)
+        self._owner.answer_data(data)
+
+    def on_end(self) -> None:
+        """Close the books, or find that there was no answer."""
+        if self.stage is Stage.REFUSED:
+            self._refused(from_engine(self._status, self._held, self._backend))
+            return
+        if self.stage is Stage.PEEKING:
+            if self._tally.events and not first_event(self._held, at_end=True):
+                self._setback("broken", "ended its answer without a single event")
+                return
+            self._commit()
+        self._end()
+        self._owner.answer_ends(self._close_books())
+
+    def on_failed(self, failure: UpstreamFailure) -> None:
+        """Try a fresh connection if the old one was only stale; else end."""
+        if failure.stale and self._retry_stale is not None:
+            retry, self._retry_stale = self._retry_stale, None
+            self.stage = Stage.CONNECTING
+            self._since_s = self._clock()
+            retry()
+        elif self.stage is Stage.RELAYING:
+            self._break(502, f"{failure.message} in mid-answer")
+        else:
+            self._setback(failure.kind, failure.message)
+
+    # Before the commitment
+
+    def _hold(self, data: bytes) -> None:
+        if self.stage is Stage.REFUSED:
+            self._held = (self._held + data)[:ERROR_BYTES]
+            return
+        self._held += data
+        if not self._tally.events:
+            self._commit()
+            return
+        event = first_event(self._held)
+        problem = in_band(event, self._backend) if event else None
+        if problem is not None:
+            self._end(abort=True)  # only [DONE] could follow
+            self._refused(problem)
+        elif event or len(self._held) > HOLD_BYTES or self._held_long_enough():
+            self._commit()
+
+    def _held_long_enough(self) -> bool:
+        return self._clock() - self._started_s > COMMENT_HOLD_S
+
+    def _commit(self) -> None:
+        self.stage = Stage.RELAYING
+        self._owner.answer_begins(self._status, self._headers)
+        held, self._held = self._held, b""
+        self._since_s = self._clock()
+        self._deadline.arm()
+        if held:
+            self.on_data(held)
+
+    def _refused(self, problem: Problem) -> None:
+        """The backend answered, and the answer is an error."""
+        self._end()
+        busy = problem.status in (429, 503)
+        self._owner.attempt_failed(Setback(problem, busy or problem.status >= 500, busy))
+
+    def _setback(self, kind: str, message: str) -> None:
+        """The backend did not answer."""
+        self._end(abort=True)
+        status = {"connect": 503, "timeout": 504}.get(kind, 502)
+        problem = Problem(
+            status,
+            f"Backend {self._backend} {message}.",
+            code=f"backend_{kind}",
+            retry_after_s=RETRY_AFTER_S if status == 503 else None,
+        )
+        self._owner.attempt_failed(Setback(problem))
+
+    # The end
+
+    def _break(self, status: int, message: str) -> None:
+        self._end(abort=True)
+        self._ticket.failed(self._clock(), output_tokens=self._tally.output_tokens(None))
+        problem = Problem(status, f"Backend {self._backend} {message}.", code="backend_broken")
+        self._owner.answer_breaks(problem, at_boundary=self._tally.at_event_boundary())
+
+    def _close_books(self) -> Usage | None:
+        now = self._clock()
+        usage = self._tally.usage()
+        tokens = self._tally.output_tokens(usage)
+        if self._tally.ended_in_error():
+            self._ticket.failed(now, output_tokens=tokens)
+        else:
+            self._ticket.completed(now, output_tokens=tokens, usage=usage)
+        return usage
+
+    def _end(self, *, abort: bool = False) -> None:
+        """Let go of the connection: whole answers have given it back to its pool by now."""
+        self.stage = Stage.OVER
+        self._retry_stale = None
+        self._deadline.cancel()
+        connection, self._connection = self._connection, None
+        if abort and connection is not None:
+            connection.abort()
+
+    # Time
+
+    def _due_s(self) -> float:
+        if self._paused:
+            return self._give_up_s
+        limits = self._limits
+        if self.stage is Stage.RELAYING:
+            limit = limits.idle_s
+        else:
+            limit = limits.connect_s if self.stage is Stage.CONNECTING else limits.first_byte_s
+        return min(self._since_s + limit, self._give_up_s)
+
+    def _timed_out(self) -> None:
+        if self.stage is Stage.RELAYING:
+            late = self._clock() >= self._give_up_s
+            self._break(504, "took too long" if late else "fell silent in mid-answer")
+        elif self.stage is Stage.CONNECTING:
+            self._setback("timeout", "could not be connected in time")
+        else:
+            self._setback("timeout", "sent no answer in time")
+
+
+def _is_event_stream(headers: Headers) -> bool:
+    for name, value in headers:
+        if name == b"content-type":
+            return value.startswith(b"text/event-stream")
+    return False

@@ -1,0 +1,257 @@
+"""One connection to one backend: an ``asyncio.Protocol`` that parses with httptools.
+
+Why not a client library: measured beside this design, aiohttp costs 135 us more per request and
+17 to 26 us per streamed chunk, httpx 5 ms and 180 us.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal, Protocol, cast
+
+import httptools
+
+from router.gateway.wire import Headers
+
+FailureKind = Literal["connect", "broken", "garbage", "timeout"]
+
+_BODILESS = (204, 304)
+
+
+@dataclass(frozen=True, slots=True)
+class UpstreamFailure:
+    """How a backend failed to answer.
+
+    Attributes:
+        kind: ``connect`` (never reached), ``broken`` (closed before the answer's end),
+            ``garbage`` (not HTTP), ``timeout`` (too slow for the limits in force).
+        message: for people.
+        stale: a kept-alive connection that the backend closed before it answered a byte:
+            the race of every HTTP client, and no fault of the backend.
+    """
+
+    kind: FailureKind
+    message: str
+    stale: bool = False
+
+
+class Receiver(Protocol):
+    """Who gets the answer. Called from the event loop, never after ``on_end``/``on_failed``."""
+
+    def on_sent(self) -> None:
+        """The connection stands and the request has been handed to it."""
+
+    def on_head(self, status: int, headers: Headers) -> None:
+        """Status and headers; names in lower case."""
+
+    def on_data(self, data: bytes) -> None:
+        """Some of the body, as it came: at most once per read."""
+
+    def on_end(self) -> None:
+        """The answer is complete."""
+
+    def on_failed(self, failure: UpstreamFailure) -> None:
+        """There will be no complete answer."""
+
+
+class Home(Protocol):
+    """The pool, as its connections see it."""
+
+    async def dial(self, connection: Connection) -> None:
+        """Open the socket.
+
+        Raises:
+            OSError: it cannot be opened (``ssl.SSLError`` is one).
+        """
+
+    def release(self, connection: Connection) -> None:
+        """The connection can carry another request."""
+
+    def forget(self, connection: Connection) -> None:
+        """The idle connection is gone."""
+
+
+class Connection(asyncio.Protocol):
+    """Carries one request at a time."""
+
+    __slots__ = (
+        "_answered",
+        "_close_delimited",
+        "_complete",
+        "_discard",
+        "_headers",
+        "_home",
+        "_parser",
+        "_parts",
+        "_reused",
+        "_status",
+        "_task",
+        "_transport",
+        "receiver",
+    )
+
+    def __init__(self, home: Home) -> None:
+        self._home = home
+        self._transport: asyncio.Transport | None = None
+        self._task: asyncio.Task[None] | None = None
+        self._parser = httptools.HttpResponseParser(self)
+        self._reused = self._discard = False
+        self.receiver: Receiver | None = None
+        self._reset()
+
+    def _reset(self) -> None:
+        self._answered = self._complete = self._close_delimited = False
+        self._status = 0
+        self._headers: Headers = []
+        self._parts: list[bytes] = []
+
+    # Driven by the pool and by whoever asked.
+
+    def connect(self, receiver: Receiver, request: Sequence[bytes]) -> None:
+        """Dial, then send."""
+        self.receiver = receiver
+        self._task = asyncio.get_running_loop().create_task(self._dial(request))
+
+    async def _dial(self, request: Sequence[bytes]) -> None:
+        try:
+            await self._home.dial(self)
+        except OSError as error:
+            self._fail("connect", f"cannot connect: {error.strerror or error}")
+            return
+        if self.receiver is not None:
+            self._write(request)
+
+    def send(self, receiver: Receiver, request: Sequence[bytes]) -> None:
+        """Send the next request over a connection that has served before."""
+        self._reset()
+        self._reused = True
+        self.receiver = receiver
+        self._write(request)
+
+    def _write(self, request: Sequence[bytes]) -> None:
+        if self._transport is not None and self.receiver is not None:
+            self._transport.writelines(request)
+            self.receiver.on_sent()
+
+    def abort(self) -> None:
+        """Give the answer up; the backend sees the connection drop at once."""
+        self.receiver = None
+        if self._task is not None:
+            self._task.cancel()
+        if self._transport is not None:
+            self._transport.abort()
+
+    def pause(self) -> None:
+        """Read no more: the client is slow. TCP tells the backend."""
+        if self._transport is not None and self.usable:
+            self._transport.pause_reading()
+
+    def resume(self) -> None:
+        """Read on."""
+        if self._transport is not None and self.usable:
+            self._transport.resume_reading()
+
+    def close(self) -> None:
+        """Close an idle connection."""
+        if self._transport is not None:
+            self._transport.close()
+
+    @property
+    def usable(self) -> bool:
+        """Whether the socket is open, as far as anybody knows."""
+        return self._transport is not None and not self._transport.is_closing()
+
+    # Called by the event loop.
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """The socket is open."""
+        self._transport = cast(asyncio.Transport, transport)  # uvloop's is none by type
+        self._task = None
+        if self.receiver is None:  # given up while the handshake was under way
+            self._transport.abort()
+
+    def data_received(self, data: bytes) -> None:
+        """One read: parse, then hand over what it brought."""
+        receiver = self.receiver
+        if receiver is None:
+            self.close()  # an idle connection has nothing to say
+            return
+        self._answered = True
+        try:
+            self._parser.feed_data(data)
+        except (httptools.HttpParserError, httptools.HttpParserUpgrade) as error:
+            self._fail("garbage", f"answered something that is not HTTP ({error})")
+            return
+        self._deliver(receiver)
+
+    def _deliver(self, receiver: Receiver) -> None:
+        """Hand over what one read brought; the receiver may abort at any step."""
+        if self._status:
+            status, self._status = self._status, 0
+            receiver.on_head(status, self._headers)
+        parts = self._parts
+        if parts and self.receiver is receiver:
+            self._parts = []
+            receiver.on_data(parts[0] if len(parts) == 1 else b"".join(parts))
+        if self._complete and self.receiver is receiver:
+            self.receiver = None
+            self._hand_back()
+            receiver.on_end()
+
+    def _hand_back(self) -> None:
+        if self._discard or not self.usable or not self._parser.should_keep_alive():
+            self.close()
+        else:
+            self.resume()
+            self._home.release(self)
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """The socket is closed: the end of an unframed answer, or a failure."""
+        if self.receiver is None:
+            self._home.forget(self)
+        elif exc is None and self._close_delimited:
+            receiver, self.receiver = self.receiver, None
+            receiver.on_end()
+        else:
+            reason = f"connection lost ({exc})" if exc else "closed the connection"
+            self._fail("broken", reason, stale=self._reused and not self._answered)
+
+    def _fail(self, kind: FailureKind, message: str, *, stale: bool = False) -> None:
+        receiver, self.receiver = self.receiver, None
+        if self._transport is not None:
+            self._transport.abort()
+        if receiver is not None:
+            receiver.on_failed(UpstreamFailure(kind, message, stale))
+
+    # Called by httptools; an exception here would surface as a parser error, so they only note.
+
+    def on_message_begin(self) -> None:
+        """Note bytes that follow a complete answer: such a connection is never reused."""
+        if self._complete:
+            self._discard = True
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        """Note one header."""
+        self._headers.append((name.lower(), value))
+
+    def on_headers_complete(self) -> None:
+        """Note the status; 100 Continue and 103 Early Hints are not the answer yet."""
+        status = self._parser.get_status_code()
+        if status < 200:
+            self._headers = []
+            return
+        self._status = status
+        names = {name for name, _ in self._headers}
+        framed = b"content-length" in names or b"transfer-encoding" in names
+        self._close_delimited = not framed and status not in _BODILESS
+
+    def on_body(self, body: bytes) -> None:
+        """Note a piece of the body."""
+        self._parts.append(body)
+
+    def on_message_complete(self) -> None:
+        """Note the end."""
+        if self._parser.get_status_code() >= 200:
+            self._complete = True

@@ -1,0 +1,218 @@
+"""What all exchanges share: the dispatcher, the connections, the clock, the queue's wake-up call.
+
+Knows no web server. One engine lives in one event loop.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import re
+import uuid
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+
+from router.dispatcher import Dispatcher
+from router.domain.fleet import BackendSpec
+from router.domain.request import Request
+from router.gateway.attempt import Limits
+from router.gateway.exchange import Client, Exchange
+from router.gateway.problems import Problem
+from router.gateway.prompt_size import PromptSizer
+from router.gateway.tally import Usage
+from router.gateway.upstream import Address, UpstreamPool, parse_address
+from router.gateway.wire import (
+    BadRequestError,
+    Call,
+    RoutingFields,
+    end_to_end,
+    prompt_bytes,
+    token_limit,
+    with_model,
+)
+
+_SANE_ID = re.compile(rb"[A-Za-z0-9._:\-]{1,128}")
+_OURS = frozenset((b"host", b"content-length", b"expect", b"accept-encoding", b"x-request-id"))
+_CREDENTIALS = frozenset((b"authorization", b"x-api-key"))
+
+
+@dataclass(frozen=True, slots=True)
+class EngineSettings:
+    """What the engine needs of the configuration.
+
+    Attributes:
+        limits: timeouts and retries.
+        policy_name: told in ``x-motley-policy``.
+        aliases: other names of models.
+        slo_classes: names that ``x-motley-slo`` may carry.
+        keeps_credentials: whether the gateway checks keys itself; then they go no further.
+    """
+
+    limits: Limits
+    policy_name: str
+    aliases: Mapping[str, str] = field(default_factory=dict)
+    slo_classes: frozenset[str] = frozenset(("interactive",))
+    keeps_credentials: bool = False
+
+
+class Engine:
+    """Opens exchanges and keeps what they share.
+
+    Args:
+        dispatcher: decides.
+        settings: see ``EngineSettings``.
+        clock: seconds, monotonic; the only clock of the gateway.
+    """
+
+    def __init__(
+        self, dispatcher: Dispatcher, settings: EngineSettings, clock: Callable[[], float]
+    ) -> None:
+        self.dispatcher = dispatcher
+        self.limits = settings.limits
+        self.policy_name = settings.policy_name.encode()
+        self.sizer = PromptSizer()
+        self.now = clock
+        self._settings = settings
+        self._drop = _OURS | (_CREDENTIALS if settings.keeps_credentials else frozenset())
+        self._pools: dict[str, UpstreamPool] = {}
+        self._live: dict[str, Exchange] = {}
+        self._poked: asyncio.Handle | None = None
+        self._alarm: asyncio.TimerHandle | None = None
+
+    # For the front ends
+
+    def open(self, call: Call, client: Client) -> Exchange:
+        """Begin one exchange; its answer goes to ``client``."""
+        exchange = Exchange(self, call, client)
+        exchange.begin()
+        return exchange
+
+    @property
+    def live(self) -> int:
+        """Exchanges under way."""
+        return len(self._live)
+
+    def close(self) -> None:
+        """Let go of timers and idle connections; exchanges under way are cancelled."""
+        for exchange in list(self._live.values()):
+            exchange.client_left()
+        for pool in self._pools.values():
+            pool.close()
+        for handle in (self._poked, self._alarm):
+            if handle is not None:
+                handle.cancel()
+        self._poked = self._alarm = None
+
+    # For the exchanges
+
+    def request_of(self, call: Call, fields: RoutingFields) -> Request:
+        """The request as the dispatcher sees it.
+
+        Raises:
+            BadRequestError: a service class that does not exist.
+        """
+        settings = self._settings
+        headers = dict(call.headers)
+        asked = fields.model or ""
+        model = settings.aliases.get(asked, asked)
+        slo_class = headers.get(b"x-motley-slo", b"interactive").decode("latin-1")
+        if slo_class not in settings.slo_classes and slo_class != "interactive":
+            known = ", ".join(sorted(settings.slo_classes))
+            message = f"There is no service class {slo_class!r}. x-motley-slo may be: {known}."
+            raise BadRequestError(Problem(400, message, code="unknown_slo_class"))
+        return Request(
+            request_id=self._unique(call.request_id),
+            model=model,
+            arrival_s=self.now(),
+            prompt_tokens=self.sizer.estimate(model, prompt_bytes(call.body)),
+            max_tokens=token_limit(fields) if call.generates else 1,
+            slo_class=slo_class,
+            tenant=headers.get(b"x-tenant-id", b"").decode("latin-1"),
+            session=headers.get(b"x-session-id", b"").decode("latin-1"),
+        )
+
+    def _unique(self, request_id: str) -> str:
+        """Clients may repeat an id; the books need one of their own for each request."""
+        return request_id if request_id not in self._live else f"{request_id}~{uuid.uuid4().hex}"
+
+    def upstream_request(
+        self, call: Call, asked: str, backend: BackendSpec, address: Address
+    ) -> Sequence[bytes]:
+        """Head and body for one backend: the client's own bytes, but for what is per hop.
+
+        ``accept-encoding`` is held back, so that usage can be read in passing.
+        """
+        body = call.body if asked == backend.model else with_model(call.body, backend.model)
+        target = address.prefix + call.path + (b"?" + call.query if call.query else b"")
+        lines = [
+            b"POST %b HTTP/1.1\r\nhost: %b\r\ncontent-length: %d\r\nx-request-id: %b"
+            % (target, address.authority, len(body), call.request_id.encode())
+        ]
+        lines += [b"%b: %b" % pair for pair in end_to_end(call.headers, self._drop)]
+        lines.append(b"\r\n")
+        return (b"\r\n".join(lines), body)
+
+    def pool(self, backend: BackendSpec) -> UpstreamPool:
+        """Connections to a backend."""
+        pool = self._pools.get(backend.name)
+        if pool is None:
+            pool = UpstreamPool(parse_address(backend.name, backend.url))
+            self._pools[backend.name] = pool
+        return pool
+
+    def has(self, name: str) -> bool:
+        """Whether the fleet has a backend of this name now."""
+        return any(backend.spec.name == name for backend in self.dispatcher.state.backends)
+
+    def forget(self, name: str) -> None:
+        """A backend left the fleet: close its idle connections."""
+        pool = self._pools.pop(name, None)
+        if pool is not None:
+            pool.close()
+
+    def joined(self, exchange: Exchange, request_id: str) -> None:
+        """An exchange has a request in the books."""
+        self._live[request_id] = exchange
+
+    def left(self, request_id: str) -> None:
+        """It is over."""
+        self._live.pop(request_id, None)
+
+    def learn(self, model: str, body: bytes, usage: Usage) -> None:
+        """An engine counted a prompt; images distort the ratio, so those are left out."""
+        if usage.prompt is not None and len(body) == prompt_bytes(body):
+            self.sizer.learn(model, len(body), usage.prompt)
+
+    # The queue
+
+    def queued(self) -> None:
+        """The dispatcher keeps a request waiting: look again before its patience ends."""
+        self._set_alarm()
+
+    def poke(self) -> None:
+        """Something changed: decide the queued requests soon, once for all pokes of this turn."""
+        if self.dispatcher.queued and self._poked is None:
+            self._poked = asyncio.get_running_loop().call_soon(self._poll)
+
+    def _poll(self) -> None:
+        self._poked = None
+        for request, decision in self.dispatcher.poll(self.now()):
+            exchange = self._live.get(request.request_id)
+            if exchange is not None:
+                exchange.decided(decision)
+        self._set_alarm()
+
+    def _set_alarm(self) -> None:
+        if self._alarm is not None:
+            self._alarm.cancel()
+            self._alarm = None
+        due_s = self.dispatcher.next_poll_s()
+        if due_s is not None:
+            delay = max(0.001, due_s - self.now())
+            self._alarm = asyncio.get_running_loop().call_later(delay, self._poll)
+
+
+def request_id_of(offered: bytes | None) -> str:
+    """The client's ``x-request-id`` if it is sane, else a new UUID (llama.cpp takes no other)."""
+    if offered and _SANE_ID.fullmatch(offered):
+        return offered.decode("ascii")
+    return str(uuid.uuid4())

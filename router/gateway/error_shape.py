@@ -1,0 +1,59 @@
+"""FastAPI's errors in the one OpenAI shape."""
+
+from __future__ import annotations
+
+from fastapi import FastAPI, Request
+from fastapi.exceptions import RequestValidationError
+from fastapi.responses import Response
+from starlette.exceptions import HTTPException
+
+from router.gateway.engine import request_id_of
+from router.gateway.problems import Problem, ProblemError
+
+
+def install(api: FastAPI) -> None:
+    """Teach ``api`` the shape for every error it can answer with."""
+    api.add_exception_handler(ProblemError, _own)
+    api.add_exception_handler(HTTPException, _http)
+    api.add_exception_handler(RequestValidationError, _validation)
+    api.add_exception_handler(Exception, _unexpected)
+
+
+def _answer(
+    request: Request, problem: Problem, extra: list[tuple[bytes, bytes]] | None = None
+) -> Response:
+    answer = Response(problem.body(), status_code=problem.status)
+    request_id = request_id_of(dict(request.scope["headers"]).get(b"x-request-id"))
+    named = [(b"x-request-id", request_id.encode())]
+    answer.raw_headers = [*problem.headers(), *named, *(extra or [])]
+    return answer
+
+
+async def _own(request: Request, error: Exception) -> Response:
+    assert isinstance(error, ProblemError)
+    return _answer(request, error.problem)
+
+
+async def _http(request: Request, error: Exception) -> Response:
+    assert isinstance(error, HTTPException)
+    path = request.url.path
+    message = {
+        404: f"There is nothing at {path}. GET /docs lists every path.",
+        405: f"{path} does not take {request.method}.",
+    }.get(error.status_code, str(error.detail))
+    extra = [(k.lower().encode(), v.encode()) for k, v in (error.headers or {}).items()]
+    return _answer(request, Problem(error.status_code, message), extra)
+
+
+async def _validation(request: Request, error: Exception) -> Response:
+    assert isinstance(error, RequestValidationError)
+    findings = [
+        f"{'.'.join(str(part) for part in finding['loc'][1:]) or 'body'}: {finding['msg']}"
+        for finding in error.errors()
+    ]
+    return _answer(request, Problem(400, "; ".join(findings), code="invalid_request"))
+
+
+async def _unexpected(request: Request, error: Exception) -> Response:  # noqa: ARG001
+    message = "The gateway failed on this request; its log says why."
+    return _answer(request, Problem(500, message, code="internal_error"))

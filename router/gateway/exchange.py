@@ -1,0 +1,232 @@
+"""One client request, from its bytes to its end: decide, wait, try, try elsewhere, answer.
+
+Driven by callbacks: the front end hands in a ``Call`` and a ``Client``; backends answer through
+``Attempt``; the dispatcher's queue answers through ``decided``. Whatever happens, it ends once.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Protocol
+
+from router.domain.decision import Assign, Decision, Reject
+from router.domain.fleet import BackendSpec
+from router.domain.request import Request
+from router.gateway.attempt import Attempt, Setback
+from router.gateway.problems import Problem, from_reject
+from router.gateway.tally import Usage
+from router.gateway.ticket import Ticket
+from router.gateway.wire import BadRequestError, Call, Headers, end_to_end, routing_fields
+
+if TYPE_CHECKING:
+    from router.gateway.engine import Engine
+
+_NOT_FOR_CLIENTS = frozenset((b"date", b"server", b"x-request-id"))
+
+
+class Client(Protocol):
+    """Whoever asked, as the engine sees it; implemented by the front ends.
+
+    No method may call back into the exchange before it returns, except ``pause``/``resume``.
+    """
+
+    def start(self, status: int, headers: Headers) -> None:
+        """Status and headers."""
+
+    def write(self, data: bytes) -> None:
+        """Some of the body."""
+
+    def end(self) -> None:
+        """The answer is complete."""
+
+    def cut(self) -> None:
+        """The answer broke off: let the client see that, by cutting the connection."""
+
+
+class Exchange:
+    """Implements ``attempt.Owner``."""
+
+    __slots__ = (
+        "_asked",
+        "_attempt",
+        "_backend",
+        "_call",
+        "_client",
+        "_engine",
+        "_give_up_s",
+        "_over",
+        "_ticket",
+        "_tried",
+        "request",
+    )
+
+    def __init__(self, engine: Engine, call: Call, client: Client) -> None:
+        self._engine = engine
+        self._call = call
+        self._client = client
+        self._attempt: Attempt | None = None
+        self._backend: BackendSpec | None = None
+        self._ticket: Ticket | None = None
+        self._tried: list[str] = []
+        self._asked = ""
+        self._give_up_s = 0.0
+        self._over = False
+        self.request: Request | None = None
+
+    @property
+    def over(self) -> bool:
+        """Whether nothing more will happen."""
+        return self._over
+
+    # Driven by the front end and the queue
+
+    def begin(self) -> None:
+        """Understand the request and ask the dispatcher for a backend."""
+        engine, call = self._engine, self._call
+        try:
+            fields = routing_fields(call.body)
+            request = self.request = engine.request_of(call, fields)
+        except BadRequestError as error:
+            self._answer(error.problem)
+            return
+        self._asked = fields.model or ""
+        self._give_up_s = request.arrival_s + engine.limits.total_s
+        engine.joined(self, request.request_id)
+        self._follow(engine.dispatcher.dispatch(request, request.arrival_s))
+
+    def decided(self, decision: Decision) -> None:
+        """The dispatcher's queue let the request go."""
+        if not self._over:
+            self._follow(decision)
+
+    def client_left(self) -> None:
+        """The client is gone; does nothing once the answer is complete."""
+        if self._over:
+            return
+        if self._attempt is not None:
+            self._attempt.cancel()
+        elif self.request is not None:
+            engine = self._engine
+            engine.dispatcher.cancel(self.request.request_id, engine.now())
+        self._close()
+
+    def pause(self) -> None:
+        """The client reads slowly."""
+        if self._attempt is not None:
+            self._attempt.pause()
+
+    def resume(self) -> None:
+        """The client caught up."""
+        if self._attempt is not None:
+            self._attempt.resume()
+
+    # Decisions
+
+    def _follow(self, decision: Decision) -> None:
+        if isinstance(decision, Assign):
+            self._try(decision.backend)
+        elif isinstance(decision, Reject):
+            self._answer(from_reject(decision))
+        else:
+            self._engine.queued()
+
+    def _try(self, backend: BackendSpec) -> None:
+        engine = self._engine
+        assert self.request is not None
+        self._backend = backend
+        self._tried.append(backend.name)
+        self._ticket = Ticket(engine.dispatcher, self.request.request_id, engine.poke)
+        attempt = self._attempt = Attempt(
+            self,
+            self._ticket,
+            backend=backend.name,
+            limits=engine.limits,
+            give_up_s=self._give_up_s,
+            clock=engine.now,
+        )
+        pool = engine.pool(backend)
+        attempt.begin(pool, engine.upstream_request(self._call, self._asked, backend, pool.address))
+
+    def _retry(self, setback: Setback, ticket: Ticket) -> None:
+        engine = self._engine
+        now = engine.now()
+        if len(self._tried) > engine.limits.retries or now >= self._give_up_s:
+            ticket.failed(now, backpressure=setback.backpressure)
+            self._answer(self._told(setback.problem))
+            return
+        decision = ticket.moved(now, backpressure=setback.backpressure)
+        if isinstance(decision, Reject):
+            self._answer(self._told(setback.problem))
+        else:
+            self._follow(decision)
+
+    def _told(self, problem: Problem) -> Problem:
+        """The last failure, with all backends that were tried."""
+        if len(self._tried) < 2:
+            return problem
+        message = f"{problem.message} Tried: {', '.join(self._tried)}."
+        return Problem(
+            problem.status,
+            message,
+            code=problem.code,
+            param=problem.param,
+            retry_after_s=problem.retry_after_s,
+            type=problem.type,
+        )
+
+    # What the attempt reports (``attempt.Owner``)
+
+    def answer_begins(self, status: int, headers: Headers) -> None:
+        """Pass status and headers on, ours added."""
+        self._client.start(status, end_to_end(headers, _NOT_FOR_CLIENTS) + self._own_headers())
+
+    def answer_data(self, data: bytes) -> None:
+        """Pass on what came."""
+        self._client.write(data)
+
+    def answer_ends(self, usage: Usage | None) -> None:
+        """All of it has been passed on; learn how long the prompt really was."""
+        self._client.end()
+        if usage is not None and self.request is not None:
+            self._engine.learn(self.request.model, self._call.body, usage)
+        self._close()
+
+    def answer_breaks(self, problem: Problem, *, at_boundary: bool) -> None:
+        """Say why where a stream can carry it, then cut, so that nobody takes it for whole."""
+        if at_boundary:
+            self._client.write(problem.event())
+        self._client.cut()
+        self._close()
+
+    def attempt_failed(self, setback: Setback) -> None:
+        """Elsewhere, if elsewhere may do better."""
+        self._attempt = None
+        ticket = self._ticket
+        assert ticket is not None
+        if setback.retryable:
+            self._retry(setback, ticket)
+        else:
+            ticket.refused(self._engine.now())
+            self._answer(setback.problem)
+
+    # The end
+
+    def _answer(self, problem: Problem) -> None:
+        self._client.start(problem.status, problem.headers() + self._own_headers())
+        self._client.write(problem.body())
+        self._client.end()
+        self._close()
+
+    def _own_headers(self) -> Headers:
+        headers = [
+            (b"x-request-id", self._call.request_id.encode()),
+            (b"x-motley-policy", self._engine.policy_name),
+        ]
+        if self._backend is not None:
+            headers.append((b"x-motley-backend", self._backend.name.encode()))
+        return headers
+
+    def _close(self) -> None:
+        self._over = True
+        self._attempt = None
+        if self.request is not None:
+            self._engine.left(self.request.request_id)

@@ -1,0 +1,79 @@
+"""Active health checks: a cheap GET to every backend, now and then.
+
+They find the backend that nobody sends to any more; the breaker in ``router.health`` finds the
+one that fails. Health is no proof of service (a draining vLLM answers 200 here and 500 to every
+request), so both are needed.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections import Counter
+
+from router.config.schema import ReliabilitySection
+from router.domain.fleet import BackendSpec
+from router.gateway.engine import Engine
+from router.gateway.upstream import parse_address
+from telemetry.http_get import Fetcher, FetchError
+
+log = logging.getLogger("motley.health")
+
+HEALTH_PATHS = {"vllm": "/health", "sglang": "/v1/models"}
+"""SGLang's ``/health`` runs a generation and takes a second each time; its model list is free."""
+PATH_LABEL = "health_path"
+"""Label of a backend that overrides the path."""
+MAX_ANSWER_BYTES = 1 << 20
+
+
+class HealthProbe:
+    """Tells the dispatcher which backends answer.
+
+    Args:
+        engine: its dispatcher is told; its queue is woken when a backend comes back.
+        settings: interval, timeout, and the failures in a row that make a backend ill.
+        fetcher: for the GETs.
+    """
+
+    def __init__(self, engine: Engine, settings: ReliabilitySection, fetcher: Fetcher) -> None:
+        self._engine = engine
+        self._settings = settings
+        self._fetcher = fetcher
+        self._failures: Counter[str] = Counter()
+
+    async def run(self) -> None:
+        """Probe for ever."""
+        while True:
+            await self.probe_all()
+            await asyncio.sleep(self._settings.health_interval_s)
+
+    async def probe_all(self) -> None:
+        """Probe every backend once, all at the same time."""
+        backends = list(self._engine.dispatcher.state.backends)
+        answers = await asyncio.gather(*(self._answers(backend.spec) for backend in backends))
+        for backend, alive in zip(backends, answers, strict=True):
+            name = backend.spec.name
+            ill = self._count(name, alive=alive) >= self._settings.health_failures
+            if backend.healthy is ill and self._engine.has(name):
+                self._tell(name, healthy=not ill)
+
+    async def _answers(self, spec: BackendSpec) -> bool:
+        path = spec.labels.get(PATH_LABEL, HEALTH_PATHS[spec.engine])
+        url = parse_address(spec.name, spec.url).url(path)
+        timeout_s = self._settings.health_timeout_s
+        try:
+            await self._fetcher.get(url, timeout_s=timeout_s, max_bytes=MAX_ANSWER_BYTES)
+        except FetchError as error:
+            # A 404 or 401 is an engine that lives and has no such page.
+            return error.status is not None and error.status < 500
+        return True
+
+    def _count(self, name: str, *, alive: bool) -> int:
+        """Failures in a row; one success forgets them all."""
+        self._failures[name] = 0 if alive else self._failures[name] + 1
+        return self._failures[name]
+
+    def _tell(self, name: str, *, healthy: bool) -> None:
+        log.warning("backend %s %s", name, "answers again" if healthy else "does not answer")
+        self._engine.dispatcher.set_health(name, healthy=healthy, now=self._engine.now())
+        self._engine.poke()

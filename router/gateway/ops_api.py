@@ -1,0 +1,136 @@
+"""Everything that is not hot, on FastAPI: models, health, workers, metrics."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from fastapi import APIRouter, Depends, Request
+from fastapi.responses import Response
+
+from router.config.schema import BackendEntry
+from router.domain.errors import ConfigError, UnknownNameError
+from router.gateway.problems import RETRY_AFTER_S, UNAUTHORIZED, Problem, ProblemError
+from router.gateway.runtime import Runtime
+from router.gateway.workers import described, new_spec
+
+
+def _runtime(request: Request) -> Runtime:
+    runtime: Runtime = request.app.state.runtime
+    return runtime
+
+
+async def _authorized(request: Request) -> None:
+    if not _runtime(request).keyring.admits(dict(request.scope["headers"])):
+        raise ProblemError(UNAUTHORIZED)
+
+
+open_api = APIRouter(tags=["operations"])
+guarded_api = APIRouter(dependencies=[Depends(_authorized)])
+
+
+@open_api.get("/health")
+@open_api.get("/liveness", include_in_schema=False)
+async def health() -> dict[str, str]:
+    """The gateway runs."""
+    return {"status": "ok"}
+
+
+@open_api.get("/ready")
+@open_api.get("/readiness", include_in_schema=False)
+async def ready(request: Request) -> dict[str, Any]:
+    """Every model has a backend that may be used; 503 names those that have none."""
+    state = _runtime(request).engine.dispatcher.state
+    served = {backend.spec.model for backend in state.backends if backend.usable}
+    missing = sorted(state.models - served)
+    if missing or not served:
+        what = f"No usable backend for: {', '.join(missing)}." if missing else "No backend at all."
+        raise ProblemError(Problem(503, what, code="not_ready", retry_after_s=RETRY_AFTER_S))
+    return {"status": "ready", "models": sorted(served)}
+
+
+@open_api.get("/metrics", response_class=Response)
+async def metrics(request: Request) -> Response:
+    """Prometheus exposition of the gateway."""
+    content, content_type = _runtime(request).exposition()
+    return Response(content, headers={"content-type": content_type})
+
+
+@guarded_api.get("/v1/models", tags=["inference"])
+async def models(request: Request) -> dict[str, Any]:
+    """Every model served, aliases included."""
+    return {"object": "list", "data": _models(_runtime(request))}
+
+
+@guarded_api.get("/v1/models/{name:path}", tags=["inference"])
+async def model(request: Request, name: str) -> dict[str, Any]:
+    """One model."""
+    for entry in _models(_runtime(request)):
+        if entry["id"] == name:
+            return entry
+    message = f"The model {name!r} does not exist here. GET /v1/models lists those that do."
+    raise ProblemError(Problem(404, message, code="model_not_found", param="model"))
+
+
+def _models(runtime: Runtime) -> list[dict[str, Any]]:
+    longest: dict[str, int] = {}
+    for backend in runtime.engine.dispatcher.state.backends:
+        served = backend.spec.model
+        longest[served] = max(longest.get(served, 0), backend.max_context_tokens)
+    names = {name: name for name in longest} | dict(runtime.config.aliases)
+    return [
+        {
+            "id": name,
+            "object": "model",
+            "created": runtime.started_unix_s,
+            "owned_by": "motley",
+            "root": root,
+            "max_model_len": longest[root],
+        }
+        for name, root in sorted(names.items())
+        if root in longest
+    ]
+
+
+@guarded_api.get("/workers", tags=["operations"])
+async def workers(request: Request) -> dict[str, Any]:
+    """What the gateway knows of each backend."""
+    backends = _runtime(request).engine.dispatcher.state.backends
+    return {"workers": [described(backend) for backend in backends]}
+
+
+@guarded_api.post("/workers", status_code=201, tags=["operations"])
+async def add_worker(request: Request, entry: BackendEntry) -> dict[str, Any]:
+    """A backend joins the fleet; the body is one entry of ``backends`` in the file."""
+    runtime = _runtime(request)
+    _must_have_keys(runtime)
+    dispatcher = runtime.engine.dispatcher
+    taken = {backend.spec.name for backend in dispatcher.state.backends}
+    try:
+        spec = new_spec(entry, taken)
+        dispatcher.add_backend(spec, runtime.engine.now())
+    except ConfigError as error:
+        raise ProblemError(Problem(400, f"{error}", code="bad_worker")) from error
+    runtime.engine.poke()
+    return described(dispatcher.state.get(spec.name))
+
+
+@guarded_api.delete("/workers/{name}", tags=["operations"])
+async def remove_worker(request: Request, name: str) -> dict[str, Any]:
+    """A backend leaves: nothing new is sent there, what is under way runs to its end."""
+    runtime = _runtime(request)
+    _must_have_keys(runtime)
+    dispatcher = runtime.engine.dispatcher
+    try:
+        left = dispatcher.state.get(name)
+    except UnknownNameError as error:
+        raise ProblemError(Problem(404, f"{error}", code="worker_not_found")) from error
+    dispatcher.remove_backend(name, runtime.engine.now())
+    runtime.engine.forget(name)
+    return {"removed": name, "in_flight": left.in_flight}
+
+
+def _must_have_keys(runtime: Runtime) -> None:
+    """Whoever may add a worker makes the gateway talk to any address: that takes a key."""
+    if not runtime.keyring:
+        message = "Changing workers needs API keys: set server.api_keys in the configuration."
+        raise ProblemError(Problem(403, message, code="keys_required"))

@@ -1,0 +1,80 @@
+"""What lives as long as the gateway: the engine and the chores beside it.
+
+Started and stopped by the application's lifespan; nothing outlives it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import AsyncIterator, Callable, Coroutine, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from typing import Any
+
+from router.config.load import MotleyConfig
+from router.gateway.auth import Keyring
+from router.gateway.engine import Engine
+
+log = logging.getLogger("motley.gateway")
+
+Exposition = Callable[[], tuple[bytes, str]]
+"""Body and content type of ``/metrics``."""
+
+
+@dataclass(frozen=True, slots=True)
+class Chore:
+    """Something that runs beside the requests until it is cancelled.
+
+    Attributes:
+        name: for the log.
+        run: called once, when the application starts.
+    """
+
+    name: str
+    run: Callable[[], Coroutine[Any, Any, None]]
+
+
+@dataclass(frozen=True, slots=True)
+class Runtime:
+    """One gateway.
+
+    Attributes:
+        config: as loaded.
+        engine: relays.
+        keyring: whom to let in.
+        started_unix_s: wall-clock start, for ``created`` in the model list.
+        chores: scraper, health probe, feedback, planner.
+        exposition: what ``/metrics`` answers.
+        closing: called last, in order: files to close.
+    """
+
+    config: MotleyConfig
+    engine: Engine
+    keyring: Keyring
+    started_unix_s: int
+    chores: Sequence[Chore]
+    exposition: Exposition
+    closing: Sequence[Callable[[], None]] = ()
+
+    @asynccontextmanager
+    async def running(self) -> AsyncIterator[None]:
+        """Run the chores; leave with everything stopped and every counter at rest."""
+        tasks = [asyncio.create_task(chore.run(), name=chore.name) for chore in self.chores]
+        for task in tasks:
+            task.add_done_callback(_report)
+        try:
+            yield
+        finally:
+            for task in tasks:
+                task.cancel()
+            await asyncio.gather(*tasks, return_exceptions=True)
+            self.engine.close()
+            for close in self.closing:
+                close()
+
+
+def _report(task: asyncio.Task[None]) -> None:
+    """A chore that died is no reason to stop serving, and every reason to be told."""
+    if not task.cancelled() and task.exception() is not None:
+        log.error("%s stopped working", task.get_name(), exc_info=task.exception())

@@ -1,0 +1,103 @@
+"""The web server around the gateway: its socket, its settings, its signals."""
+
+from __future__ import annotations
+
+import errno
+import logging
+import math
+import signal
+import socket
+import sys
+from types import FrameType
+
+import uvicorn
+
+from router.domain.errors import ConfigError
+from router.gateway.asgi import AsgiApp
+
+BACKLOG = 2048
+KEEP_ALIVE_S = 75.0
+"""Longer than clients keep idle connections, so that they, not we, close them: no lost race."""
+
+_CUT_ON_PURPOSE = "ASGI callable returned without completing response."
+
+
+def bind(host: str, port: int) -> socket.socket:
+    """Open the listening socket; port 0 takes any free one.
+
+    Raises:
+        ConfigError: the port is taken, or the address is not ours.
+    """
+    try:
+        family, kind, proto, _, address = socket.getaddrinfo(
+            host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
+        )[0]
+    except socket.gaierror as error:
+        raise ConfigError(f"cannot listen on host {host!r}: {error.strerror}") from error
+    listener = socket.socket(family, kind, proto)
+    try:
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        listener.bind(address)
+        listener.listen(BACKLOG)
+    except OSError as error:
+        listener.close()
+        raise ConfigError(_why_not(host, port, error)) from error
+    return listener
+
+
+def _why_not(host: str, port: int, error: OSError) -> str:
+    if error.errno == errno.EADDRINUSE:
+        return f"port {port} on {host} is taken. Choose another with --port, or stop its owner."
+    if error.errno == errno.EACCES:
+        return f"port {port} on {host} needs more rights. Choose one above 1023 with --port."
+    return f"cannot listen on {host}:{port}: {error.strerror}"
+
+
+def url_of(listener: socket.socket) -> str:
+    """Base URL of a listening socket."""
+    host, port = listener.getsockname()[:2]
+    return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
+
+
+def server(app: AsgiApp, *, drain_s: float) -> uvicorn.Server:
+    """A uvicorn server for the gateway; give it sockets with ``serve(sockets=[...])``.
+
+    Args:
+        app: the ASGI application.
+        drain_s: how long streams may run on after the server was told to stop.
+    """
+    logging.getLogger("uvicorn.error").addFilter(_not_a_cut)
+    return uvicorn.Server(
+        uvicorn.Config(
+            app,
+            loop="uvloop",
+            http="httptools",
+            ws="none",
+            lifespan="on",
+            access_log=False,
+            server_header=False,
+            proxy_headers=False,
+            log_config=None,
+            timeout_keep_alive=math.ceil(KEEP_ALIVE_S),
+            timeout_graceful_shutdown=math.ceil(drain_s),
+        )
+    )
+
+
+def run(app: AsgiApp, listener: socket.socket, *, drain_s: float) -> None:
+    """Serve until SIGTERM or SIGINT, then drain.
+
+    uvicorn stops accepting at once, lets answers finish until the deadline, runs the lifespan's
+    end and raises the signal again: SIGTERM then means that all is done.
+    """
+    signal.signal(signal.SIGTERM, _leave)
+    server(app, drain_s=drain_s).run(sockets=[listener])
+
+
+def _leave(number: int, frame: FrameType | None) -> None:  # noqa: ARG001
+    sys.exit(0)
+
+
+def _not_a_cut(record: logging.LogRecord) -> bool:
+    """Cutting a broken stream is deliberate; the server takes it for a mistake and says so."""
+    return record.msg != _CUT_ON_PURPOSE

@@ -1,0 +1,152 @@
+"""What one answer cost and how it ended, seen in passing.
+
+The chunk path is the gateway's hottest: two byte searches and one append a read, no JSON, no
+split into events. Chunks are not tokens (vLLM and SGLang send none for a token that is half a
+character, several tokens may share one), so the engine's own ``usage`` wins where it is there;
+it stands in the last reads of an answer.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+
+import msgspec
+
+_TAIL_READS = 4
+_USAGE_KEY = b'"usage"'
+
+
+class PromptDetails(msgspec.Struct):
+    """Part of ``usage``."""
+
+    cached_tokens: int | None = None
+
+
+class Usage(msgspec.Struct):
+    """Token counts as the engines state them (Anthropic and Responses names included)."""
+
+    prompt_tokens: int | None = None
+    completion_tokens: int | None = None
+    input_tokens: int | None = None
+    output_tokens: int | None = None
+    prompt_tokens_details: PromptDetails | None = None
+
+    @property
+    def prompt(self) -> int | None:
+        """Prompt tokens; ``None`` if unknown."""
+        return self.prompt_tokens if self.prompt_tokens is not None else self.input_tokens
+
+    @property
+    def output(self) -> int | None:
+        """Output tokens; ``None`` if unknown."""
+        tokens = self.completion_tokens
+        return tokens if tokens is not None else self.output_tokens
+
+    @property
+    def cached(self) -> int | None:
+        """Prompt tokens found in the prefix cache; ``None`` if unknown."""
+        details = self.prompt_tokens_details
+        return details.cached_tokens if details is not None else None
+
+
+_USAGE = msgspec.json.Decoder(Usage)
+
+
+class Tally:
+    """Watches one answer go by.
+
+    Args:
+        events: whether the answer is an event stream.
+    """
+
+    __slots__ = ("_tail", "chunks", "events")
+
+    def __init__(self, *, events: bool) -> None:
+        self.events = events
+        self._tail: deque[bytes] = deque(maxlen=_TAIL_READS)
+        self.chunks = 0
+
+    def see(self, data: bytes) -> bool:
+        """Count one read; returns whether it brought anything but keep-alive comments."""
+        self._tail.append(data)
+        if not self.events:
+            return True
+        found = data.count(b"\ndata:") + data.startswith(b"data:")
+        self.chunks += found
+        return found > 0 or not data.startswith(b":")
+
+    def usage(self) -> Usage | None:
+        """The engine's own count; ``None`` if it gave none."""
+        return usage_in(b"".join(self._tail))
+
+    def output_tokens(self, usage: Usage | None) -> int:
+        """Tokens of the answer: the engine's count, else the events, less first and last.
+
+        A stream begins with an event that only names the role and ends with ``[DONE]``.
+        """
+        if usage is not None and usage.output is not None:
+            return usage.output
+        return max(self.chunks - 2, min(self.chunks, 1))
+
+    def ended_in_error(self) -> bool:
+        """Whether the stream told of an error after it had begun (an engine that died)."""
+        if not self.events:
+            return False
+        tail = b"".join(self._tail)
+        return b'\ndata: {"error"' in tail or tail.startswith(b'data: {"error"')
+
+    def at_event_boundary(self) -> bool:
+        """Whether another event can be appended to what has been relayed."""
+        if not self.events or not self._tail:
+            return False
+        return self._tail[-1].endswith((b"\n\n", b"\r\n\r\n"))
+
+
+def first_event(held: bytes, *, at_end: bool = False) -> bytes:
+    """The first whole ``data:`` event of a stream's beginning, or nothing while there is none.
+
+    Args:
+        held: everything that came so far.
+        at_end: whether the stream is over, so that a blank line need not follow.
+    """
+    start = 0 if held.startswith(b"data:") else held.find(b"\ndata:") + 1
+    if start == 0 and not held.startswith(b"data:"):
+        return b""
+    ends = [e for e in (held.find(b"\n\n", start), held.find(b"\r\n\r\n", start)) if e >= 0]
+    if ends:
+        return held[start : min(ends)]
+    return held[start:] if at_end else b""
+
+
+def usage_in(tail: bytes) -> Usage | None:
+    """The last ``usage`` object in the last bytes of an answer."""
+    start = tail.rfind(_USAGE_KEY)
+    while start >= 0:
+        found = _object_after(tail, start + len(_USAGE_KEY))
+        if found is not None:
+            return found
+        start = tail.rfind(_USAGE_KEY, 0, start)  # "usage": null, as in every other chunk
+    return None
+
+
+def _object_after(tail: bytes, position: int) -> Usage | None:
+    start = tail.find(b"{", position, position + 8)
+    if start < 0 or tail[position:start].strip() != b":":
+        return None
+    depth = 0
+    for end in range(start, len(tail)):
+        byte = tail[end]
+        if byte == 0x7B:
+            depth += 1
+        elif byte == 0x7D:
+            depth -= 1
+            if depth == 0:
+                return _decode(tail[start : end + 1])
+    return None
+
+
+def _decode(document: bytes) -> Usage | None:
+    try:
+        return _USAGE.decode(document)
+    except msgspec.DecodeError:
+        return None

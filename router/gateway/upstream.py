@@ -1,0 +1,130 @@
+"""Where the backends are: addresses and keep-alive pools, one per backend.
+
+Most recently used first, so that a quiet gateway keeps few connections warm and lets the engine
+close the rest.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import ssl
+from collections.abc import Sequence
+from dataclasses import dataclass
+from urllib.parse import urlsplit
+
+from router.domain.errors import ConfigError
+from router.gateway.connection import Connection, Receiver
+
+MAX_IDLE_CONNECTIONS = 512
+
+
+@dataclass(frozen=True, slots=True)
+class Address:
+    """Where a backend listens.
+
+    Attributes:
+        host, port: for the socket.
+        authority: value of the ``host`` header.
+        prefix: path in front of ``/v1``; empty as a rule.
+        tls: whether to speak TLS.
+    """
+
+    host: str
+    port: int
+    authority: bytes
+    prefix: bytes
+    tls: bool
+
+    def url(self, path: str) -> str:
+        """Absolute URL of a path on this backend."""
+        scheme = "https" if self.tls else "http"
+        return f"{scheme}://{self.authority.decode()}{self.prefix.decode()}{path}"
+
+
+def parse_address(name: str, url: str | None) -> Address:
+    """Read a backend's base URL; a trailing ``/v1`` is dropped, as clients like to write it.
+
+    Raises:
+        ConfigError: no URL, or not an HTTP one.
+    """
+    if not url:
+        raise ConfigError(
+            f"backend {name!r} has no url. 'serve' needs one, for example url: http://host:8000"
+        )
+    try:
+        parts = urlsplit(url)
+        host, port = parts.hostname, parts.port
+    except ValueError as error:
+        raise ConfigError(f"backend {name!r}: url {url!r} cannot be read: {error}") from error
+    if parts.scheme not in ("http", "https") or not host:
+        raise ConfigError(f"backend {name!r}: url {url!r} is not of the form http://host:port")
+    tls = parts.scheme == "https"
+    return Address(
+        host=host,
+        port=port or (443 if tls else 80),
+        authority=parts.netloc.rpartition("@")[2].encode(),
+        prefix=parts.path.rstrip("/").removesuffix("/v1").encode(),
+        tls=tls,
+    )
+
+
+class UpstreamPool:
+    """Connections to one backend."""
+
+    def __init__(self, address: Address) -> None:
+        self.address = address
+        self._tls = ssl.create_default_context() if address.tls else None
+        self._idle: list[Connection] = []
+
+    def open(
+        self, receiver: Receiver, request: Sequence[bytes], *, fresh: bool = False
+    ) -> Connection:
+        """Send a request; the answer, or the failure, goes to ``receiver``.
+
+        Args:
+            receiver: hears everything that comes of it.
+            request: head and body.
+            fresh: dial anew instead of reusing a connection.
+        """
+        idle = self._idle
+        while idle and not fresh:
+            connection = idle.pop()
+            if connection.usable:
+                connection.send(receiver, request)
+                return connection
+        connection = Connection(self)
+        connection.connect(receiver, request)
+        return connection
+
+    async def dial(self, connection: Connection) -> None:
+        """Open the socket.
+
+        Raises:
+            OSError: it cannot be opened.
+        """
+        loop = asyncio.get_running_loop()
+        address = self.address
+        await loop.create_connection(lambda: connection, address.host, address.port, ssl=self._tls)
+
+    def release(self, connection: Connection) -> None:
+        """Keep a connection that has served, for the next request."""
+        if len(self._idle) < MAX_IDLE_CONNECTIONS:
+            self._idle.append(connection)
+        else:
+            connection.close()
+
+    def forget(self, connection: Connection) -> None:
+        """Drop an idle connection that the backend closed."""
+        if connection in self._idle:
+            self._idle.remove(connection)
+
+    @property
+    def idle(self) -> int:
+        """Connections kept warm."""
+        return len(self._idle)
+
+    def close(self) -> None:
+        """Close what is idle; requests under way keep their connections."""
+        idle, self._idle = self._idle, []
+        for connection in idle:
+            connection.close()
