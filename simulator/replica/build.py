@@ -1,0 +1,34 @@
+"""From a configuration and a truth model to a replica."""
+
+from __future__ import annotations
+
+from router.domain.protocols import PerfModel
+from simulator.replica.config import ReplicaConfig
+from simulator.replica.exact.engine import ExactEngine
+from simulator.replica.exact.sglang import SglangScheduler
+from simulator.replica.exact.vllm_v0 import VllmV0Scheduler
+from simulator.replica.exact.vllm_v1 import VllmV1Scheduler
+from simulator.replica.interface import Replica
+
+EXACT_SCHEDULERS = {
+    "vllm-v1": VllmV1Scheduler,
+    "vllm-v0": VllmV0Scheduler,
+    "sglang": SglangScheduler,
+}
+
+
+def make_replica(
+    config: ReplicaConfig, truth: PerfModel, *, exact: bool = False, token_events: bool = False
+) -> Replica:
+    """One simulated engine.
+
+    Args:
+        config: how it is set up.
+        truth: how long its iterations really take.
+        exact: step through every iteration; the fast engine gives the same times (to 1 µs),
+            the same preemptions and the same prefix hits.
+        token_events: report every token; needs ``exact``.
+    """
+    # Until the fast engine is here, both are the exact one.
+    del exact
+    return ExactEngine(config, truth, EXACT_SCHEDULERS[config.scheduler], token_events=token_events)

@@ -1,0 +1,159 @@
+"""The paged KV cache of one engine: who holds how many blocks (I3: used + free = total)."""
+
+from __future__ import annotations
+
+from simulator.replica.job import Job
+from simulator.replica.prefix_cache import CachedBlock, PrefixCache
+
+
+class Holding:
+    """What one request holds.
+
+    Attributes:
+        blocks: KV blocks, the shared ones included.
+        shared: of those, the ones that are in the prefix cache.
+        cached: the prefix-cache entries behind ``shared``, head first.
+        covered: leading hashed blocks that were found or offered to the prefix cache.
+    """
+
+    __slots__ = ("blocks", "cached", "covered", "shared")
+
+    def __init__(self) -> None:
+        self.blocks = self.shared = self.covered = 0
+        self.cached: list[CachedBlock] = []
+
+
+class KvPool:
+    """Counts blocks; it places none, because no simulated figure depends on where they lie.
+
+    Attributes:
+        total: blocks of the cache.
+        used: blocks held by requests, each shared one counted once.
+        cache: the prefix cache, or ``None`` without one.
+        merges_duplicates: whether a request whose block turns out to be cached gives its own
+            copy back (SGLang's radix tree) or keeps it (vLLM).
+        queried_tokens, hit_tokens: prompt tokens looked up and found, lifetime.
+    """
+
+    __slots__ = (
+        "block_tokens",
+        "cache",
+        "hit_tokens",
+        "merges_duplicates",
+        "queried_tokens",
+        "total",
+        "used",
+    )
+
+    def __init__(
+        self, total: int, block_tokens: int, *, caching: bool, merges_duplicates: bool = False
+    ) -> None:
+        self.total, self.block_tokens = total, block_tokens
+        self.used = self.queried_tokens = self.hit_tokens = 0
+        self.cache = PrefixCache() if caching else None
+        self.merges_duplicates = merges_duplicates
+
+    @property
+    def free(self) -> int:
+        """Blocks a request could get: idle cached ones count as free."""
+        return self.total - self.used
+
+    def blocks_for(self, tokens: int) -> int:
+        """Blocks that ``tokens`` tokens take."""
+        return -(-tokens // self.block_tokens)
+
+    def match(self, job: Job) -> list[CachedBlock]:
+        """The leading blocks of the prompt that are cached."""
+        if self.cache is None or not job.prefix_hashes:
+            return []
+        return self.cache.match(job.prefix_hashes, job.shareable_blocks)
+
+    def matched_tokens(self, job: Job, found: int, tokens: int) -> int:
+        """Tokens that need no computing when ``found`` hashed blocks are cached.
+
+        At least one of ``tokens`` is computed, or there would be no logits to sample from.
+        """
+        if not found:
+            return 0
+        return (
+            min(found * job.prefix_block_tokens, tokens - 1)
+            // self.block_tokens
+            * (self.block_tokens)
+        )
+
+    def missing(self, tokens: int, found: list[CachedBlock]) -> int:
+        """Free blocks that a newcomer takes to hold ``tokens``, given its cached blocks."""
+        need = self.blocks_for(tokens)
+        for block in found:
+            if block.refs:
+                need -= block.size
+        return need
+
+    def take(self, holding: Holding, found: list[CachedBlock]) -> None:
+        """Reference the cached blocks of a newcomer."""
+        if self.cache is None or not found:
+            return
+        self.used += self.cache.acquire(found)
+        holding.cached = found
+        holding.covered = len(found)
+        holding.shared = holding.blocks = sum(block.size for block in found)
+
+    def grow(self, holding: Holding, tokens: int) -> None:
+        """Give ``holding`` the blocks that ``tokens`` tokens take; the caller checked they fit."""
+        need = self.blocks_for(tokens) - holding.blocks
+        if need > 0:
+            holding.blocks += need
+            self.used += need
+            self.trim()
+
+    def trim(self) -> None:
+        """Evict idle cached blocks that lie where requests do now."""
+        if self.cache is not None:
+            self.cache.trim(self.total - self.used)
+
+    def cover(self, holding: Holding, job: Job, computed: int) -> None:
+        """Offer the prompt blocks filled by ``computed`` tokens to the prefix cache."""
+        if self.cache is None or not job.prefix_hashes:
+            return
+        last = min(computed // job.prefix_block_tokens, job.shareable_blocks)
+        for index in range(holding.covered, last):
+            self._offer(holding, job.prefix_hashes[index], self._size(job, index))
+        holding.covered = max(holding.covered, last)
+
+    def cover_output(self, holding: Holding, job: Job, tokens: int) -> None:
+        """Offer the blocks that the answer completed, ``tokens`` long with its prompt."""
+        if self.cache is None or not job.output_hashes or not job.prefix_block_tokens:
+            return
+        first = job.prompt_tokens // job.prefix_block_tokens
+        last = min(tokens // job.prefix_block_tokens, first + len(job.output_hashes))
+        for index in range(first, last):
+            self._offer(holding, job.output_hashes[index - first], self._size(job, index))
+
+    def release(self, holding: Holding, *, keep: bool = True) -> None:
+        """Free what ``holding`` holds; with ``keep`` its contents stay cached for reuse."""
+        own = holding.blocks - holding.shared
+        self.used -= own
+        if self.cache is not None:
+            if keep:
+                self.cache.park(own)
+            self.used -= self.cache.release(holding.cached)
+            holding.cached = []
+        holding.blocks = holding.shared = holding.covered = 0
+
+    def _offer(self, holding: Holding, key: int, size: int) -> None:
+        cache = self.cache
+        assert cache is not None
+        block = cache.insert(key, size)
+        if block is None:
+            if not self.merges_duplicates:
+                return
+            block = cache.get(key)
+            assert block is not None
+            # Its own copy goes back, the shared one is referenced instead.
+            self.used += cache.acquire((block,)) - size
+        holding.cached.append(block)
+        holding.shared += size
+
+    def _size(self, job: Job, index: int) -> int:
+        width, unit = job.prefix_block_tokens, self.block_tokens
+        return (index + 1) * width // unit - index * width // unit
