@@ -39,7 +39,8 @@ def kv_wait_s(view: BackendView, prompt_tokens: int) -> float:
         return 0.0
     remaining_tokens = 0.5 * view.pending_output_tokens / view.in_flight
     drain_s = remaining_tokens * decode_iteration_s(view)
-    return drain_s * min(excess / view.context_tokens, 1.0)
+    # The share of what is held that has to go; at most all of it, and there may be nothing.
+    return drain_s * excess / max(view.context_tokens, excess)
 
 
 def ttft_s(view: BackendView, prompt_tokens: int, now: float) -> float:

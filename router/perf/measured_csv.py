@@ -84,6 +84,9 @@ def _read(path: Path, defaults: Mapping[str, str]) -> Iterator[tuple[int, Row]]:
             reader = csv.DictReader(stream, skipinitialspace=True)
             _check_columns(path, reader.fieldnames or (), defaults)
             for row in reader:
+                if None in row:
+                    message = "more values than columns"
+                    raise TraceError(message, path=str(path), line=reader.line_num)
                 filled = {key: value for key, value in row.items() if value}
                 yield reader.line_num, {**defaults, **filled}
     except OSError as error:
@@ -130,7 +133,7 @@ def _spec(row: Row) -> BackendSpec:
         gpu=row["gpu"],
         engine=engine,  # type: ignore[arg-type]  # check_feasible refuses unknown engines
         model=row["model"],
-        tensor_parallel=int(row.get("tensor_parallel", 1)),
+        tensor_parallel=int(_number({"tensor_parallel": "1", **row}, "tensor_parallel", 1)),
         engine_version=row.get("engine_version", ""),
         quantization=row.get("quantization", ""),
     )

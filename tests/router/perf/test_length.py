@@ -1,0 +1,154 @@
+"""Length predictors: what they know before data, how they learn, what they forget."""
+
+from __future__ import annotations
+
+import math
+import random
+
+import pytest
+
+from router.domain.outcome import Outcome
+from router.domain.protocols import LengthPredictor
+from router.domain.request import LengthForecast, Request
+from router.perf.length import (
+    AZURE_CONVERSATION,
+    BucketLengthPredictor,
+    ConstantLengthPredictor,
+)
+
+
+def ask(
+    prompt: int = 1000, limit: int | None = None, tenant: str = "", model: str = "m"
+) -> Request:
+    return Request("r", model, 0.0, prompt, max_tokens=limit, tenant=tenant)
+
+
+def done(
+    tokens: int,
+    prompt: int = 1000,
+    limit: int | None = None,
+    tenant: str = "",
+    status: str = "completed",
+) -> Outcome:
+    return Outcome(
+        *("r", "m", "interactive", tenant, "b", status),
+        *(0.0, 0.0, 0.1, 1.0, prompt, tokens, None, limit, 0, 0, 0.1, 0.01, 100.0),
+    )
+
+
+@pytest.mark.parametrize("predictor", [ConstantLengthPredictor(), BucketLengthPredictor()])
+def test_before_data_both_say_what_the_azure_conversations_say(predictor: LengthPredictor):
+    assert predictor.forecast(ask()) == AZURE_CONVERSATION
+
+
+@pytest.mark.parametrize("predictor", [ConstantLengthPredictor(), BucketLengthPredictor()])
+def test_no_forecast_exceeds_the_clients_limit(predictor: LengthPredictor):
+    assert predictor.forecast(ask(limit=16)) == LengthForecast(16, 16)
+    capped = predictor.forecast(ask(limit=300))
+    assert (capped.mean_tokens, capped.p90_tokens) == (AZURE_CONVERSATION.mean_tokens, 300)
+
+
+def test_the_constant_predictor_learns_nothing():
+    predictor = ConstantLengthPredictor(50, 80)
+    for _ in range(100):
+        predictor.observe(done(1000))
+    assert predictor.forecast(ask()) == LengthForecast(50, 80)
+
+
+def test_mean_and_p90_converge_to_the_distribution():
+    # Log-normal, median 100, sigma 0.8: mean = 100 exp(0.32), P90 = 100 exp(0.8 * 1.2816).
+    predictor, rng = BucketLengthPredictor(), random.Random(7)
+    for _ in range(3000):
+        predictor.observe(done(round(rng.lognormvariate(math.log(100), 0.8))))
+    forecast = predictor.forecast(ask())
+    assert forecast.mean_tokens == pytest.approx(137.7, rel=0.10)
+    assert forecast.p90_tokens == pytest.approx(278.8, rel=0.15)
+
+
+def test_nine_of_ten_stay_below_the_p90():
+    predictor, rng = BucketLengthPredictor(), random.Random(3)
+    below = 0
+    for n in range(6000):
+        prompt = rng.choice((100, 1000, 8000))
+        tokens = max(1, round(rng.expovariate(1 / (prompt / 10))))
+        below += n >= 1000 and tokens <= predictor.forecast(ask(prompt)).p90_tokens
+        predictor.observe(done(tokens, prompt))
+    assert below / 5000 == pytest.approx(0.90, abs=0.02)
+
+
+def test_one_observation_moves_a_leaf_by_its_share():
+    # Each of model, tenant, bucket, leaf holds one value x and weighs 1 against 10 of the parent:
+    # the estimate is x + (prior - x) (10/11)^4.
+    predictor = BucketLengthPredictor(strength=10)
+    predictor.observe(done(1000))
+    expected = 1000 + (211.1 - 1000) * (10 / 11) ** 4
+    assert predictor.forecast(ask()).mean_tokens == pytest.approx(expected)
+
+
+def test_prompt_buckets_are_told_apart_and_a_new_one_speaks_for_its_tenant():
+    predictor = BucketLengthPredictor()
+    for _ in range(300):
+        predictor.observe(done(20, prompt=100))
+        predictor.observe(done(400, prompt=4000))
+    assert predictor.forecast(ask(100)).mean_tokens == pytest.approx(20, rel=0.3)
+    assert predictor.forecast(ask(4000)).mean_tokens == pytest.approx(400, rel=0.1)
+    assert predictor.forecast(ask(700)).mean_tokens == pytest.approx(210, rel=0.1)
+
+
+def test_a_new_tenant_speaks_for_its_model():
+    predictor = BucketLengthPredictor()
+    for _ in range(300):
+        predictor.observe(done(900, tenant="a"))
+    assert predictor.forecast(ask(tenant="b")).mean_tokens == pytest.approx(900, rel=0.05)
+    assert predictor.forecast(ask(model="other")) == AZURE_CONVERSATION
+
+
+def test_old_observations_fade():
+    predictor = BucketLengthPredictor(memory=100)
+    for tokens in [1000] * 1000 + [50] * 500:
+        predictor.observe(done(tokens))
+    # 500 observations at 1/100 each leave exp(-5) of the old 1,000.
+    forecast = predictor.forecast(ask())
+    assert forecast.mean_tokens == pytest.approx(50 + 950 * math.exp(-5), rel=0.1)
+
+
+def test_answers_cut_off_by_their_own_limit_do_not_drag_the_others_down():
+    predictor = BucketLengthPredictor()
+    for _ in range(200):
+        predictor.observe(done(500))
+        predictor.observe(done(8, limit=8))
+    assert predictor.forecast(ask(limit=8)) == LengthForecast(8, 8)
+    assert predictor.forecast(ask(prompt=50)).mean_tokens > 450
+
+
+@pytest.mark.parametrize("status", ["failed", "cancelled"])
+def test_only_completed_requests_teach(status: str):
+    predictor = BucketLengthPredictor()
+    for _ in range(50):
+        predictor.observe(done(3, status=status))
+    predictor.observe(done(0))
+    assert predictor.forecast(ask()) == AZURE_CONVERSATION
+
+
+def test_invented_tenants_cannot_fill_the_memory():
+    predictor = BucketLengthPredictor(max_leaves=50)
+    for _ in range(100):
+        predictor.observe(done(900, tenant="regular"))
+    for n in range(1000):
+        predictor.forecast(ask(tenant=f"invented-{n}"))
+        predictor.observe(done(900, tenant="regular"))
+    assert len(predictor) == 50
+    assert predictor.forecast(ask(tenant="regular")).mean_tokens == pytest.approx(900, rel=0.1)
+
+
+@pytest.mark.parametrize("prompt", [0, 1, 2, 3, 10**9])
+def test_any_prompt_length_has_a_bucket(prompt: int):
+    assert BucketLengthPredictor().forecast(ask(prompt)) == AZURE_CONVERSATION
+
+
+def test_the_p90_is_never_below_the_mean():
+    predictor, rng = BucketLengthPredictor(), random.Random(1)
+    for _ in range(500):
+        predictor.observe(done(rng.choice((1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 5000))))
+        forecast = predictor.forecast(ask())
+        assert forecast.p90_tokens >= forecast.mean_tokens
