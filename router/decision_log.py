@@ -16,16 +16,19 @@ import msgspec
 
 from router.dispatcher import Dispatcher
 from router.domain.decision import Assign, Decision, Reject, Wait
-from router.domain.errors import ReplayError
+from router.domain.errors import MotleyError, ReplayError
 from router.domain.fleet import BackendSpec
 from router.domain.outcome import Outcome
 from router.domain.request import LengthForecast, Request
-from router.domain.state import EngineSignals
+from router.domain.state import EngineSignals, LinearCost
 
 Line = dict[str, Any]
 Sink = Callable[[bytes], object]
 
 _encode = msgspec.json.Encoder().encode
+# What a line that somebody changed may lead to: names that are missing, too many or unknown,
+# values of another type.
+_UNPLAYABLE = (MotleyError, KeyError, TypeError, ValueError, AttributeError)
 _REQUEST_FIELDS = (
     "request_id",
     "model",
@@ -143,9 +146,12 @@ class LoggingDispatcher(Dispatcher):
         super().drain(backend, now)
         self._write("drain", now, {"backend": backend})
 
-    def add_backend(self, spec: BackendSpec, now: float) -> None:  # noqa: D102
-        super().add_backend(spec, now)
-        self._write("add_backend", now, {"spec": asdict(spec)})
+    def add_backend(  # noqa: D102
+        self, spec: BackendSpec, now: float, *, cost: LinearCost | None = None
+    ) -> None:
+        super().add_backend(spec, now, cost=cost)
+        believed = asdict(self.state.get(spec.name).prior)
+        self._write("add_backend", now, {"spec": asdict(spec), "cost": believed})
 
     def remove_backend(self, backend: str, now: float) -> None:  # noqa: D102
         super().remove_backend(backend, now)
@@ -170,27 +176,28 @@ def replay(lines: Iterable[bytes], build: Callable[[Line, Sink], LoggingDispatch
         How many calls were replayed.
 
     Raises:
-        ReplayError: a line differs (its number is named), or the log has no header.
+        ReplayError: a line differs or cannot be replayed (its number is named), or the log has
+            no header.
     """
     written: list[bytes] = []
     dispatcher: LoggingDispatcher | None = None
-    calls = 0
+    number = 0
     for number, raw in enumerate(lines, start=1):
         line = _decode(raw, number)
-        if dispatcher is None:
-            if line.get("call") != "open":
-                raise ReplayError("line 1: a decision log begins with its 'open' line")
-            dispatcher = build(line, written.append)
-        else:
-            _call(dispatcher, line, number)
-            calls += 1
+        try:
+            if dispatcher is None:
+                dispatcher = _open(line, build, written.append)
+            else:
+                _call(dispatcher, line)
+        except _UNPLAYABLE as error:
+            raise ReplayError(f"line {number}: cannot be replayed: {_reason(error)}") from error
         if written.pop() != raw.rstrip(b"\n") + b"\n":
             raise ReplayError(
                 f"line {number}: the replayed call {line['call']!r} answers otherwise"
             )
     if dispatcher is None:
         raise ReplayError("the decision log is empty")
-    return calls
+    return number - 1
 
 
 def _decode(raw: bytes, number: int) -> Line:
@@ -203,7 +210,21 @@ def _decode(raw: bytes, number: int) -> Line:
     return line
 
 
-def _call(dispatcher: LoggingDispatcher, line: Line, number: int) -> None:
+def _open(
+    line: Line, build: Callable[[Line, Sink], LoggingDispatcher], sink: Sink
+) -> LoggingDispatcher:
+    if line.get("call") != "open":
+        raise ReplayError("a decision log begins with its 'open' line")
+    return build(line, sink)
+
+
+def _reason(error: Exception) -> str:
+    if isinstance(error, KeyError):
+        return f"{error} is missing"
+    return str(error)
+
+
+def _call(dispatcher: LoggingDispatcher, line: Line) -> None:
     args, now = dict(line["args"]), line["now"]
     match line["call"]:
         case "dispatch":
@@ -214,7 +235,8 @@ def _call(dispatcher: LoggingDispatcher, line: Line, number: int) -> None:
         case "scrape":
             dispatcher.scrape(args["backend"], EngineSignals(**args["signals"]), now)
         case "add_backend":
-            dispatcher.add_backend(BackendSpec(**args["spec"]), now)
+            spec, cost = BackendSpec(**args["spec"]), LinearCost(**args["cost"])
+            dispatcher.add_backend(spec, now, cost=cost)
         case (
             "redispatch"
             | "first_token"
@@ -227,7 +249,7 @@ def _call(dispatcher: LoggingDispatcher, line: Line, number: int) -> None:
         ):
             getattr(dispatcher, call)(**args, now=now)
         case unknown:
-            raise ReplayError(f"line {number}: unknown call {unknown!r}")
+            raise ReplayError(f"unknown call {unknown!r}")
 
 
 def _told(decision: Decision) -> Line:

@@ -9,28 +9,32 @@ which world it is in. The life of a request::
         └──────> Reject
 
 Invariants: I1 arrived = rejected + completed + failed + cancelled + in flight + queued;
-I2 every in-flight count returns to 0; I8 no backend gets a request twice.
+I2 every in-flight count returns to 0; I8 no backend gets a request twice. ``rejected`` are those
+turned away without an attempt; whoever had one and got no answer has ``failed``.
 """
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
 from typing import cast
 
 from router.domain.decision import Assign, Decision, Reject, Wait
-from router.domain.errors import UnknownNameError
+from router.domain.errors import BadInputError, UnknownNameError
 from router.domain.fleet import BackendSpec
 from router.domain.outcome import Outcome, OutcomeStatus
 from router.domain.protocols import LengthPredictor, Observer, Policy
 from router.domain.request import Request
-from router.domain.state import EngineSignals
+from router.domain.state import EngineSignals, LinearCost
 from router.fleet_state.backend import BackendState, Flight
+from router.fleet_state.eligible import eligible
 from router.fleet_state.fleet import FleetState
 from router.perf.estimate import tpot_s, ttft_s
 from router.queue.waiting_room import Waiting, WaitingRoom
 
 FRESH: frozenset[str] = frozenset()
+SATURATED = Wait("saturated")
+Refused = set[str | tuple[int, ...]]
+"""During one poll: models, or sets of backends by index, for which the policy said to wait."""
 
 
 class Dispatcher:
@@ -66,7 +70,6 @@ class Dispatcher:
         learning = (policy,) if isinstance(policy, Observer) else ()
         self._observers = (*observers, *learning)
         self._waiting = WaitingRoom(queue_size, queue_timeout_s)
-        self._queue_timeout_s = queue_timeout_s
         self._strict_context = strict_context
         self._flights: dict[str, Flight] = {}
         self.arrived = self.completed = self.failed = self.cancelled = self.rejected = 0
@@ -84,7 +87,17 @@ class Dispatcher:
     # -- the life of a request ---------------------------------------------------------------
 
     def dispatch(self, request: Request, now: float) -> Decision:
-        """Decide where a new request goes."""
+        """Decide where a new request goes.
+
+        Raises:
+            BadInputError: a request of this id is not over yet.
+        """
+        request_id = request.request_id
+        if request_id in self._flights or request_id in self._waiting:
+            raise BadInputError(
+                f"request id {request_id!r} is taken by a request that is not over; "
+                f"give each request an id of its own"
+            )
         self.arrived += 1
         decision = self._place(request, FRESH, now)
         if type(decision) is Reject:
@@ -106,7 +119,7 @@ class Dispatcher:
             UnknownNameError: the request is not in flight.
         """
         flight = self._land(request_id, now)
-        self._judge(flight.backend, now, backpressure=backpressure)
+        self._judge(flight, now, backpressure=backpressure)
         self._tell(flight, "failed", now, 0, None, None)
         tried = flight.tried | {flight.backend.spec.name}
         decision = self._place(flight.request, tried, now)
@@ -119,6 +132,9 @@ class Dispatcher:
         flight = self._flight(request_id)
         if flight.first_token_s is None:
             flight.backend.first_token(flight, now)
+            # A probe need not run to its end, which may be minutes away, to show that it is served.
+            if flight.probe:
+                self._vouch(flight)
 
     def complete(
         self,
@@ -132,10 +148,7 @@ class Dispatcher:
         """The answer is complete; token counts are the engine's own where it gave them."""
         flight = self._land(request_id, now)
         self.completed += 1
-        was = flight.backend.breaker.state
-        flight.backend.breaker.succeeded()
-        if was != "closed":
-            self.state.changed()
+        self._vouch(flight)
         return self._tell(flight, "completed", now, output_tokens, prompt_tokens, cached_tokens)
 
     def fail(
@@ -144,14 +157,14 @@ class Dispatcher:
         """The request is over with an error that the client saw."""
         flight = self._land(request_id, now)
         self.failed += 1
-        self._judge(flight.backend, now, backpressure=backpressure)
+        self._judge(flight, now, backpressure=backpressure)
         return self._tell(flight, "failed", now, output_tokens, None, None)
 
     def refuse(self, request_id: str, now: float) -> Outcome:
         """The backend found fault with the request itself (4xx): nobody's failure but its own."""
         flight = self._land(request_id, now)
         self.failed += 1
-        self._spare(flight.backend)
+        self._spare(flight)
         return self._tell(flight, "failed", now, 0, None, None)
 
     def cancel(self, request_id: str, now: float, *, output_tokens: int = 0) -> None:
@@ -161,19 +174,21 @@ class Dispatcher:
             return
         flight = self._land(request_id, now)
         self.cancelled += 1
-        self._spare(flight.backend)
+        self._spare(flight)
         self._tell(flight, "cancelled", now, output_tokens, None, None)
 
     def poll(self, now: float) -> list[tuple[Request, Assign | Reject]]:
-        """Decide what can be decided of the queued requests, oldest first.
+        """Decide what can be decided of the queued requests, first in first out.
 
         Call it when something ended, began to decode or was scraped while ``queued`` is not 0,
-        and at ``next_poll_s``. A model whose oldest request must wait is not looked at further.
+        and at ``next_poll_s``. Once the policy lets a request wait, those behind it that may go
+        nowhere else wait too, unasked; one that may go to some backends only holds nobody up who
+        may go elsewhere.
         """
         decided: list[tuple[Request, Assign | Reject]] = []
-        blocked: set[str] = set()
+        refused: Refused = set()
         for entry in self._waiting:
-            decision = self._reconsider(entry, blocked, now)
+            decision = self._reconsider(entry, refused, now)
             if decision is not None:
                 self._waiting.leave(entry.request.request_id)
                 decided.append((entry.request, decision))
@@ -207,9 +222,15 @@ class Dispatcher:
         """Send nothing new to this backend."""
         self.state.drain(backend)
 
-    def add_backend(self, spec: BackendSpec, now: float) -> None:  # noqa: ARG002
-        """A backend joins."""
-        self.state.add(spec)
+    def add_backend(
+        self,
+        spec: BackendSpec,
+        now: float,  # noqa: ARG002
+        *,
+        cost: LinearCost | None = None,
+    ) -> None:
+        """A backend joins; ``cost`` is the belief about its speed if it is not to be looked up."""
+        self.state.add(spec, cost)
 
     def remove_backend(self, backend: str, now: float) -> None:  # noqa: ARG002
         """A backend leaves; what is in flight there runs on until it is reported over."""
@@ -218,27 +239,35 @@ class Dispatcher:
     # -- inside ------------------------------------------------------------------------------
 
     def _place(self, request: Request, tried: frozenset[str], now: float) -> Decision:
+        options = self._options(request, tried, now)
+        if isinstance(options, Reject):
+            return options
         if not request.forecast.p90_tokens:
             request.forecast = self._predictor.forecast(request)
-        decision = self._choose(request, tried, now)
+        decision = self._choose(request, options, tried, now)
         if type(decision) is Wait:
             if self._waiting.full:
-                return self._queue_full()
+                return self._waiting.turn_away(request, decision)
             self._waiting.enter(request, tried, now)
         return decision
 
-    def _choose(self, request: Request, tried: frozenset[str], now: float) -> Decision:
-        usable = self.state.candidates(request.model, now)
-        if tried:
-            usable = [b for b in usable if b.spec.name not in tried]
-        if not usable:
-            return self._nobody(request, tried)
-        fitting = self._fitting(request, usable)
-        if not fitting:
-            return self._too_long(request)
-        chosen = self._policy.choose(request, fitting, now)
+    def _options(
+        self, request: Request, tried: frozenset[str], now: float
+    ) -> list[BackendState] | Wait | Reject:
+        return eligible(self.state, request, tried, now, strict_context=self._strict_context)
+
+    def _choose(
+        self,
+        request: Request,
+        options: list[BackendState] | Wait,
+        tried: frozenset[str],
+        now: float,
+    ) -> Assign | Wait:
+        if isinstance(options, Wait):
+            return options
+        chosen = self._policy.choose(request, options, now)
         if chosen is None:
-            return Wait("saturated")
+            return SATURATED
         # Policies return one of the candidates, and every candidate is a BackendState.
         return self._send(request, cast(BackendState, chosen), tried, now)
 
@@ -253,79 +282,44 @@ class Dispatcher:
             flight.predicted_tpot_s = tpot_s(backend, request.prompt_tokens, flight.output_tokens)
         self._flights[request.request_id] = flight
         backend.sent(flight, now)
-        if backend.breaker.state != "closed":
-            backend.breaker.sent()
+        flight.probe = backend.breaker.sent()
+        if flight.probe:
             self.state.changed()
         return Assign(backend.spec)
 
-    def _fitting(self, request: Request, usable: list[BackendState]) -> list[BackendState]:
-        """Candidates whose context holds prompt and answer; failing that, the prompt alone."""
-        wanted = request.prompt_tokens + (request.max_tokens or 1)
-        fitting = [b for b in usable if b.max_context_tokens >= wanted]
-        if len(fitting) == len(usable):
-            return usable
-        if not fitting:
-            fitting = [b for b in usable if b.max_context_tokens > request.prompt_tokens]
-        if not fitting and not self._strict_context:
-            longest = max(b.max_context_tokens for b in usable)
-            fitting = [b for b in usable if b.max_context_tokens == longest]
-        return fitting
-
-    def _nobody(self, request: Request, tried: frozenset[str]) -> Decision:
-        if not self.state.serves(request.model):
-            served = ", ".join(sorted(self.state.models)) or "none"
-            return Reject(
-                "unknown_model",
-                f"The model {request.model!r} does not exist here. Models served: {served}.",
-            )
-        if tried:
-            return Reject(
-                "all_backends_tried",
-                f"Every usable backend of {request.model!r} failed this request: "
-                f"{', '.join(sorted(tried))}. Try again shortly.",
-                retry_after_s=1.0,
-            )
-        return Wait("no_healthy_backend")
-
-    def _too_long(self, request: Request) -> Reject:
-        longest = max(
-            b.max_context_tokens for b in self.state.backends if b.spec.model == request.model
-        )
-        return Reject(
-            "context_too_long",
-            f"The prompt has {request.prompt_tokens} tokens, and the longest context of any "
-            f"usable backend of {request.model!r} is {longest} tokens. Shorten the prompt.",
-        )
-
-    def _queue_full(self) -> Reject:
-        return Reject(
-            "queue_full",
-            f"All backends are busy and {self.queued} requests wait already. Try again shortly.",
-            retry_after_s=math.ceil(self._queue_timeout_s / 4),
-        )
-
-    def _reconsider(self, entry: Waiting, blocked: set[str], now: float) -> Assign | Reject | None:
-        request = entry.request
-        decision: Decision = Wait("saturated")
-        if request.model not in blocked:
-            decision = self._choose(request, entry.tried, now)
-            if type(decision) is Wait:
-                blocked.add(request.model)
+    def _reconsider(self, entry: Waiting, refused: Refused, now: float) -> Assign | Reject | None:
+        decision = self._again(entry, refused, now)
         if isinstance(decision, Wait):
             if now < entry.deadline_s:
                 return None
-            decision = self._timed_out(request)
+            decision = self._waiting.give_up(entry.request)
         if isinstance(decision, Reject):
-            self.rejected += 1
+            if entry.tried:
+                self.failed += 1
+            else:
+                self.rejected += 1
         return decision
 
-    def _timed_out(self, request: Request) -> Reject:
-        return Reject(
-            "queue_timeout",
-            f"No backend of {request.model!r} could take the request within "
-            f"{self._queue_timeout_s:g} s. Try again later or add capacity.",
-            retry_after_s=math.ceil(self._queue_timeout_s / 4),
-        )
+    def _again(self, entry: Waiting, refused: Refused, now: float) -> Decision:
+        request, tried = entry.request, entry.tried
+        if request.model in refused:
+            return SATURATED
+        options = self._options(request, tried, now)
+        if isinstance(options, Reject):
+            return options
+        everywhere = self.state.candidates(request.model, now)
+        if not everywhere:
+            refused.add(request.model)
+        if isinstance(options, Wait):
+            return options
+        # ``eligible`` hands out the fleet's own list where nothing restricts the request.
+        where = request.model if options is everywhere else tuple(b.index for b in options)
+        if where in refused:
+            return SATURATED
+        decision = self._choose(request, options, tried, now)
+        if isinstance(decision, Wait):
+            refused.add(where)
+        return decision
 
     def _flight(self, request_id: str) -> Flight:
         try:
@@ -339,19 +333,27 @@ class Dispatcher:
         flight.backend.ended(flight, now)
         return flight
 
-    def _judge(self, backend: BackendState, now: float, *, backpressure: bool) -> None:
-        """A failed attempt speaks of the backend's health, unless it was merely busy."""
-        if backpressure:
-            self._spare(backend)
-            return
-        backend.breaker.failed(now)
-        if not backend.usable:
+    def _vouch(self, flight: Flight) -> None:
+        """The backend serves."""
+        breaker = flight.backend.breaker
+        was = breaker.state
+        breaker.succeeded(flight.probe)
+        if breaker.state != was:
             self.state.changed()
 
-    def _spare(self, backend: BackendState) -> None:
+    def _judge(self, flight: Flight, now: float, *, backpressure: bool) -> None:
+        """A failed attempt speaks of the backend's health, unless it was merely busy."""
+        if backpressure:
+            self._spare(flight)
+            return
+        flight.backend.breaker.failed(now, flight.probe)
+        if not flight.backend.usable:
+            self.state.changed()
+
+    def _spare(self, flight: Flight) -> None:
         """The attempt says nothing about the backend's health; free its probe if it was one."""
-        if backend.breaker.state != "closed":
-            backend.breaker.abandoned()
+        if flight.probe:
+            flight.backend.breaker.abandoned(flight.probe)
             self.state.changed()
 
     def _tell(  # noqa: PLR0917

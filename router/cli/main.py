@@ -78,7 +78,7 @@ def run(arguments: Sequence[str] | None = None) -> int:
     try:
         build_cli()(args=arguments, prog_name="motley")
     except SystemExit as end:
-        return end.code if isinstance(end.code, int) else 1
+        return end.code if isinstance(end.code, int) else int(end.code is not None)
     except KeyboardInterrupt:
         return 130
     except BadInputError as error:

@@ -12,6 +12,7 @@ from router.decision_log import LoggingDispatcher, Sink
 from router.dispatcher import Dispatcher
 from router.domain.fleet import BackendSpec, Fleet
 from router.domain.protocols import LengthPredictor, Observer
+from router.domain.slo import Slo
 from router.domain.state import LinearCost
 from router.fleet_state.backend import Capability
 from router.fleet_state.fleet import CapabilityOf, FleetState
@@ -69,7 +70,8 @@ def build_dispatcher(
     costs: dict[str, LinearCost] = {}
 
     def remembered(spec: BackendSpec) -> LinearCost:
-        return costs.setdefault(spec.name, belief(spec))
+        costs[spec.name] = belief(spec)
+        return costs[spec.name]
 
     header = _header(config, strict_context=strict_context)
     arguments: dict[str, Any] = {
@@ -111,6 +113,7 @@ def rebuild_dispatcher(header: Mapping[str, Any], log: Sink) -> LoggingDispatche
 def _header(config: MotleyConfig, *, strict_context: bool) -> dict[str, Any]:
     return {
         "policy": config.policy.model_dump(),
+        "slos": {name: asdict(slo) for name, slo in config.slos.items()},
         "breaker": config.reliability.breaker.model_dump(),
         "queue_size": config.reliability.queue_size,
         "queue_timeout_s": config.reliability.queue_timeout_s,
@@ -128,7 +131,8 @@ def _assemble(
     capability_of: CapabilityOf,
 ) -> D:
     chosen = header["policy"]
-    context = PolicyContext(random.Random(chosen["seed"]), chosen["params"])
+    slos = {name: Slo(**slo) for name, slo in header["slos"].items()}
+    context = PolicyContext(random.Random(chosen["seed"]), chosen["params"], slos)
     return kind(
         FleetState(fleet, capability_of, BreakerConfig(**header["breaker"])),
         make_policy(chosen["name"], context),

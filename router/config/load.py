@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -25,6 +26,8 @@ from router.domain.fleet import BackendSpec, Fleet
 from router.domain.slo import DEFAULT_SLOS, Slo
 from router.perf.build import check_feasible
 from router.policies.registry import POLICIES
+
+_NAME = re.compile(r"[A-Za-z0-9._:@-]+")
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,11 +120,13 @@ def build_fleet(entries: list[BackendEntry]) -> Fleet:
     numbers: Counter[str] = Counter()
     backends: list[BackendSpec] = []
     for position, entry in enumerate(entries):
-        for url, name in zip(_urls(entry, position), _names(entry, numbers), strict=True):
-            backends.append(_spec(entry, name, url))
+        alike = [
+            _spec(entry, name, url)
+            for url, name in zip(_urls(entry, position), _names(entry, numbers), strict=True)
+        ]
+        check_feasible(alike[0])
+        backends += alike
     _check_names(backends)
-    for spec in {(b.group, b.max_model_len): b for b in backends}.values():
-        check_feasible(spec)
     return Fleet(tuple(backends))
 
 
@@ -161,6 +166,12 @@ def _check_names(backends: list[BackendSpec]) -> None:
     twice = sorted(name for name, count in counts.items() if count > 1)
     if twice:
         raise ConfigError(f"backend names must be unique; used more than once: {', '.join(twice)}")
+    odd = sorted(name for name in counts if not _NAME.fullmatch(name))
+    if odd:
+        raise ConfigError(
+            f"backend name {odd[0]!r} cannot be used: names travel in HTTP headers, paths and "
+            f"metric labels; use ASCII letters, digits and . _ - : @"
+        )
 
 
 def _check_aliases(aliases: Mapping[str, str], fleet: Fleet) -> None:
@@ -179,7 +190,7 @@ def _explain(error: ValidationError) -> str:
         place = "".join(
             f"[{part}]" if isinstance(part, int) else f".{part}" for part in finding["loc"]
         ).lstrip(".")
-        message = finding["msg"]
+        message = finding["msg"].removeprefix("Value error, ")
         if finding["type"] == "extra_forbidden":
             message = "no such setting; check the spelling"
         elif finding["type"] == "missing":

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 Seconds = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 
@@ -68,6 +68,12 @@ class BreakerSection(Section):
     failure_threshold: int = Field(default=3, ge=1)
     open_s: Seconds = 2.0
     max_open_s: Seconds = 30.0
+
+    @model_validator(mode="after")
+    def _ceiling_is_above(self) -> Self:
+        if self.max_open_s < self.open_s:
+            raise ValueError("max_open_s must be at least open_s")
+        return self
 
 
 class ReliabilitySection(Section):

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from router.domain.fleet import BackendSpec
 from router.domain.request import Request
 from router.domain.state import EngineSignals, LinearCost
-from router.health.breaker import BreakerConfig, CircuitBreaker
+from router.health.breaker import NO_PROBE, BreakerConfig, CircuitBreaker
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,6 +46,7 @@ class Flight:
         "predicted_tpot_s",
         "predicted_ttft_s",
         "prefilling_at_dispatch",
+        "probe",
         "prompt_tokens",
         "request",
         "tried",
@@ -65,6 +66,7 @@ class Flight:
         self.predicted_ttft_s = math.nan
         self.predicted_tpot_s = math.nan
         self.tried = tried
+        self.probe = NO_PROBE
 
 
 class BackendState:
@@ -155,7 +157,9 @@ class BackendState:
         if flight.first_token_s is None:
             self.prefilling -= 1
             self.pending_prefill_tokens -= flight.prompt_tokens
-            self.prefill_since_s = now
+            # One sent since then was not the one being prefilled, so that one's progress stands.
+            if flight.dispatched_s <= self.prefill_since_s:
+                self.prefill_since_s = now
         else:
             self.decoding -= 1
         self.in_flight -= 1

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterable, Mapping
+from dataclasses import replace
 
-from router.domain.errors import ConfigError, UnknownNameError
+from router.domain.errors import BadInputError, ConfigError, UnknownNameError
 from router.domain.fleet import BackendSpec, Fleet
-from router.domain.state import EngineSignals
+from router.domain.state import EngineSignals, LinearCost
 from router.fleet_state.backend import BackendState, Capability
 from router.health.breaker import BreakerConfig
 
@@ -63,15 +64,18 @@ class FleetState:
         except KeyError:
             raise UnknownNameError("backend", name, self._by_name) from None
 
-    def add(self, spec: BackendSpec) -> BackendState:
-        """A backend joins.
+    def add(self, spec: BackendSpec, cost: LinearCost | None = None) -> BackendState:
+        """A backend joins; ``cost`` replaces the belief that its capability comes with.
 
         Raises:
             ConfigError: the name is taken.
         """
         if spec.name in self._by_name:
             raise ConfigError(f"backend {spec.name!r} exists already; give it another name")
-        state = BackendState(spec, self._next_index, self._capability_of(spec), self._breaker)
+        capability = self._capability_of(spec)
+        if cost is not None:
+            capability = replace(capability, cost=cost)
+        state = BackendState(spec, self._next_index, capability, self._breaker)
         self._next_index += 1
         self._by_name[spec.name] = state
         self.changed()
@@ -99,7 +103,8 @@ class FleetState:
         usable = self._usable.get(model)
         if usable is None:
             usable = [b for b in self._by_name.values() if b.spec.model == model and b.usable]
-            self._usable[model] = usable
+            if usable:  # names that clients invent are not remembered
+                self._usable[model] = usable
         return usable
 
     def next_half_open_s(self) -> float:
@@ -123,12 +128,30 @@ class FleetState:
             backend.scraped(signals)
 
     def correct(self, name: str, prefill: float, decode: float) -> None:
-        """Telemetry learned new multipliers; for a backend that has left they are dropped."""
+        """Telemetry learned new multipliers; for a backend that has left they are dropped.
+
+        Raises:
+            BadInputError: one is no number above 0: every score would be NaN or upside down.
+        """
+        if not (0 < prefill < math.inf and 0 < decode < math.inf):
+            raise BadInputError(
+                f"corrections of backend {name!r} must be numbers above 0, "
+                f"not prefill {prefill!r}, decode {decode!r}"
+            )
         backend = self._by_name.get(name)
         if backend is not None:
             backend.correct(prefill, decode)
 
     def set_prices(self, prices: Mapping[str, float]) -> None:
-        """New prices by group; a group without one costs nothing."""
+        """New prices by group; a group without one costs nothing.
+
+        Raises:
+            BadInputError: a price that is no number of at least 0; none is changed then.
+        """
+        for group, price in prices.items():
+            if not 0 <= price < math.inf:
+                raise BadInputError(
+                    f"the price of group {group!r} must be a number of at least 0, not {price!r}"
+                )
         for backend in self._by_name.values():
             backend.reprice(prices.get(backend.spec.group, 0.0))

@@ -2,8 +2,11 @@
 
 Closed: requests flow. After ``failure_threshold`` failures in a row it opens for ``open_s``,
 twice as long after each failed probe, up to ``max_open_s``. Then it is half open: one probe
-request at a time; a success closes it. Back-pressure (429, 503) and client errors (4xx) are not
-failures: peers whose breakers counted them took whole fleets out (sglang#25811, sglang#39464).
+request at a time; its first token closes it. Back-pressure (429, 503) and client errors (4xx) are
+not failures: peers whose breakers counted them took whole fleets out (sglang#25811, sglang#39464).
+
+Once it is not closed, only the probe of the day is heard: requests sent before it opened go on
+ending for minutes, and what they say is of another time.
 """
 
 from __future__ import annotations
@@ -13,6 +16,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 BreakerState = Literal["closed", "open", "half_open"]
+NO_PROBE = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,16 +35,20 @@ class BreakerConfig:
 
 
 class CircuitBreaker:
-    """Consecutive-failure breaker with exponential re-opening."""
+    """Consecutive-failure breaker with exponential re-opening.
 
-    __slots__ = ("_config", "_failures", "_open_s", "_probing", "_reopens_s", "state")
+    ``sent`` numbers the probes, and whoever reports on a request passes its number back.
+    """
+
+    __slots__ = ("_config", "_failures", "_open_s", "_probe", "_probes", "_reopens_s", "state")
 
     def __init__(self, config: BreakerConfig) -> None:
         self._config = config
         self._failures = 0
         self._open_s = config.open_s
         self._reopens_s = math.inf
-        self._probing = 0
+        self._probes = 0
+        self._probe = NO_PROBE
         self.state: BreakerState = "closed"
 
     @property
@@ -52,38 +60,47 @@ class CircuitBreaker:
         """Let time pass: an open breaker becomes half open."""
         if self.state == "open" and now >= self._reopens_s:
             self.state = "half_open"
-            self._probing = 0
 
     def allows(self) -> bool:
         """Whether one more request may be sent."""
-        return self.state == "closed" or (self.state == "half_open" and self._probing == 0)
+        return self.state == "closed" or (self.state == "half_open" and self._probe == NO_PROBE)
 
-    def sent(self) -> None:
-        """A request was sent."""
-        if self.state == "half_open":
-            self._probing += 1
+    def sent(self) -> int:
+        """A request was sent; returns its number if it is the probe, else ``NO_PROBE``."""
+        if self.state != "half_open":
+            return NO_PROBE
+        self._probes += 1
+        self._probe = self._probes
+        return self._probe
 
-    def abandoned(self) -> None:
+    def abandoned(self, probe: int) -> None:
         """A request ended without telling anything of the backend's health."""
-        self._probing = max(0, self._probing - 1)
+        if probe == self._probe:
+            self._probe = NO_PROBE
 
-    def succeeded(self) -> None:
+    def succeeded(self, probe: int = NO_PROBE) -> None:
         """A request was served."""
+        if self.state != "closed" and not self._is_awaited(probe):
+            return
         self._failures = 0
-        self._probing = 0
+        self._probe = NO_PROBE
         self._open_s = self._config.open_s
         self.state = "closed"
 
-    def failed(self, now: float) -> None:
+    def failed(self, now: float, probe: int = NO_PROBE) -> None:
         """A request failed for a reason that is the backend's own."""
-        self._failures += 1
-        if self.state == "half_open":
+        if self.state == "closed":
+            self._failures += 1
+            if self._failures >= self._config.failure_threshold:
+                self._open(now)
+        elif self._is_awaited(probe):
             self._open_s = min(self._open_s * 2, self._config.max_open_s)
             self._open(now)
-        elif self.state == "closed" and self._failures >= self._config.failure_threshold:
-            self._open(now)
+
+    def _is_awaited(self, probe: int) -> bool:
+        return probe != NO_PROBE and probe == self._probe
 
     def _open(self, now: float) -> None:
         self.state = "open"
-        self._probing = 0
+        self._probe = NO_PROBE
         self._reopens_s = now + self._open_s

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import random
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -30,14 +31,17 @@ class PolicyContext:
         """One numeric parameter, or its default.
 
         Raises:
-            ConfigError: not a number, or below ``minimum``.
+            ConfigError: not a finite number, or below ``minimum``.
         """
         self.asked.add(name)
         value = self.params.get(name, default)
         if isinstance(value, bool) or not isinstance(value, int | float):
             raise ConfigError(f"policy parameter {name!r} must be a number, not {value!r}")
-        if not value >= minimum:
-            raise ConfigError(f"policy parameter {name!r} must be at least {minimum:g}: {value!r}")
+        if not minimum <= value < math.inf:
+            raise ConfigError(
+                f"policy parameter {name!r} must be a finite number of at least {minimum:g}, "
+                f"not {value!r}"
+            )
         return float(value)
 
     def unused(self) -> set[str]:

@@ -10,6 +10,7 @@ import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 
+from router.domain.decision import Reject, Wait
 from router.domain.request import Request
 
 
@@ -39,13 +40,17 @@ class WaitingRoom:
     def __init__(self, capacity: int, timeout_s: float) -> None:
         self._capacity = capacity
         self._timeout_s = timeout_s
+        self._retry_after_s = math.ceil(timeout_s / 4)
         self._entries: dict[str, Waiting] = {}
 
     def __len__(self) -> int:
         return len(self._entries)
 
+    def __contains__(self, request_id: str) -> bool:
+        return request_id in self._entries
+
     def __iter__(self) -> Iterator[Waiting]:
-        """In order of arrival, over a copy, so entries may be removed meanwhile."""
+        """In the order they entered, over a copy, so entries may be removed meanwhile."""
         return iter(list(self._entries.values()))
 
     @property
@@ -56,6 +61,30 @@ class WaitingRoom:
     def enter(self, request: Request, tried: frozenset[str], now: float) -> None:
         """Queue a request; the caller has checked ``full``."""
         self._entries[request.request_id] = Waiting(request, tried, now + self._timeout_s)
+
+    def turn_away(self, request: Request, wait: Wait) -> Reject:
+        """The answer to a request that would have to wait while the room is full."""
+        if wait.reason == "no_healthy_backend":
+            return Reject(
+                "no_healthy_backend",
+                f"No backend of {request.model!r} that could take the request is usable now, "
+                f"and {len(self)} requests wait already. Try again shortly.",
+                self._retry_after_s,
+            )
+        return Reject(
+            "queue_full",
+            f"All backends are busy and {len(self)} requests wait already. Try again shortly.",
+            self._retry_after_s,
+        )
+
+    def give_up(self, request: Request) -> Reject:
+        """The answer to a request that has waited long enough."""
+        return Reject(
+            "queue_timeout",
+            f"No backend of {request.model!r} could take the request within "
+            f"{self._timeout_s:g} s. Try again later or add capacity.",
+            self._retry_after_s,
+        )
 
     def leave(self, request_id: str) -> Waiting | None:
         """Take a request out; ``None`` if it does not wait here."""
