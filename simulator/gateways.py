@@ -1,0 +1,225 @@
+"""The gateway replicas of a replay: their dispatchers, and what keeps those informed.
+
+Each replica has its own dispatcher, feedback and planner and knows only the requests that came
+to it; of the others' it learns nothing but what the engines' own metrics show, a scrape later.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import partial
+
+from router.config.build import Belief, build_dispatcher
+from router.config.load import MotleyConfig
+from router.decision_log import Sink
+from router.dispatcher import Dispatcher
+from router.domain.outcome import Outcome
+from router.domain.protocols import Observer, Planner
+from router.domain.state import EngineSignals
+from router.perf.build import engine_defaults
+from simulator.belief import make_predictor
+from simulator.options import ReplayOptions
+from simulator.processes import EngineProcess, SimClock
+from simulator.traces.columns import Trace
+from telemetry.feedback import Feedback
+from telemetry.sightings import EngineShape
+
+Look = Callable[[float], None]
+"""Decides queued requests, at a time."""
+MakePlanner = Callable[[MotleyConfig], Planner]
+
+_SEED_STEP = 1_000_003
+
+
+class Demand:
+    """Remembers the outcomes of a sliding window, for the planner."""
+
+    def __init__(self, window_s: float) -> None:
+        self._window_s = window_s
+        self._outcomes: deque[Outcome] = deque()
+
+    def observe(self, outcome: Outcome) -> None:
+        """Keep one outcome, forget the old ones."""
+        outcomes = self._outcomes
+        outcomes.append(outcome)
+        oldest = outcome.finished_s - self._window_s
+        while outcomes[0].finished_s < oldest:
+            outcomes.popleft()
+
+    def recent(self) -> list[Outcome]:
+        """The outcomes in the window, oldest first."""
+        return list(self._outcomes)
+
+
+@dataclass(slots=True)
+class Gateway:
+    """One gateway replica."""
+
+    dispatcher: Dispatcher
+    feedback: Feedback | None
+    demand: Demand | None
+    planner: Planner | None
+
+
+class Gateways:
+    """All gateway replicas, and the periodic calls that inform them.
+
+    Args:
+        members: the replicas.
+        options: intervals and delays.
+        config: of the fleet file, for health checks.
+    """
+
+    def __init__(
+        self, members: Sequence[Gateway], options: ReplayOptions, config: MotleyConfig
+    ) -> None:
+        self._members = tuple(members)
+        self._options = options
+        self._reliability = config.reliability
+        self.dispatchers = tuple(member.dispatcher for member in members)
+        self._failures: dict[str, int] = {}
+        self.plans_failed = 0
+
+    def start(
+        self, clock: SimClock, engines: Sequence[EngineProcess], look: Look, *, probe: bool
+    ) -> None:
+        """Set the periodic calls going.
+
+        Args:
+            clock: the virtual clock.
+            engines: all backends, joined or not.
+            look: decides queued requests.
+            probe: whether backends can fall ill, so that health checks are worth their time.
+        """
+        options = self._options
+        if options.scrape_interval_s > 0 and not options.oracle:
+            clock.every(
+                options.scrape_interval_s, lambda now: self._scrape(clock, engines, look, now)
+            )
+        if any(member.feedback is not None for member in self._members):
+            clock.every(options.feedback_interval_s, self._correct)
+        if any(member.planner is not None for member in self._members):
+            clock.every(options.plan_interval_s, self._plan)
+        if probe:
+            clock.every(
+                self._reliability.health_interval_s, lambda now: self._probe(engines, look, now)
+            )
+
+    def refresh(self, dispatcher: Dispatcher, engines: Sequence[EngineProcess], now: float) -> None:
+        """Tell one dispatcher the state of every engine as it is this instant (oracle runs)."""
+        for engine in engines:
+            if engine.responsive:
+                dispatcher.scrape(engine.spec.name, engine.snapshot(now), now)
+
+    def joined(self, name: str) -> None:
+        """A backend (re)joined: whatever health checks said of it before is void."""
+        self._failures.pop(name, None)
+
+    # -- periodic ----------------------------------------------------------------------------
+
+    def _scrape(
+        self, clock: SimClock, engines: Sequence[EngineProcess], look: Look, now: float
+    ) -> None:
+        read = [(e.spec.name, e.snapshot(now)) for e in engines if e.responsive]
+        if self._options.telemetry_delay_s > 0:
+            known = partial(self._know, read, look)
+            clock.call_at(now + self._options.telemetry_delay_s, known)
+        else:
+            self._know(read, look, now)
+
+    def _know(self, read: Sequence[tuple[str, EngineSignals]], look: Look, now: float) -> None:
+        for dispatcher in self.dispatchers:
+            for name, signals in read:
+                dispatcher.scrape(name, signals, now)
+        look(now)
+
+    def _correct(self, now: float) -> None:
+        for member in self._members:
+            if member.feedback is not None:
+                for name, (prefill, decode) in member.feedback.changes().items():
+                    member.dispatcher.correct(name, prefill=prefill, decode=decode, now=now)
+
+    def _plan(self, now: float) -> None:
+        for member in self._members:
+            if member.planner is None or member.demand is None:
+                continue
+            demand = member.demand.recent()
+            if demand:
+                fleet = [backend.spec for backend in member.dispatcher.state.backends]
+                member.dispatcher.set_prices(member.planner.prices(demand, fleet, now), now)
+
+    def _probe(self, engines: Sequence[EngineProcess], look: Look, now: float) -> None:
+        """Health checks: so many failures in a row make a backend ill, one success well."""
+        limit = self._reliability.health_failures
+        for engine in engines:
+            name = engine.spec.name
+            failures = 0 if engine.responsive else self._failures.get(name, 0) + 1
+            was = self._failures.get(name, 0)
+            self._failures[name] = failures
+            if failures == limit or (failures == 0 and was >= limit):
+                self._tell_health(name, failures == 0, now)
+        look(now)
+
+    def _tell_health(self, name: str, healthy: bool, now: float) -> None:
+        for dispatcher in self.dispatchers:
+            if any(backend.spec.name == name for backend in dispatcher.state.backends):
+                dispatcher.set_health(name, healthy=healthy, now=now)
+
+
+def build_gateways(
+    trace: Trace,
+    config: MotleyConfig,
+    options: ReplayOptions,
+    belief: Belief,
+    *,
+    make_planner: MakePlanner | None = None,
+    log: Sink | None = None,
+) -> Gateways:
+    """Put the gateway replicas together.
+
+    Args:
+        trace: only for the oracle's forecasts.
+        config: fleet, policy and reliability; the policy's seed is ``options.seed``, another
+            for each further replica.
+        options: what each replica gets.
+        belief: each backend's believed cost.
+        make_planner: used if ``options.plan``.
+        log: decision log of the first replica.
+    """
+    members = []
+    for k in range(options.routers):
+        policy = config.policy.model_copy(update={"seed": options.seed + k * _SEED_STEP})
+        mine = replace(config, policy=policy)
+        feedback = make_feedback(config, belief) if _learns(options) else None
+        plans = options.plan and make_planner is not None
+        demand = Demand(config.planner.window_s) if plans else None
+        observers: list[Observer] = [o for o in (feedback, demand) if o is not None]
+        dispatcher = build_dispatcher(
+            mine,
+            belief=belief,
+            predictor=make_predictor(options, trace),
+            observers=observers,
+            log=log if k == 0 else None,
+        )
+        planner = make_planner(config) if plans and make_planner is not None else None
+        members.append(Gateway(dispatcher, feedback, demand, planner))
+    return Gateways(members, options, config)
+
+
+def make_feedback(config: MotleyConfig, belief: Belief) -> Feedback:
+    """An observer that learns each backend's real speed, starting from the belief."""
+    specs = config.fleet.backends
+    shapes: Mapping[str, EngineShape] = {spec.name: _shape(spec) for spec in specs}
+    return Feedback({spec.name: belief(spec) for spec in specs}, shapes)
+
+
+def _learns(options: ReplayOptions) -> bool:
+    return options.feedback and not options.oracle
+
+
+def _shape(spec: object) -> EngineShape:
+    defaults = engine_defaults(spec)  # type: ignore[arg-type]
+    mixed = defaults.scheduler == "vllm-v1" and defaults.chunked_prefill
+    return EngineShape(defaults.max_num_batched_tokens, mixed)

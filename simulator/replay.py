@@ -1,0 +1,268 @@
+"""Trace in, requests out: the gateway's own Dispatcher on a virtual clock.
+
+One request costs one arrival event, the events of its engine, and the calls of the Dispatcher's
+protocol. Nothing else is created per request but a ``Request``, a ``Job`` and a row of
+``Records``.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Sequence
+from functools import partial
+from typing import Any
+
+from router.config.load import MotleyConfig
+from router.dispatcher import Dispatcher
+from router.domain.decision import Assign, Decision, Reject
+from router.domain.fleet import BackendSpec
+from router.domain.request import Request
+from simulator.fault_process import FaultProcess
+from simulator.faults import Fault
+from simulator.gateways import Gateways
+from simulator.options import ReplayOptions
+from simulator.processes import EngineProcess, SimClock, Verdict
+from simulator.queue_watch import QueueWatch
+from simulator.replica.interface import Replica
+from simulator.replica.job import Event, Job
+from simulator.results import Records, Status, Timeline
+from simulator.rows import Rows
+from simulator.traces.columns import Trace
+
+Progress = Callable[[int, int], object]
+
+_SAMPLES = 300
+_WATCH_S = 60.0
+_REPORTS = 200
+
+
+class Replay:
+    """One policy on one trace; built by ``simulator.run``, run once.
+
+    Args:
+        trace: what arrives.
+        config: the fleet file's settings.
+        options: how to replay.
+        gateways: the dispatchers, with the policy in them, and their telemetry.
+        make_replica: builds the engine of a backend.
+        faults: the timeline, in order.
+        progress: told (requests settled, requests) now and then.
+
+    Attributes:
+        records: what came of each request.
+        reasons: why requests were rejected or failed.
+        timeline: samples of every engine.
+        engines: one process per backend.
+    """
+
+    def __init__(
+        self,
+        trace: Trace,
+        config: MotleyConfig,
+        options: ReplayOptions,
+        gateways: Gateways,
+        make_replica: Callable[[BackendSpec], Replica],
+        *,
+        faults: Sequence[Fault] = (),
+        progress: Progress | None = None,
+    ) -> None:
+        self.records = Records(len(trace))
+        self.reasons: Counter[str] = Counter()
+        self.timeline = Timeline()
+        self._trace, self._options = trace, options
+        self._clock = SimClock()
+        self._rows = Rows(trace, config.fleet.backends[0].model)
+        self._most_attempts = 1 + config.reliability.max_retries
+        self._gateways = gateways
+        self._routers = gateways.dispatchers
+        self._queues = [QueueWatch(self._clock, r, self._decided) for r in self._routers]
+        self.engines = [
+            self._engine(k, spec, make_replica(spec))
+            for k, spec in enumerate(config.fleet.backends)
+        ]
+        self._engine_of = {engine.spec.name: engine for engine in self.engines}
+        self._faults = FaultProcess(self, self._clock, self._engine_of, config.reliability, faults)
+        self._progress = progress
+        self._report_every = max(1, len(trace) // _REPORTS)
+        self._next = self._settled = self._idle_watches = 0
+        self._done = self._clock.env.event()
+
+    def _engine(self, k: int, spec: BackendSpec, replica: Replica) -> EngineProcess:
+        delay_s = self._options.zone_delay_s.get(spec.zone, 0.0)
+        heard = self._heard_later if delay_s else self._told
+        return EngineProcess(self._clock, k, spec, replica, delay_s, heard)
+
+    # -- running -----------------------------------------------------------------------------
+
+    def run(self) -> None:
+        """Replay the whole trace; returns when every request has ended."""
+        self._faults.start(self._routers)
+        probe = self._faults.expected
+        self._gateways.start(self._clock, self.engines, self._look, probe=probe)
+        self._clock.every(max(1.0, self._trace.span_s / _SAMPLES), self._sample)
+        self._clock.every(_WATCH_S, self._watch)
+        self._clock.at(self._trace.arrival_s[0], self._arrive)
+        self._clock.env.run(until=self._done)
+
+    def asked_tokens(self, i: int) -> int:
+        """Output tokens that request ``i`` would have had on an engine without limits."""
+        return self._trace.output_tokens[i]
+
+    def _arrive(self, timer: Any) -> None:
+        """The next request comes, and sets the timer of the one after it."""
+        i = self._next
+        self._next = following = i + 1
+        now = self._clock.tick(timer.value)
+        arrivals = self._trace.arrival_s
+        if following < len(arrivals):
+            self._clock.at(arrivals[following], self._arrive)
+        router = self._routers[i % len(self._routers)]
+        if self._options.client_timeout_s is not None:
+            self._clock.call_at(now + self._options.client_timeout_s, partial(self._leave, i))
+        if self._options.oracle:
+            self._gateways.refresh(router, self.engines, now)
+        decision = router.dispatch(self._rows.request(i, now), now)
+        self._follow(decision, i, now, Status.REJECTED)
+
+    # -- towards the engines -----------------------------------------------------------------
+
+    def _follow(self, decision: Decision, i: int, now: float, otherwise: Status) -> None:
+        """Do what the dispatcher decided; ``otherwise`` is how a rejected request ends."""
+        if type(decision) is Assign:
+            self._send(i, self._engine_of[decision.backend.name], now)
+        elif type(decision) is Reject:
+            self._settle(i, otherwise, now, decision.reason)
+        else:
+            self._queues[i % len(self._queues)].look_later()
+
+    def _decided(self, request: Request, decision: Assign | Reject, now: float) -> None:
+        """A request that waited in the router is decided."""
+        self._follow(decision, int(request.request_id), now, Status.REJECTED)
+
+    def _send(self, i: int, engine: EngineProcess, now: float) -> None:
+        records = self.records
+        records.backend[i] = engine.index
+        records.dispatched_s[i] = now
+        records.attempts[i] += 1
+        if engine.delay_s:
+            arrives = partial(self._arrives, i, engine, records.attempts[i])
+            self._clock.call_at(now + engine.delay_s, arrives)
+        else:
+            self._deliver(i, engine, now)
+
+    def _arrives(self, i: int, engine: EngineProcess, attempt: int, now: float) -> None:
+        """A request was on the wire; its client may have left meanwhile."""
+        if self.records.attempts[i] == attempt and self.records.status[i] == Status.PENDING:
+            self._deliver(i, engine, now)
+
+    def _deliver(self, i: int, engine: EngineProcess, now: float) -> None:
+        job = self._rows.job(i, engine.longest_job_tokens)
+        self.records.output_tokens[i] = job.output_tokens
+        verdict = engine.submit(job, now)
+        if verdict is not Verdict.ACCEPTED:
+            self.bounce(i, now, busy=verdict is Verdict.BUSY)
+
+    def bounce(self, i: int, now: float, *, busy: bool = False) -> None:
+        """An attempt failed before its first byte: try elsewhere, as the gateway does."""
+        router = self._router_of(i)
+        if self.records.attempts[i] < self._most_attempts:
+            decision = router.redispatch(str(i), now, backpressure=busy)
+            self._follow(decision, i, now, Status.FAILED)
+        else:
+            router.fail(str(i), now, backpressure=busy)
+            self._settle(i, Status.FAILED, now, "retries_exhausted")
+        self._queues[i % len(self._queues)].look(now)
+
+    def lose(self, i: int, now: float, reason: str) -> None:
+        """An attempt failed after its first byte reached the client: the request is over (I8)."""
+        self._router_of(i).fail(str(i), now)
+        self._settle(i, Status.FAILED, now, reason)
+        self._queues[i % len(self._queues)].look(now)
+
+    def _leave(self, i: int, now: float) -> None:
+        """The client's patience is over."""
+        if self.records.status[i] != Status.PENDING:
+            return
+        self._router_of(i).cancel(str(i), now)
+        if self.records.backend[i] >= 0:
+            self.engines[self.records.backend[i]].cancel(str(i), now)
+        self._settle(i, Status.CANCELLED, now, "client_timeout")
+        self._queues[i % len(self._queues)].look(now)
+
+    def _router_of(self, i: int) -> Dispatcher:
+        """The gateway replica that request ``i`` came to."""
+        return self._routers[i % len(self._routers)]
+
+    # -- back from the engines ---------------------------------------------------------------
+
+    def _heard_later(self, engine: EngineProcess, events: Sequence[Event], now: float) -> None:
+        self._clock.call_at(now + engine.delay_s, partial(self._told, engine, events))
+
+    def _told(self, engine: EngineProcess, events: Sequence[Event], now: float) -> None:
+        """What happened in an engine reaches the gateway."""
+        records, routers = self.records, self._routers
+        for event in events:
+            job = event.job
+            i = int(job.job_id)
+            if records.status[i] or records.backend[i] != engine.index:
+                continue  # its client left, or its attempt was given up, while this was on the way
+            router = routers[i % len(routers)]
+            if event.kind == "finished":
+                self._finished(i, job, router, now)
+            elif event.kind == "first_token":
+                records.first_token_s[i] = now
+                router.first_token(job.job_id, now)
+            elif event.kind == "aborted":
+                router.refuse(job.job_id, now)
+                self._settle(i, Status.FAILED, now, "refused_by_engine")
+        self._look(now)
+
+    def _finished(self, i: int, job: Job, router: Dispatcher, now: float) -> None:
+        router.complete(
+            job.job_id,
+            now,
+            output_tokens=job.output_tokens,
+            prompt_tokens=job.prompt_tokens,
+            cached_tokens=job.cached_tokens,
+        )
+        self.records.cached_tokens[i] = job.cached_tokens
+        self._settle(i, Status.COMPLETED, now)
+
+    def _look(self, now: float) -> None:
+        """Something changed: queued requests may find their way now."""
+        for queue in self._queues:
+            if queue.dispatcher.queued:
+                queue.look(now)
+
+    def _settle(self, i: int, status: Status, now: float, reason: str | None = None) -> None:
+        self.records.status[i] = status
+        self.records.finished_s[i] = now
+        if reason is not None:
+            self.reasons[reason] += 1
+        self._settled += 1
+        if self._progress is not None and self._settled % self._report_every == 0:
+            self._progress(self._settled, len(self.records))
+        if self._settled == len(self.records):
+            self._done.succeed()
+
+    # -- looking on --------------------------------------------------------------------------
+
+    def _sample(self, now: float) -> None:
+        signals = [engine.snapshot(now) for engine in self.engines]
+        self.timeline.at_s.append(now)
+        self.timeline.running.append([s.running or 0 for s in signals])
+        self.timeline.waiting.append([s.waiting or 0 for s in signals])
+        self.timeline.kv_usage.append([s.kv_usage or 0.0 for s in signals])
+
+    def _watch(self, now: float) -> None:
+        """Never hang: when nothing can happen any more, what is left has failed."""
+        waiting = any(router.queued for router in self._routers)
+        arriving = self._next < len(self.records)
+        if arriving or waiting or self._faults.pending or not all(e.stuck for e in self.engines):
+            self._idle_watches = 0
+            return
+        self._idle_watches += 1
+        if self._idle_watches > 1:  # twice, so that nothing is on the wire either
+            for i in range(len(self.records)):
+                if self.records.status[i] == Status.PENDING:
+                    self.lose(i, now, "never_finished")

@@ -1,0 +1,81 @@
+"""A row of the trace as each side may see it: the router a ``Request``, the engine a ``Job``."""
+
+from __future__ import annotations
+
+from array import array
+
+from router.domain.request import Request
+from simulator.replica.job import Job
+from simulator.results import DEFAULT_CLASS
+from simulator.traces.columns import Trace
+
+
+class Rows:
+    """Makes requests and jobs from the columns of a trace.
+
+    Args:
+        trace: the columns.
+        default_model: for requests that name none.
+    """
+
+    def __init__(self, trace: Trace, default_model: str) -> None:
+        self._trace = trace
+        self._models = [name or default_model for name in trace.model.names]
+        self._classes = [name or DEFAULT_CLASS for name in trace.slo_class.names]
+        self._shares = trace.has_prefixes
+        self._next_turn = next_turns(trace) if self._shares else array("i")
+
+    def request(self, i: int, now: float) -> Request:
+        """Request ``i`` without its output length (I6)."""
+        trace = self._trace
+        return Request(
+            str(i),
+            self._models[trace.model.codes[i]],
+            now,
+            trace.input_tokens[i],
+            trace.max_tokens[i] or None,
+            self._classes[trace.slo_class.codes[i]],
+            trace.tenant.names[trace.tenant.codes[i]],
+            trace.session.names[trace.session.codes[i]],
+            trace.prefix_hashes(i) if self._shares else (),
+            trace.prefix_block_tokens[i],
+        )
+
+    def job(self, i: int, longest_tokens: int) -> Job:
+        """Request ``i`` with the truth in it; the answer stops at the engine's limit."""
+        trace = self._trace
+        prompt = trace.input_tokens[i]
+        output = min(trace.output_tokens[i], max(1, longest_tokens - prompt))
+        if not self._shares:
+            return Job(str(i), prompt, output, trace.max_tokens[i])
+        return Job(
+            str(i),
+            prompt,
+            output,
+            trace.max_tokens[i],
+            trace.prefix_hashes(i),
+            trace.prefix_block_tokens[i],
+            self._answer_hashes(i, prompt + output),
+        )
+
+    def _answer_hashes(self, i: int, total_tokens: int) -> tuple[int, ...]:
+        """Blocks the answer completes, as far as the next turn of the conversation tells."""
+        later = self._next_turn[i]
+        if later < 0:
+            return ()
+        mine, theirs = self._trace.prefix_hashes(i), self._trace.prefix_hashes(later)
+        if not mine or theirs[: len(mine)] != mine:
+            return ()
+        return theirs[len(mine) : total_tokens // self._trace.prefix_block_tokens[i]]
+
+
+def next_turns(trace: Trace) -> array[int]:
+    """Index of the next request of the same session, or -1."""
+    following = array("i", [-1]) * len(trace)
+    latest: dict[int, int] = {}
+    for i, code in enumerate(trace.session.codes):
+        if trace.session.names[code]:
+            if code in latest:
+                following[latest[code]] = i
+            latest[code] = i
+    return following

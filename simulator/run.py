@@ -1,0 +1,178 @@
+"""One replay from start to end: truth, belief, gateways, replicas, result.
+
+The only builder of the simulator; commands, sweeps and tests call ``run_policy``.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from pathlib import Path
+
+from router.config.load import MotleyConfig
+from router.config.schema import PolicySection
+from router.decision_log import Sink
+from router.domain.errors import ConfigError, TraceError, UnknownNameError
+from router.domain.fleet import BackendSpec
+from router.domain.protocols import PerfModel
+from router.perf.build import iteration_model
+from router.policies.registry import POLICIES
+from simulator.belief import believe
+from simulator.faults import Fault, check_backends
+from simulator.gateways import MakePlanner, build_gateways
+from simulator.options import ReplayOptions
+from simulator.replay import Progress, Replay
+from simulator.replica.build import make_replica
+from simulator.replica.config import replica_config
+from simulator.replica.interface import Replica
+from simulator.results import RunResult, Status
+from simulator.traces.columns import Trace
+
+TruthOf = Callable[[BackendSpec], PerfModel]
+ReplicaOf = Callable[[BackendSpec, PerfModel], Replica]
+
+
+def run_policy(
+    trace: Trace,
+    config: MotleyConfig,
+    policy: str,
+    options: ReplayOptions | None = None,
+    *,
+    rate_scale: float = 1.0,
+    faults: Sequence[Fault] = (),
+    truth_of: TruthOf = iteration_model,
+    replica_of: ReplicaOf | None = None,
+    make_planner: MakePlanner | None = None,
+    log: Sink | None = None,
+    progress: Progress | None = None,
+) -> RunResult:
+    """Replay a trace with one policy.
+
+    Args:
+        trace: what arrives, scaled already.
+        config: fleet, SLOs, reliability; its policy's parameters are used if the names agree.
+        policy: name of the policy.
+        options: how to replay.
+        rate_scale: only noted in the result.
+        faults: the timeline.
+        truth_of: the true iteration time of each backend.
+        replica_of: builds an engine; by default the one its spec describes.
+        make_planner: the planner, if ``options.plan``.
+        log: the decision log of the first gateway replica.
+        progress: told (requests settled, requests) now and then.
+
+    Raises:
+        UnknownNameError: no such policy, or a fault on no such backend.
+        ConfigError: the fleet serves no model that the trace asks for.
+        TraceError: the trace is empty or has no arrivals.
+    """
+    options = options or ReplayOptions()
+    check_trace(trace, config)
+    check_backends(faults, (spec.name for spec in config.fleet.backends))
+    truth = {spec.name: truth_of(spec) for spec in config.fleet.backends}
+    mine = replace(config, policy=_policy_section(config, policy))
+    gateways = build_gateways(
+        trace, mine, options, believe(truth, options), make_planner=make_planner, log=log
+    )
+    build = replica_of or _stock_replica(options)
+    replay = Replay(
+        trace,
+        mine,
+        options,
+        gateways,
+        lambda spec: build(spec, truth[spec.name]),
+        faults=faults,
+        progress=progress,
+    )
+    wall_s, cpu_s = time.perf_counter(), time.process_time()
+    replay.run()
+    return RunResult(
+        policy=policy,
+        fleet_name=Path(config.source).stem,
+        rate_scale=rate_scale,
+        seed=options.seed,
+        trace=trace,
+        backends=config.fleet.backends,
+        records=replay.records,
+        slos=dict(config.slos),
+        reasons=replay.reasons,
+        timeline=replay.timeline,
+        preemptions=sum(engine.replica.preemptions for engine in replay.engines),
+        wall_s=time.perf_counter() - wall_s,
+        cpu_s=time.process_time() - cpu_s,
+        notes=_notes(options, replay),
+        options=options.as_json(),
+    )
+
+
+def check_trace(trace: Trace, config: MotleyConfig) -> None:
+    """Make sure that the fleet can be asked what the trace asks.
+
+    Raises:
+        TraceError: the trace is empty or has no arrivals.
+        ConfigError: a model that no backend serves.
+    """
+    if not len(trace):
+        raise TraceError("the trace is empty: it holds no request", path=trace.name)
+    if not trace.timed:
+        raise TraceError(
+            "holds lengths but no arrival times; add an arrival process, as in "
+            "--arrivals poisson --rate 5",
+            path=trace.name,
+        )
+    served = config.fleet.models
+    unknown = [name for name in trace.model.used() if name and name not in served]
+    if unknown:
+        raise ConfigError(
+            f"the trace {trace.name!r} asks for {', '.join(map(repr, unknown))}, which no backend "
+            f"of the fleet serves; served: {', '.join(sorted(served))}. Send everything to one "
+            "model with --model NAME."
+        )
+
+
+def policy_names(asked: Sequence[str]) -> list[str]:
+    """Expand ``all`` and check every name; each policy once, in the order asked.
+
+    Raises:
+        UnknownNameError: no such policy.
+    """
+    names: list[str] = []
+    for name in asked:
+        if name == "all":
+            names.extend(POLICIES)
+        elif name in POLICIES:
+            names.append(name)
+        else:
+            raise UnknownNameError("policy", name, (*POLICIES, "all"))
+    return list(dict.fromkeys(names))
+
+
+def _policy_section(config: MotleyConfig, policy: str) -> PolicySection:
+    if config.policy.name == policy:
+        return config.policy
+    return PolicySection(name=policy)
+
+
+def _stock_replica(options: ReplayOptions) -> ReplicaOf:
+    exact = options.engine == "exact"
+    return lambda spec, truth: make_replica(replica_config(spec), truth, exact=exact)
+
+
+def _notes(options: ReplayOptions, replay: Replay) -> list[str]:
+    notes = []
+    if options.oracle:
+        notes.append("ORACLE: true lengths, exact costs and fresh signals; a bound, not a result")
+    elif options.length_predictor == "oracle":
+        notes.append("ORACLE LENGTHS: the forecast is the true output length")
+    stuck = replay.reasons.get("never_finished", 0)
+    if stuck:
+        notes.append(f"{stuck} request(s) could never finish and were counted as failed")
+    cut = sum(
+        1
+        for i, asked in enumerate(replay.records.output_tokens)
+        if replay.records.status[i] == Status.COMPLETED and asked < replay.asked_tokens(i)
+    )
+    if cut:
+        notes.append(f"{cut} answer(s) were cut at the engine's context limit")
+    return notes
