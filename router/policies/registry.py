@@ -12,6 +12,7 @@ from router.policies.least_request import LeastRequest
 from router.policies.lmetric import LMetric
 from router.policies.lmetric_normalized import LMetricNormalized
 from router.policies.marginal_delay import MarginalDelay
+from router.policies.motley import Motley
 from router.policies.peers.aibrix_least_latency import AibrixLeastLatency
 from router.policies.peers.aibrix_prefix_cache import AibrixPrefixCache
 from router.policies.peers.aibrix_slo_least_load import AibrixSloLeastLoad
@@ -44,7 +45,7 @@ POLICIES: Mapping[str, PolicyFactory] = {
     "lmetric": LMetric,
     "lmetric-normalized": LMetricNormalized,
     "marginal-delay": MarginalDelay,
-    "motley": MarginalDelay,
+    "motley": Motley,
     # What other routers do, to compare with.
     "weighted-random": WeightedRandom,
     "nginx-least-conn": NginxLeastConn,
