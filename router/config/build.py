@@ -17,12 +17,7 @@ from router.domain.state import LinearCost
 from router.fleet_state.backend import Capability
 from router.fleet_state.fleet import CapabilityOf, FleetState
 from router.health.breaker import BreakerConfig
-from router.perf.build import (
-    engine_defaults,
-    iteration_model,
-    kv_capacity_tokens,
-    max_context_tokens,
-)
+from router.perf.hardware import Hardware
 from router.perf.length import BucketLengthPredictor
 from router.policies.context import PolicyContext
 from router.policies.registry import make_policy
@@ -31,18 +26,18 @@ Belief = Callable[[BackendSpec], LinearCost]
 D = TypeVar("D", bound=Dispatcher)
 
 
-def catalogue_belief(spec: BackendSpec) -> LinearCost:
-    """What the catalogue says of a backend's speed."""
-    return iteration_model(spec).linear()
+def catalogue_belief(hardware: Hardware) -> Belief:
+    """What the catalogue, or the user's own measurements, say of a backend's speed."""
+    return lambda spec: hardware.iteration_model(spec).linear()
 
 
-def capability(spec: BackendSpec, belief: Belief = catalogue_belief) -> Capability:
+def capability(spec: BackendSpec, hardware: Hardware, belief: Belief) -> Capability:
     """What a backend can do, before any telemetry."""
-    defaults = engine_defaults(spec)
+    defaults = hardware.engine_defaults(spec)
     return Capability(
         cost=belief(spec),
-        kv_capacity_tokens=kv_capacity_tokens(spec),
-        max_context_tokens=max_context_tokens(spec),
+        kv_capacity_tokens=hardware.kv_capacity_tokens(spec),
+        max_context_tokens=hardware.max_context_tokens(spec),
         chunk_tokens=defaults.max_num_batched_tokens,
         max_num_seqs=defaults.max_num_seqs,
     )
@@ -51,7 +46,7 @@ def capability(spec: BackendSpec, belief: Belief = catalogue_belief) -> Capabili
 def build_dispatcher(
     config: MotleyConfig,
     *,
-    belief: Belief = catalogue_belief,
+    belief: Belief | None = None,
     predictor: LengthPredictor | None = None,
     observers: Sequence[Observer] = (),
     strict_context: bool = True,
@@ -61,42 +56,46 @@ def build_dispatcher(
 
     Args:
         config: the settings; ``config.policy.seed`` seeds the policy's randomness.
-        belief: the policy's idea of each backend's speed; the simulator passes a wrong one.
+        belief: the policy's idea of each backend's speed, the catalogue's by default; the
+            simulator passes a wrong one.
         predictor: of output lengths; learns from traffic by default.
         observers: told of every finished attempt.
         strict_context: see ``Dispatcher``.
         log: where to write the decision log, if anywhere.
     """
-    costs: dict[str, LinearCost] = {}
+    believed = belief or catalogue_belief(config.hardware)
+    capabilities: dict[str, Capability] = {}
 
-    def remembered(spec: BackendSpec) -> LinearCost:
-        costs[spec.name] = belief(spec)
-        return costs[spec.name]
+    def remembered(spec: BackendSpec) -> Capability:
+        capabilities[spec.name] = capability(spec, config.hardware, believed)
+        return capabilities[spec.name]
 
     header = _header(config, strict_context=strict_context)
     arguments: dict[str, Any] = {
         "predictor": predictor or BucketLengthPredictor(),
         "observers": observers,
-        "capability_of": lambda spec: capability(spec, remembered),
+        "capability_of": remembered,
     }
     if log is None:
         return _assemble(Dispatcher, header, config.fleet, **arguments)
     dispatcher = _assemble(LoggingDispatcher, header, config.fleet, **arguments)
-    beliefs = {name: asdict(cost) for name, cost in costs.items()}
+    known = {name: asdict(recorded) for name, recorded in capabilities.items()}
     fleet = [asdict(spec) for spec in config.fleet.backends]
-    return dispatcher.log_to(log, {**header, "beliefs": beliefs, "fleet": fleet})
+    return dispatcher.log_to(log, {**header, "capabilities": known, "fleet": fleet})
 
 
 def rebuild_dispatcher(header: Mapping[str, Any], log: Sink) -> LoggingDispatcher:
     """Build, from a decision log's first line, the dispatcher that can replay it.
 
-    Forecasts are in the log, so it does not matter which predictor made them.
+    Forecasts and capabilities are in the log, so it does not matter which predictor and which
+    catalogue made them; a backend that joined later gets the catalogue's.
     """
-    beliefs = {name: LinearCost(**cost) for name, cost in header["beliefs"].items()}
+    recorded = {name: _capability(known) for name, known in header["capabilities"].items()}
     fleet = Fleet(tuple(BackendSpec(**spec) for spec in header["fleet"]))
+    hardware = Hardware()
 
-    def believed(spec: BackendSpec) -> LinearCost:
-        return beliefs.get(spec.name) or catalogue_belief(spec)
+    def remembered(spec: BackendSpec) -> Capability:
+        return recorded.get(spec.name) or capability(spec, hardware, catalogue_belief(hardware))
 
     dispatcher = _assemble(
         LoggingDispatcher,
@@ -105,9 +104,13 @@ def rebuild_dispatcher(header: Mapping[str, Any], log: Sink) -> LoggingDispatche
         predictor=BucketLengthPredictor(),
         # Predictions at dispatch are made only for observers, and change no decision.
         observers=(),
-        capability_of=lambda spec: capability(spec, believed),
+        capability_of=remembered,
     )
     return dispatcher.log_to(log, {k: v for k, v in header.items() if k != "call"})
+
+
+def _capability(recorded: Mapping[str, Any]) -> Capability:
+    return Capability(**{**recorded, "cost": LinearCost(**recorded["cost"])})
 
 
 def _header(config: MotleyConfig, *, strict_context: bool) -> dict[str, Any]:

@@ -24,7 +24,10 @@ from router.config.schema import (
 from router.domain.errors import ConfigError, UnknownNameError
 from router.domain.fleet import BackendSpec, Fleet
 from router.domain.slo import DEFAULT_SLOS, Slo
-from router.perf.build import check_feasible
+from router.perf.catalog import default_catalog
+from router.perf.hardware import Hardware
+from router.perf.overrides import parse_overrides
+from router.perf.specs import ModelSpec
 from router.policies.registry import POLICIES
 
 _NAME = re.compile(r"[A-Za-z0-9._:@-]+")
@@ -41,6 +44,7 @@ class MotleyConfig:
         slos: targets by class; the defaults where the file names none.
         telemetry, reliability, planner, server: the sections of the file.
         aliases: other names of models.
+        hardware: the catalogue, with the file's own models and measurements.
     """
 
     source: str
@@ -52,6 +56,7 @@ class MotleyConfig:
     planner: PlannerSection
     server: ServerSection
     aliases: Mapping[str, str]
+    hardware: Hardware
 
 
 def load_config(source: str | Path | Mapping[str, Any]) -> MotleyConfig:
@@ -90,7 +95,8 @@ def _checked(content: dict[str, Any], source: str) -> MotleyConfig:
         raise ConfigError(f"{source}: {_explain(error)}") from error
     if parsed.policy.name not in POLICIES:
         raise UnknownNameError("policy", parsed.policy.name, POLICIES)
-    fleet = build_fleet(parsed.backends)
+    hardware = _hardware(parsed)
+    fleet = build_fleet(parsed.backends, hardware)
     _check_aliases(parsed.aliases, fleet)
     slos = dict(DEFAULT_SLOS) | {
         name: Slo(name, **section.model_dump()) for name, section in parsed.slos.items()
@@ -105,10 +111,20 @@ def _checked(content: dict[str, Any], source: str) -> MotleyConfig:
         parsed.planner,
         parsed.server,
         parsed.aliases,
+        hardware,
     )
 
 
-def build_fleet(entries: list[BackendEntry]) -> Fleet:
+def _hardware(parsed: ConfigFile) -> Hardware:
+    models = [
+        ModelSpec(name, **section.model_dump(exclude_none=True))
+        for name, section in parsed.models.items()
+    ]
+    catalog = default_catalog().extended(models=models)
+    return Hardware(catalog, parse_overrides(parsed.overrides))
+
+
+def build_fleet(entries: list[BackendEntry], hardware: Hardware | None = None) -> Fleet:
     """Name the backends (``<gpu>-<n>``, from 0 per kind) and check that each can run.
 
     Raises:
@@ -117,6 +133,7 @@ def build_fleet(entries: list[BackendEntry]) -> Fleet:
     """
     if not entries:
         raise ConfigError("the fleet is empty: list at least one entry under 'backends'")
+    known = hardware or Hardware()
     numbers: Counter[str] = Counter()
     backends: list[BackendSpec] = []
     for position, entry in enumerate(entries):
@@ -124,7 +141,7 @@ def build_fleet(entries: list[BackendEntry]) -> Fleet:
             _spec(entry, name, url)
             for url, name in zip(_urls(entry, position), _names(entry, numbers), strict=True)
         ]
-        check_feasible(alike[0])
+        known.check_feasible(alike[0])
         backends += alike
     _check_names(backends)
     return Fleet(tuple(backends))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal, Self
+from typing import Annotated, Any, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
@@ -112,6 +112,22 @@ class ServerSection(Section):
     decision_log: str | None = None
 
 
+class ModelSection(Section):
+    """A model of your own; see ``router.perf.specs.ModelSpec``. Five figures are required."""
+
+    parameters: int = Field(ge=1)
+    layers: int = Field(ge=1)
+    hidden_size: int = Field(ge=1)
+    kv_heads: int = Field(ge=1)
+    heads: int = Field(default=0, ge=0)
+    head_dim: int = Field(default=128, ge=1)
+    intermediate_size: int = Field(default=0, ge=0)
+    vocab_size: int | None = Field(default=None, ge=1)
+    tied_embeddings: bool | None = None
+    max_context_tokens: int | None = Field(default=None, ge=1)
+    dtype: Literal["bf16", "fp16"] | None = None
+
+
 class ConfigFile(Section):
     """The whole file."""
 
@@ -123,3 +139,5 @@ class ConfigFile(Section):
     planner: PlannerSection = PlannerSection()
     server: ServerSection = ServerSection()
     aliases: dict[str, str] = Field(default_factory=dict)
+    models: dict[str, ModelSection] = Field(default_factory=dict)
+    overrides: list[dict[str, Any]] = Field(default_factory=list)
