@@ -1,0 +1,215 @@
+"""Notices that a backend has changed its speed: which one, in which phase, by how much.
+
+Page's two-sided CUSUM (Page 1954) on the log of each observed multiplier, against a reference
+level learned while the backend was new. The sum ignores deviations up to half of the change that
+matters and rings when what is left adds up to ``THRESHOLD`` standard deviations; the size of the
+change is the mean since the sum last left zero. Then the new level becomes the reference, so
+each change rings once, and recovery is a change too.
+
+``stragglers`` is for the card that was slow from its first day: it compares a backend with the
+median of its group, whose members are supposed to be equal.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from statistics import median
+from typing import Literal
+
+DriftPhase = Literal["prefill", "decode"]
+
+WARM_UP, SETTLE = 30, 15
+"""Observations that make the reference level; that refine it after a change."""
+
+DISTURBED = 0.5
+"""Prefill is not judged while the decode test stands at this share of its threshold: a first
+token waits for decodes too, and would be blamed for them."""
+
+SMALLEST_CHANGE = math.log(1.15)
+"""Changes below 15% are left to the slow adaptation of ``Feedback``."""
+
+THRESHOLD = 10.0
+"""In standard deviations. With the slack of half a deviation, Siegmund's formula gives some
+70,000 observations between false alarms for independent normal residuals; those of overlapping
+requests are correlated, hence not the textbook's 5."""
+
+CLIP = 4.0
+NOISE_FLOOR = 0.1
+NOISE_MEMORY = 50.0
+
+
+@dataclass(frozen=True, slots=True)
+class Drift:
+    """One change of speed.
+
+    Attributes:
+        backend, phase: what changed.
+        factor: new duration over old; 2.0 is half as fast.
+        since_s, detected_s: when it began, as far as can be told, and when it was noticed.
+        degradation: duration now over that when the backend was new.
+    """
+
+    backend: str
+    phase: DriftPhase
+    factor: float
+    since_s: float
+    detected_s: float
+    degradation: float
+
+    @property
+    def log_factor(self) -> float:
+        """Natural logarithm of ``factor``."""
+        return math.log(self.factor)
+
+
+@dataclass(slots=True)
+class _Side:
+    """One direction of the test."""
+
+    total: float = 0.0
+    count: int = 0
+    moved: float = 0.0
+    since_s: float = 0.0
+
+    def add(self, excess: float, deviation: float, at_s: float) -> None:
+        """Add one deviation from the reference; ``excess`` is what counts of it."""
+        if self.total == 0.0:
+            self.count, self.moved, self.since_s = 0, 0.0, at_s
+        self.total = max(0.0, self.total + excess)
+        self.count += 1
+        self.moved += deviation
+
+
+@dataclass(slots=True)
+class Cusum:
+    """The test of one series of log levels."""
+
+    reference: float = 0.0
+    first_reference: float = 0.0
+    seen: int = 0
+    noise: float = 0.15
+    settling: int = 0
+    up: _Side = field(default_factory=_Side)
+    down: _Side = field(default_factory=_Side)
+
+    def observe(self, level: float, at_s: float) -> tuple[float, float] | None:
+        """Take one level; (change of level, since when) if it has changed."""
+        deviation = level - self.reference
+        clipped = max(-CLIP * self.noise, min(CLIP * self.noise, deviation))
+        self.seen += 1
+        if self.seen <= WARM_UP:
+            self._warm_up(deviation, clipped)
+            return None
+        if self.settling:
+            self.settling -= 1
+            self.reference += deviation / (SETTLE - self.settling + 5)
+            return None
+        self._learn_noise(clipped)
+        slack = max(0.5 * self.noise, SMALLEST_CHANGE / 2.0)
+        self.up.add(clipped - slack, deviation, at_s)
+        self.down.add(-clipped - slack, deviation, at_s)
+        for side in (self.up, self.down):
+            if side.total > THRESHOLD * self.noise:
+                return self._ring(side)
+        return None
+
+    @property
+    def disturbed(self) -> bool:
+        """Whether something may be going on."""
+        return max(self.up.total, self.down.total) > DISTURBED * THRESHOLD * self.noise
+
+    def _warm_up(self, deviation: float, clipped: float) -> None:
+        # The first ones count in full: the prior may be off by anything.
+        own = deviation if self.seen <= WARM_UP // 3 else clipped
+        self.reference += own / min(self.seen, WARM_UP // 2)
+        self.first_reference = self.reference
+        if self.seen > WARM_UP // 3:
+            self._learn_noise(clipped)
+
+    def _learn_noise(self, clipped: float) -> None:
+        own = abs(clipped) * math.sqrt(math.pi / 2.0)
+        self.noise = max(NOISE_FLOOR, self.noise + (own - self.noise) / NOISE_MEMORY)
+
+    def _ring(self, side: _Side) -> tuple[float, float]:
+        change, since_s = side.moved / side.count, side.since_s
+        self.reference += change
+        self.up, self.down, self.settling = _Side(), _Side(), SETTLE
+        return change, since_s
+
+
+@dataclass(slots=True)
+class DriftDetector:
+    """One test per backend and phase."""
+
+    found: int = 0
+    _tests: dict[tuple[str, DriftPhase], Cusum] = field(default_factory=dict)
+
+    def observe(
+        self, backend: str, phase: DriftPhase, multiplier: float, at_s: float
+    ) -> Drift | None:
+        """Take one observed multiplier on the prior duration; the change, if there is one.
+
+        Not a positive finite number: ignored.
+        """
+        if not 0.0 < multiplier < math.inf:
+            return None
+        test = self._tests.setdefault((backend, phase), Cusum())
+        decode = self._tests.get((backend, "decode"))
+        if phase == "prefill" and decode is not None and (decode.disturbed or decode.settling):
+            return None
+        rang = test.observe(math.log(multiplier), at_s)
+        if rang is None:
+            return None
+        self.found += 1
+        change, since_s = rang
+        return Drift(
+            backend=backend,
+            phase=phase,
+            factor=math.exp(change),
+            since_s=since_s,
+            detected_s=at_s,
+            degradation=math.exp(test.reference - test.first_reference),
+        )
+
+    def degradations(self) -> dict[tuple[str, DriftPhase], float]:
+        """Duration now over that when the backend was new, for all that are past warm-up."""
+        return {
+            key: math.exp(test.reference - test.first_reference)
+            for key, test in self._tests.items()
+            if test.seen > WARM_UP
+        }
+
+    def forget(self, backend: str) -> None:
+        """Start a backend anew."""
+        for key in [key for key in self._tests if key[0] == backend]:
+            del self._tests[key]
+
+
+def stragglers(
+    corrections: Mapping[str, tuple[float, float]],
+    groups: Mapping[str, str],
+    least: float = 1.3,
+) -> dict[str, float]:
+    """Backends slower than their equals, with by how much in their worse phase.
+
+    Args:
+        corrections: (prefill, decode) multipliers by backend.
+        groups: group of each backend; groups of fewer than three have no majority to be right.
+        least: smallest factor worth naming.
+    """
+    members: dict[str, list[str]] = {}
+    for name in corrections:
+        if name in groups:
+            members.setdefault(groups[name], []).append(name)
+    slow: dict[str, float] = {}
+    for names in members.values():
+        if len(names) < 3:
+            continue
+        usual = [median(corrections[name][phase] for name in names) for phase in (0, 1)]
+        for name in names:
+            worse = max(corrections[name][phase] / usual[phase] for phase in (0, 1))
+            if worse >= least:
+                slow[name] = worse
+    return slow

@@ -1,0 +1,227 @@
+"""Learns from finished requests how fast each backend really is, per phase.
+
+Datasheets and catalogues are wrong by 20 to 60% per engine version, and a card throttles when
+it likes. Per backend this keeps two multipliers on the *prior* cost, one for prefill and one for
+decode (1.0: as the catalogue says), and a nuisance, the seconds an engine's front end and the
+network add to each first token.
+
+The ratio is taken against the prior cost, worked out anew from what the backend was doing
+(``sightings.py``), never against the prediction in the outcome: that one already contains the
+correction in force when the request was sent. The loop is therefore open: what is learned does
+not enter what it is learned from, so corrections cannot chase themselves, whatever the delay
+between learning and applying.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+
+from router.domain.outcome import Outcome
+from router.domain.state import LinearCost
+from telemetry.calibration import Calibration
+from telemetry.drift import Drift, DriftDetector
+from telemetry.log_filter import LogFilter
+from telemetry.sightings import VLLM_LIKE, EngineShape, Sighting, Sightings
+
+OVERHEAD, PREFILL, DECODE = 0, 1, 2
+PRIOR_OVERHEAD_S = 0.005
+SPREAD = (1.5, 0.5, 0.4)
+"""Prior standard deviations in log units: front ends differ by 1 to 50 ms, engines by up to 1.6
+per phase against the fitted GPU constants (``perf_model.md`` section 3)."""
+
+WANDER_PER_S = (0.005, 0.01, 0.01)
+"""About 8% a minute: what a card may drift by without being sick."""
+
+LIMIT = 2.5
+"""Multipliers stay within exp(-2.5) = 0.08 and exp(2.5) = 12."""
+
+FIRST_NOISE = 0.2
+EAGER_OUTCOMES = 200
+"""The first outcomes of a backend are all learned from; later ones at most every ..."""
+
+PAUSE_S = 0.25
+"""... quarter of a second per backend, which bounds the price at any request rate."""
+
+SETTLING, SETTLED = 100, 0.12
+"""Drift is judged after this many durations, where the other phase is known this well."""
+
+CLEAR_SHARE = 0.5
+"""A duration says something about a phase if at least this share of it is that phase's."""
+
+
+@dataclass(slots=True)
+class _Backend:
+    prior: LinearCost
+    sightings: Sightings
+    filter: LogFilter
+    outcomes: int = 0
+    learned: int = 0
+    learned_at_s: float = float("-inf")
+    told: tuple[float, float] = (1.0, 1.0)
+
+
+@dataclass(frozen=True, slots=True)
+class Estimate:
+    """What is believed of one backend.
+
+    Attributes:
+        prefill, decode: multipliers on the prior cost.
+        prefill_deviation, decode_deviation: their relative standard deviations.
+        overhead_s: seconds before the first token that are no engine iteration.
+        learned: durations learned from.
+        unusable, unclear: outcomes whose times or counts made no sense; answers that came while
+            too much was going on to tell what they say.
+    """
+
+    prefill: float
+    decode: float
+    prefill_deviation: float
+    decode_deviation: float
+    overhead_s: float
+    learned: int
+    unusable: int
+    unclear: int
+
+
+@dataclass
+class Feedback:
+    """An ``Observer`` that learns one multiplier per backend and phase.
+
+    Args:
+        priors: believed cost of each backend before anything was seen.
+        shapes: how each engine schedules; the default is vLLM's.
+        calibration: learns the cost's coefficients from the same sightings, if given.
+        drift: judges whether a backend has changed, if given.
+        on_drift: called with each change found.
+    """
+
+    priors: Mapping[str, LinearCost]
+    shapes: Mapping[str, EngineShape] = field(default_factory=dict)
+    calibration: Calibration | None = None
+    drift: DriftDetector | None = None
+    on_drift: Callable[[Drift], None] | None = None
+    unknown: int = 0
+    _backends: dict[str, _Backend] = field(default_factory=dict, init=False)
+
+    def __post_init__(self) -> None:
+        for name, prior in self.priors.items():
+            self.add(name, prior, self.shapes.get(name, VLLM_LIKE))
+
+    def add(self, name: str, prior: LinearCost, shape: EngineShape = VLLM_LIKE) -> None:
+        """Start to learn a backend anew: it joined, or another one took its name."""
+        self._backends[name] = _Backend(
+            prior, Sightings(shape), LogFilter(SPREAD, WANDER_PER_S, LIMIT, FIRST_NOISE)
+        )
+        if self.calibration is not None:
+            self.calibration.add(name, prior)
+        if self.drift is not None:
+            self.drift.forget(name)
+
+    def remove(self, name: str) -> None:
+        """Forget a backend that left."""
+        self._backends.pop(name, None)
+        if self.drift is not None:
+            self.drift.forget(name)
+
+    def observe(self, outcome: Outcome) -> None:
+        """Learn from one finished attempt; nonsense is counted and left out."""
+        backend = self._backends.get(outcome.backend)
+        if backend is None:
+            self.unknown += 1
+            return
+        backend.outcomes += 1
+        elapsed_s = outcome.finished_s - backend.learned_at_s
+        learn = backend.outcomes <= EAGER_OUTCOMES or not 0.0 <= elapsed_s < PAUSE_S
+        if learn:
+            backend.learned_at_s = outcome.finished_s
+        for sighting in backend.sightings.note(outcome, learn):
+            self._learn(outcome.backend, backend, sighting)
+
+    def corrections(self) -> dict[str, tuple[float, float]]:
+        """(prefill, decode) multipliers on the prior cost, by backend; 1.0 is the prior."""
+        return {
+            name: (factors[PREFILL], factors[DECODE])
+            for name, backend in self._backends.items()
+            for factors in (backend.filter.factors(),)
+        }
+
+    def changes(self, least: float = 0.02) -> dict[str, tuple[float, float]]:
+        """The corrections that moved by more than ``least`` since they were last returned here.
+
+        For ``Dispatcher.correct``: each call there makes cached figures stale.
+        """
+        moved: dict[str, tuple[float, float]] = {}
+        for name, (prefill, decode) in self.corrections().items():
+            backend = self._backends[name]
+            told = backend.told
+            if abs(prefill / told[0] - 1.0) > least or abs(decode / told[1] - 1.0) > least:
+                backend.told = moved[name] = (prefill, decode)
+        return moved
+
+    def estimates(self) -> dict[str, Estimate]:
+        """Corrections with their uncertainty, by backend."""
+        return {name: _estimate(backend) for name, backend in self._backends.items()}
+
+    def _learn(self, name: str, backend: _Backend, sighting: Sighting) -> None:
+        base = _parts(backend.prior, sighting)
+        step = backend.filter.learn(base, sighting.duration_s, sighting.phase, sighting.at_s)
+        if step is None:
+            return
+        backend.learned += 1
+        if self.calibration is not None:
+            self.calibration.learn(name, sighting)
+        if self.drift is not None:
+            self._watch(name, backend, sighting, step.shares)
+
+    def _watch(
+        self, name: str, backend: _Backend, sighting: Sighting, shares: tuple[float, ...]
+    ) -> None:
+        """Hand the drift test what this duration says about its phase, the rest taken as known."""
+        assert self.drift is not None
+        part = PREFILL if sighting.phase == "prefill" else DECODE
+        others_known = backend.filter.deviation(PREFILL + DECODE - part) < SETTLED
+        if shares[part] < CLEAR_SHARE or backend.learned < SETTLING or not others_known:
+            return
+        base, factors = _parts(backend.prior, sighting), backend.filter.factors()
+        rest_s = sum(base[k] * factors[k] for k in range(3) if k != part)
+        own_s = sighting.duration_s - rest_s
+        found = self.drift.observe(
+            name,
+            "prefill" if part == PREFILL else "decode",
+            max(own_s, 0.05 * sighting.duration_s) / base[part],
+            sighting.at_s,
+        )
+        if found is not None:
+            # Both: a throttled clock slows both, and the first to ring takes the other's blame.
+            for either in (PREFILL, DECODE):
+                backend.filter.loosen(either, abs(found.log_factor) / 2.0)
+            if self.calibration is not None:
+                self.calibration.shift(name, found.phase, found.log_factor)
+            if self.on_drift is not None:
+                self.on_drift(found)
+
+
+def _parts(prior: LinearCost, sighting: Sighting) -> tuple[float, float, float]:
+    """Seconds of overhead, prefill and decode that the prior expects."""
+    return (
+        PRIOR_OVERHEAD_S * sighting.requests,
+        prior.prefill_s * sighting.prefill_tokens,
+        prior.step_s * sighting.steps
+        + prior.seq_s * sighting.seq_steps
+        + prior.context_s * sighting.context_steps,
+    )
+
+
+def _estimate(backend: _Backend) -> Estimate:
+    overhead, prefill, decode = backend.filter.factors()
+    return Estimate(
+        prefill=prefill,
+        decode=decode,
+        prefill_deviation=backend.filter.deviation(PREFILL),
+        decode_deviation=backend.filter.deviation(DECODE),
+        overhead_s=overhead * PRIOR_OVERHEAD_S,
+        learned=backend.learned,
+        unusable=backend.sightings.unusable,
+        unclear=backend.sightings.unclear,
+    )

@@ -1,0 +1,157 @@
+"""A small Kalman filter on the logarithms of positive multipliers, robust against bad data.
+
+The world: a duration is a sum of parts, each part a known base times an unknown factor,
+``duration = sum_k base_k * exp(phi_k)``. Seen in logs, one observation tells
+``log(duration) = log(sum) + noise``, whose derivative by ``phi_k`` is the share of part k in the
+sum: an extended Kalman filter with one scalar observation, some microseconds for three parts.
+
+Logs, because factors are positive and errors are relative: half as fast and twice as fast are
+the same distance from right. Robust, because the error of one observation counts at most
+``CLIP`` standard deviations (Huber), and the noise is learned from errors clipped the same way.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+CLIP = 2.5
+"""Errors beyond this many standard deviations count as this many."""
+
+NOISE_FLOOR, NOISE_CEILING = 0.08, 1.0
+"""The model is not exact and neighbouring requests err alike: better is never believed."""
+
+NOISE_MEMORY = 50.0
+"""Observations over which the noise level is learned."""
+
+ABSOLUTE_TO_SIGMA = math.sqrt(math.pi / 2.0)
+"""Mean absolute value of a normal variable to its standard deviation."""
+
+MOST_IDLE_S = 120.0
+"""Uncertainty stops growing after this long without an observation (also guards clock jumps)."""
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    """What one observation did.
+
+    Attributes:
+        error: log(actual / predicted) before learning from it.
+        scale: standard deviation that was expected of it.
+        shares: share of each part in the prediction.
+    """
+
+    error: float
+    scale: float
+    shares: tuple[float, ...]
+
+
+class LogFilter:
+    """Learns ``phi`` from durations.
+
+    Args:
+        spread: prior standard deviation of each ``phi`` (0.4: within 50% with probability 2/3).
+        wander_per_s: how much each ``phi`` may drift, as standard deviation per square root of a
+            second; 0 means that it is a constant.
+        limit: ``phi`` stays within plus and minus this.
+        noise: first guess of the standard deviation of one observation, in log units.
+    """
+
+    def __init__(
+        self,
+        spread: Sequence[float],
+        wander_per_s: Sequence[float],
+        limit: float,
+        noise: float,
+    ) -> None:
+        self.phi = [0.0] * len(spread)
+        self._spread = tuple(spread)
+        self._cov = [
+            [s * s if i == j else 0.0 for j in range(len(spread))] for i, s in enumerate(spread)
+        ]
+        self._wander = tuple(w * w for w in wander_per_s)
+        self._limit = limit
+        self._first_noise = noise
+        self._noise: dict[str, float] = {}
+        self._seen_s: float | None = None
+
+    def factors(self) -> tuple[float, ...]:
+        """Current multipliers."""
+        return tuple(math.exp(p) for p in self.phi)
+
+    def deviation(self, part: int) -> float:
+        """Standard deviation of ``phi[part]``: about the relative uncertainty of the factor."""
+        return math.sqrt(self._cov[part][part])
+
+    def noise(self, channel: str) -> float:
+        """Learned standard deviation of one observation of this kind."""
+        return self._noise.get(channel, self._first_noise)
+
+    def predict(self, base: Sequence[float]) -> float:
+        """Duration expected now for these base parts."""
+        return sum(b * math.exp(p) for b, p in zip(base, self.phi, strict=True))
+
+    def learn(
+        self, base: Sequence[float], duration: float, channel: str, at_s: float
+    ) -> Step | None:
+        """Learn from one observation; ``None`` if it is unusable.
+
+        Args:
+            base: the parts before multiplication, in seconds, none negative.
+            duration: what was observed, in seconds.
+            channel: observations of one kind share a noise level.
+            at_s: when, on the caller's clock; it may jump.
+        """
+        parts = [b * math.exp(p) for b, p in zip(base, self.phi, strict=True)]
+        expected = sum(parts)
+        if not (0.0 < expected < math.inf and 0.0 < duration < math.inf):
+            return None
+        self._age(at_s)
+        shares = tuple(part / expected for part in parts)
+        error = math.log(duration / expected)
+        step = Step(error, self._correct(shares, error, self.noise(channel)), shares)
+        self._learn_noise(channel, step)
+        return step
+
+    def loosen(self, part: int, deviation: float) -> None:
+        """Grow the uncertainty of one part: something has changed."""
+        now = self._cov[part][part]
+        most = max(self._spread[part], deviation) ** 2
+        self._cov[part][part] = max(now, min(now + deviation * deviation, most))
+
+    def shift(self, part: int, change: float) -> None:
+        """Move one ``phi`` by a change that is known from elsewhere."""
+        self.phi[part] = max(-self._limit, min(self._limit, self.phi[part] + change))
+
+    def _age(self, at_s: float) -> None:
+        elapsed_s = 0.0 if self._seen_s is None else at_s - self._seen_s
+        self._seen_s = at_s
+        grown_s = min(max(0.0, elapsed_s), MOST_IDLE_S)
+        for k, wander in enumerate(self._wander):
+            if self._cov[k][k] < self._spread[k] ** 2:
+                self._cov[k][k] += wander * grown_s
+
+    def _correct(self, shares: tuple[float, ...], error: float, noise: float) -> float:
+        """One Kalman update; returns the standard deviation expected of the error."""
+        size = range(len(shares))
+        seen = [sum(row[j] * shares[j] for j in size) for row in self._cov]
+        variance = sum(shares[i] * seen[i] for i in size) + noise * noise
+        scale = math.sqrt(variance)
+        clipped = max(-CLIP * scale, min(CLIP * scale, error))
+        for i in size:
+            gain = seen[i] / variance
+            self.phi[i] = max(-self._limit, min(self._limit, self.phi[i] + gain * clipped))
+            row = self._cov[i]
+            for j in size:
+                row[j] -= gain * seen[j]
+            row[i] = max(row[i], 1e-8)
+        return scale
+
+    def _learn_noise(self, channel: str, step: Step) -> None:
+        noise = self.noise(channel)
+        magnitude = min(abs(step.error), CLIP * step.scale) * ABSOLUTE_TO_SIGMA
+        # What the uncertain factors explain of the error is not noise.
+        own = magnitude * noise / step.scale
+        moved = noise + (own - noise) / NOISE_MEMORY
+        self._noise[channel] = max(NOISE_FLOOR, min(NOISE_CEILING, moved))
