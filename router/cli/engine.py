@@ -56,10 +56,10 @@ def engine(
     """Emulate one inference engine: [bold]vLLM or SGLang without a GPU[/bold].
 
     It batches, prefills, pages and preempts as that engine would on that GPU, in real time, and
-    answers on the engine's own endpoints: OpenAI completions (streamed or not), [bold]/metrics
-    /health /v1/models /tokenize[/bold], SGLang's [bold]/v1/loads /get_server_info /slow_down[/bold],
-    vLLM's [bold]/version /load[/bold]. Answers are the words w0 w1 w2..., so that a client can check that
-    every token came.
+    has the engine's own endpoints: OpenAI completions (streamed or not), [bold]/metrics /health
+    /v1/models /tokenize[/bold], SGLang's [bold]/v1/loads /get_server_info /slow_down[/bold],
+    vLLM's [bold]/version /load[/bold]. Answers are the words w0 w1 w2..., so that a client can
+    check that every token came.
 
     Faults on request: [bold]curl -d '{"slow_factor": 3}' localhost:8100/fault[/bold]; also hang,
     error_status, cut_after_tokens, kill, restart_after_s.

@@ -93,6 +93,15 @@ def _counters(facts: EngineFacts, stats: EngineStats, signals: EngineSignals) ->
         for stream, value in values.items():
             family.add_metric(("unified", _flag(stream), facts.model), value)
         yield family
+    effective = CounterMetricFamily(
+        "sglang:prefill_effective_tokens",
+        "Effective prefill tokens.",
+        labels=("engine_type", "mode", "model_name", *_RANK),
+    )
+    modes = {"input": stats.computed_tokens, "device_hit": stats.cached_tokens}
+    for mode, value in (modes | {"host_hit": 0, "storage_hit": 0}).items():
+        effective.add_metric(("unified", mode, facts.model, "0", "0", "0"), value)
+    yield effective
     cached = CounterMetricFamily(
         "sglang:cached_tokens",
         "Number of cached prompt tokens by source.",

@@ -36,11 +36,19 @@ class VllmMetrics:
     ) -> Iterable[Metric]:
         """Every family of a scrape."""
         return [
+            _process(facts),
             *_gauges(facts, signals),
             *_counters(facts, stats, signals),
             *_histograms(facts, stats),
             _cache_config(facts),
         ]
+
+
+def _process(facts: EngineFacts) -> Metric:
+    """By this a scraper sees that the engine was restarted."""
+    family = GaugeMetricFamily("process_start_time_seconds", "Start time of the process.")
+    family.add_metric((), facts.started_unix_s)
+    return family
 
 
 def _gauges(facts: EngineFacts, signals: EngineSignals) -> Iterable[Metric]:
@@ -62,7 +70,7 @@ def _gauges(facts: EngineFacts, signals: EngineSignals) -> Iterable[Metric]:
 def _counters(facts: EngineFacts, stats: EngineStats, signals: EngineSignals) -> Iterable[Metric]:
     cached, prompt = stats.cached_tokens, stats.prompt_tokens
     plain = {
-        "prefix_cache_queries": ("Tokens looked up.", prompt),
+        "prefix_cache_queries": ("Tokens looked up.", prompt if facts.prefix_caching else 0),
         "prefix_cache_hits": ("Tokens found.", cached),
         "num_preemptions": ("Preemptions.", signals.preemptions or 0),
         "prompt_tokens": ("Prefill tokens processed.", prompt),

@@ -25,7 +25,9 @@ engines = pytest.mark.parametrize("engine", DIALECTS)
 
 def stream(engine, kind, *, usage=False, every=False, tokens=6):
     """The events of an answer of some tokens."""
-    head = Head(kind, "id-1", 1_795_209_026, "m", usage_in_every_chunk=every, usage_at_the_end=usage)
+    head = Head(
+        kind, "id-1", 1_795_209_026, "m", usage_in_every_chunk=every, usage_at_the_end=usage
+    )
     frames, used = DIALECTS[engine].frames(head), Usage(7, 0, 0)
     parts = [frames.opening(used)]
     for i in range(tokens - 1):
@@ -108,7 +110,9 @@ def test_tokenize_has_the_shape_of_the_real_engine(engine):
     need_samples()
     dialect, ids = DIALECTS[engine], [1, 2, 3, 4, 5, 6]
     _, _, body = recorded(f"{engine}/tokenize_prompt.txt")
-    assert skeleton(json.loads(dialect.tokenized(ids, Limits("m", 9)))) == skeleton(json.loads(body))
+    assert skeleton(json.loads(dialect.tokenized(ids, Limits("m", 9)))) == skeleton(
+        json.loads(body)
+    )
     _, _, body = recorded(f"{engine}/detokenize.txt")
     assert skeleton(json.loads(dialect.detokenized("x"))) == skeleton(json.loads(body))
 

@@ -1,0 +1,170 @@
+"""``motley demo`` and ``motley engine`` as a newcomer runs them."""
+
+import json
+import re
+import shlex
+import shutil
+import signal
+import subprocess
+import sys
+from contextlib import contextmanager
+
+import httpx
+import pytest
+from openai import OpenAI
+
+from router.cli.demo import MODEL
+from simulator.engine_server.listening import listen
+from simulator.engine_server.tokens import words
+from tests.simulator.engine_server.samples import events
+
+MOTLEY = [sys.executable, "-c", "from router.cli.main import main; main()"]
+
+
+@contextmanager
+def started(*arguments, until):
+    """A command, run until it has printed ``until``; yields it and what it printed."""
+    with subprocess.Popen(
+        [*MOTLEY, *arguments],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    ) as process:
+        try:
+            said = ""
+            for line in process.stdout:
+                said += line
+                if until in line:
+                    break
+            else:
+                pytest.fail(f"it ended: {said}")
+            yield process, said
+        finally:
+            if process.poll() is None:
+                process.kill()
+
+
+def interrupted(process):
+    """Press Ctrl-C; the exit code and the last words."""
+    process.send_signal(signal.SIGINT)
+    last, _ = process.communicate(timeout=20)
+    return process.returncode, last
+
+
+@pytest.fixture(scope="module")
+def demo():
+    """A running demo and what it printed; interrupted at the end."""
+    arguments = ("demo", "--port", "0", "--speed", "20", "--load", "5", "--verbose")
+    with started(*arguments, until="in flight") as (process, said):
+        yield process, said
+        if process.poll() is None:
+            interrupted(process)
+
+
+def url_in(said):
+    return re.search(r"Gateway at (http://[\d.:]+)/v1", said).group(1)
+
+
+def test_the_openai_sdk_gets_every_token_in_order(demo):
+    _, said = demo
+    with OpenAI(base_url=f"{url_in(said)}/v1", api_key="none", timeout=30) as client:
+        stream = client.chat.completions.create(
+            model=MODEL,
+            messages=[{"role": "user", "content": "hello"}],
+            stream=True,
+            max_tokens=500,
+            extra_body={"ignore_eos": True},
+        )
+        text = "".join(c.delta.content or "" for chunk in stream for c in chunk.choices)
+    assert text == words(0, 500)
+
+
+def test_the_lines_to_try_work(demo):
+    _, said = demo
+    python = next(line for line in said.splitlines() if line.strip().startswith("python -c"))
+    arguments = [sys.executable, *shlex.split(python)[1:]]
+    tried = subprocess.run(arguments, capture_output=True, text=True, timeout=60, check=True)
+    assert tried.stdout.split()[:3] == ["w0", "w1", "w2"]
+    if shutil.which("curl") is None:
+        pytest.skip("no curl on this machine")
+    curl = next(line for line in said.splitlines() if line.strip().startswith("curl -N"))
+    tried = subprocess.run(
+        shlex.split(curl), capture_output=True, text=True, timeout=60, check=True
+    )
+    assert json.loads(events(tried.stdout)[0])["model"] == MODEL
+    assert events(tried.stdout)[-1] == "[DONE]"
+
+
+def test_the_fleet_is_the_one_promised(demo):
+    _, said = demo
+    workers = httpx.get(f"{url_in(said)}/workers").json()
+    listed = workers["workers"] if isinstance(workers, dict) else workers
+    names = [f"a100-80-{i}" for i in range(2)] + ["a100-40-0"]
+    names += [f"v100-32-{i}" for i in range(2)] + [f"t4-{i}" for i in range(4)]
+    assert [worker["name"] for worker in listed] == names
+    assert {w["engine"] for w in listed if w["gpu"].startswith("a100")} == {"sglang"}
+    assert {w["tensor_parallel"] for w in listed if w["gpu"] == "t4"} == {2}
+    assert all(name in said for name in names)
+
+
+def test_ctrl_c_stops_everything(demo):
+    process, said = demo
+    listed = httpx.get(f"{url_in(said)}/workers").json()
+    listed = listed["workers"] if isinstance(listed, dict) else listed
+    code, last = interrupted(process)
+    assert code == 0
+    assert "Traceback" not in last
+    assert "Stopped" in last
+    for url in [url_in(said), *[worker["url"] for worker in listed]]:
+        with pytest.raises(httpx.TransportError):
+            httpx.get(url)
+
+
+def run(*arguments):
+    return subprocess.run(
+        [*MOTLEY, *arguments], capture_output=True, text=True, timeout=60, check=False
+    )
+
+
+def test_an_engine_runs_until_ctrl_c():
+    arguments = ("engine", "--gpu", "a100-80", "--port", "0", "--speed", "50")
+    with started(*arguments, until="Ctrl-C") as (process, said):
+        url = re.search(r"http://[\d.:]+\d", said).group()
+        assert "vllm 0." in said
+        assert httpx.get(f"{url}/health").is_success
+        assert interrupted(process)[0] == 0
+
+
+def test_a_killed_engine_ends_with_an_error():
+    with started("engine", "--gpu", "l4", "--port", "0", until="Ctrl-C") as (process, said):
+        url = re.search(r"http://[\d.:]+\d", said).group()
+        httpx.post(f"{url}/fault", json={"kill": True})
+        last, _ = process.communicate(timeout=20)
+    assert process.returncode == 1
+    assert last.strip().startswith("error: the engine was killed")
+
+
+@pytest.mark.parametrize("command", [("demo",), ("engine", "--gpu", "a100-80")])
+def test_a_taken_port_is_one_clear_line(command):
+    with listen("127.0.0.1", 0) as taken:
+        port = taken.getsockname()[1]
+        refused = run(*command, "--port", str(port))
+    assert refused.returncode == 2
+    assert len(refused.stderr.splitlines()) == 1
+    assert f"port {port} on 127.0.0.1 is taken" in refused.stderr
+    assert "--port" in refused.stderr
+
+
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        (("engine", "--gpu", "a100-81"), "Did you mean 'a100-80'"),
+        (("engine", "--gpu", "t4"), "does not fit"),
+        (("demo", "--policy", "motly"), "Did you mean 'motley'"),
+    ],
+)
+def test_bad_input_is_named_with_a_remedy(arguments, says):
+    refused = run(*arguments)
+    assert refused.returncode == 2
+    assert says in refused.stderr
+    assert "Traceback" not in refused.stderr
