@@ -8,8 +8,16 @@ from simulator.replica.exact.engine import ExactEngine
 from simulator.replica.exact.sglang import SglangScheduler
 from simulator.replica.exact.vllm_v0 import VllmV0Scheduler
 from simulator.replica.exact.vllm_v1 import VllmV1Scheduler
+from simulator.replica.fast.sglang import FastSglang
+from simulator.replica.fast.vllm_v0 import FastVllmV0
+from simulator.replica.fast.vllm_v1 import FastVllmV1
 from simulator.replica.interface import Replica
 
+FAST_ENGINES = {
+    "vllm-v1": FastVllmV1,
+    "vllm-v0": FastVllmV0,
+    "sglang": FastSglang,
+}
 EXACT_SCHEDULERS = {
     "vllm-v1": VllmV1Scheduler,
     "vllm-v0": VllmV0Scheduler,

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+from itertools import repeat
+
 from simulator.replica.job import Job
 from simulator.replica.prefix_cache import CachedBlock, PrefixCache
 
@@ -66,7 +69,7 @@ class KvPool:
         """The leading blocks of the prompt that are cached."""
         if self.cache is None or not job.prefix_hashes:
             return []
-        return self.cache.match(job.prefix_hashes, job.shareable_blocks)
+        return self.cache.match(job.prefix_hashes, self._sizes(job, job.shareable_blocks))
 
     def matched_tokens(self, job: Job, found: int, tokens: int) -> int:
         """Tokens that need no computing when ``found`` hashed blocks are cached.
@@ -148,11 +151,19 @@ class KvPool:
             if not self.merges_duplicates:
                 return
             block = cache.get(key)
-            assert block is not None
+            if block is None or block.size != size:
+                return
             # Its own copy goes back, the shared one is referenced instead.
             self.used += cache.acquire((block,)) - size
         holding.cached.append(block)
         holding.shared += size
+
+    def _sizes(self, job: Job, count: int) -> Iterable[int]:
+        """KV blocks of each of the first ``count`` hashed blocks."""
+        width, unit = job.prefix_block_tokens, self.block_tokens
+        if width % unit == 0:
+            return repeat(width // unit, count)
+        return [self._size(job, index) for index in range(count)]
 
     def _size(self, job: Job, index: int) -> int:
         width, unit = job.prefix_block_tokens, self.block_tokens

@@ -45,13 +45,13 @@ class PrefixCache:
         """The block of this hash, if it is still there."""
         return self._blocks.get(key)
 
-    def match(self, keys: Sequence[int], limit: int) -> list[CachedBlock]:
-        """The longest run of leading blocks, of the first ``limit`` keys, that is cached."""
+    def match(self, keys: Iterable[int], sizes: Iterable[int]) -> list[CachedBlock]:
+        """The longest run of leading blocks that is cached, ``sizes`` KV blocks each."""
         found: list[CachedBlock] = []
         get = self._blocks.get
-        for key in keys if len(keys) == limit else keys[:limit]:
+        for key, size in zip(keys, sizes, strict=False):
             block = get(key)
-            if block is None:
+            if block is None or block.size != size:
                 break
             found.append(block)
         return found

@@ -57,10 +57,80 @@ class NewTokenRatio:
         self._steps = 0
 
 
-def max_new_tokens(job: Job, config: ReplicaConfig) -> int:
+def max_new_tokens(job: Job, longest_job_tokens: int) -> int:
     """The client's limit, cut to what the context leaves."""
-    room = config.longest_job_tokens - job.prompt_tokens
+    room = longest_job_tokens - job.prompt_tokens
     return max(min(job.max_tokens or room, room), job.output_tokens)
+
+
+class PrefillBudget:
+    """What one prefill batch may still take: the arithmetic of SGLang's ``PrefillAdder``.
+
+    Args:
+        free_tokens: KV tokens free now, idle cached ones included.
+        reserved_tokens: what the running requests are expected still to need.
+
+    Attributes:
+        out_of_tokens: whether memory, not the size of the batch, was the limit.
+    """
+
+    __slots__ = ("_empty", "_page", "_rem_chunk", "_rem_input", "_rem_total", "out_of_tokens")
+
+    def __init__(self, config: ReplicaConfig, free_tokens: int, reserved_tokens: float) -> None:
+        self._page = config.block_tokens
+        self._rem_total = free_tokens - reserved_tokens
+        self._rem_input = config.max_prefill_tokens
+        self._rem_chunk = config.max_num_batched_tokens
+        self._empty = True
+        self.out_of_tokens = False
+
+    @property
+    def has_room(self) -> bool:
+        """Whether another request may be tried."""
+        return not self.out_of_tokens and self._rem_input > 0 and self._rem_chunk > 0
+
+    def resume(self, remaining: int, max_new: int) -> int:
+        """Tokens of the next chunk of a prompt of which ``remaining`` are not computed."""
+        limit = min(self._rem_chunk, int(self._rem_total))
+        if limit <= 0:
+            limit = self._rem_chunk
+        tokens = min(remaining, limit)
+        self._charge(tokens, max_new if tokens == remaining else 0)
+        return tokens
+
+    def admit(self, extend: int, to_come: int, max_new: int, revived_tokens: int) -> int:
+        """Tokens of the first chunk of a waiting prompt, 0 if it does not fit.
+
+        Args:
+            extend: its tokens that are not cached.
+            to_come: output tokens it may still generate.
+            max_new: output tokens it may generate in all.
+            revived_tokens: cached tokens it uses and nobody else does.
+        """
+        room = self._rem_total - revived_tokens
+        if extend + min(to_come, CLIP_MAX_NEW_TOKENS) >= room:
+            self.out_of_tokens = True
+            return 0
+        if not self._empty and self._paged(extend) >= self._rem_input:
+            return 0
+        tokens = extend
+        if self._paged(extend) > self._rem_chunk:
+            tokens = self._rem_chunk // self._page * self._page
+        if tokens > 0:
+            self._rem_total = room
+            self._charge(tokens, max_new if tokens == extend else 0)
+            self.out_of_tokens = self._rem_total <= 0
+        return max(tokens, 0)
+
+    def _charge(self, tokens: int, max_new: int) -> None:
+        paged = self._paged(tokens)
+        self._empty = False
+        self._rem_total -= paged + min(max_new, CLIP_MAX_NEW_TOKENS)
+        self._rem_input -= paged
+        self._rem_chunk -= paged
+
+    def _paged(self, tokens: int) -> int:
+        return -(-tokens // self._page) * self._page
 
 
 class Queued(Protocol):

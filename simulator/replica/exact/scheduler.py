@@ -98,7 +98,7 @@ class Scheduler:
 
     def release(self, seq: Sequence) -> None:
         """Free the memory of a finished or cancelled job; its contents stay cached."""
-        if seq.done:
+        if seq.done and not seq.cancelled:
             self.pool.cover_output(seq.holding, seq.job, seq.tokens - 1)
         self.pool.release(seq.holding)
 

@@ -12,6 +12,7 @@ from simulator.replica.exact.scheduler import Scheduler, Sequence, Step
 from simulator.replica.sglang_rules import (
     CLIP_MAX_NEW_TOKENS,
     NewTokenRatio,
+    PrefillBudget,
     longest_prefix_first,
     max_new_tokens,
 )
@@ -61,24 +62,53 @@ class SglangScheduler(Scheduler):
             return []
         if self.config.queue_order == "lpm":
             self.waiting = longest_prefix_first(self.waiting, self.pool)
-        batch = _PrefillBatch(self)
+        chunks: list[tuple[Sequence, int]] = []
+        budget = PrefillBudget(
+            self.config, self.pool.free * self.config.block_tokens, self._reserved()
+        )
         if self._chunked is not None:
-            self._chunked = batch.resume(self._chunked)
+            seq, self._chunked = self._chunked, None
+            tokens = budget.resume(seq.tokens - seq.computed, self._max_new(seq))
+            self._compute(seq, tokens, chunks)
+        self._admit(budget, chunks)
+        self._full = self._full or budget.out_of_tokens
+        return chunks
+
+    def _admit(self, budget: PrefillBudget, chunks: list[tuple[Sequence, int]]) -> None:
         while self.waiting and not self._full:
             if len(self.running) + len(self.leaving) >= self.config.max_num_seqs:
                 self._full = True
-            elif not batch.add(self.waiting[0]):
-                break
-        self._full = self._full or batch.out_of_tokens
-        self._chunked = batch.truncated or self._chunked
-        for seq, tokens in batch.chunks:
-            self.pool.grow(seq.holding, seq.computed + tokens)
-        return batch.chunks
+                return
+            seq = self.waiting[0]
+            found = self.pool.match(seq.job)
+            hit = self.pool.matched_tokens(seq.job, len(found), seq.tokens)
+            max_new = self._max_new(seq)
+            tokens = budget.admit(
+                seq.tokens - hit,
+                max_new - seq.generated,
+                max_new,
+                sum(block.size for block in found if not block.refs) * self.config.block_tokens,
+            )
+            if not tokens:
+                return
+            self.admit(seq, found, hit)
+            self._compute(seq, tokens, chunks)
+            if not budget.has_room:
+                return
 
-    def reserved(self) -> float:
+    def _compute(self, seq: Sequence, tokens: int, chunks: list[tuple[Sequence, int]]) -> None:
+        chunks.append((seq, tokens))
+        self.pool.grow(seq.holding, seq.computed + tokens)
+        if seq.computed + tokens < seq.tokens:
+            self._chunked = seq
+
+    def _max_new(self, seq: Sequence) -> int:
+        return max_new_tokens(seq.job, self.config.longest_job_tokens)
+
+    def _reserved(self) -> float:
         """Tokens that the running requests are expected still to need."""
         pending = sum(
-            min(max_new_tokens(seq.job, self.config) - seq.generated, CLIP_MAX_NEW_TOKENS)
+            min(self._max_new(seq) - seq.generated, CLIP_MAX_NEW_TOKENS)
             for seq in self.running
             if not seq.prefilling
         )
@@ -92,6 +122,8 @@ class SglangScheduler(Scheduler):
             return
         if self._missing(self.running) > self.pool.free:
             self._retract()
+            if self._missing(self.running) > self.pool.free:
+                return  # the last one waits for the memory of those that just ended
         else:
             self._ratio.decay(1)
         step.decodes = list(self.running)
@@ -114,74 +146,5 @@ class SglangScheduler(Scheduler):
         self._ratio.retracted(
             generated=sum(seq.generated for seq in kept),
             kept=len(kept),
-            max_new=sum(max_new_tokens(seq.job, self.config) for seq in kept),
+            max_new=sum(self._max_new(seq) for seq in kept),
         )
-
-
-class _PrefillBatch:
-    """One prefill batch being filled: SGLang's ``PrefillAdder``.
-
-    Attributes:
-        chunks: requests and how many tokens of each are computed.
-        truncated: the one of them whose prompt goes on in the next batch.
-        out_of_tokens: whether memory, not the batch's size, was the limit.
-    """
-
-    def __init__(self, scheduler: SglangScheduler) -> None:
-        config = scheduler.config
-        self._scheduler, self._config, self._pool = scheduler, config, scheduler.pool
-        page = self._page = config.block_tokens
-        self._rem_total = scheduler.pool.free * page - scheduler.reserved()
-        self._rem_input = config.max_prefill_tokens
-        self._rem_chunk = config.max_num_batched_tokens
-        self.chunks: list[tuple[Sequence, int]] = []
-        self.truncated: Sequence | None = None
-        self.out_of_tokens = False
-
-    def resume(self, seq: Sequence) -> Sequence | None:
-        """Go on with a prompt; returns it if it is still not finished."""
-        limit = min(self._rem_chunk, int(self._rem_total))
-        if limit <= 0:
-            limit = self._rem_chunk
-        remaining = seq.tokens - seq.computed
-        truncated = remaining > limit
-        self._charge(seq, min(remaining, limit), truncated=truncated)
-        return seq if truncated else None
-
-    def add(self, seq: Sequence) -> bool:
-        """Admit a waiting request; ``False`` if the batch takes no more."""
-        job, pool = seq.job, self._pool
-        found = pool.match(job)
-        hit = pool.matched_tokens(job, len(found), seq.tokens)
-        extend = seq.tokens - hit
-        output = max_new_tokens(job, self._config) - seq.generated
-        revived = sum(block.size for block in found if not block.refs) * self._page
-        if extend + min(output, CLIP_MAX_NEW_TOKENS) >= self._rem_total - revived:
-            self.out_of_tokens = True
-            return False
-        if self.chunks and self._paged(extend) >= self._rem_input:
-            return False
-        tokens = extend
-        if self._paged(extend) > self._rem_chunk:
-            tokens = self._rem_chunk // self._page * self._page
-            if tokens <= 0:
-                return False
-            self.truncated = seq
-        self._rem_total -= revived
-        self._scheduler.admit(seq, found, hit)
-        self._charge(seq, tokens, truncated=tokens < extend)
-        return self._has_room()
-
-    def _has_room(self) -> bool:
-        self.out_of_tokens = self._rem_total <= 0
-        return not self.out_of_tokens and self._rem_input > 0 and self._rem_chunk > 0
-
-    def _charge(self, seq: Sequence, tokens: int, *, truncated: bool) -> None:
-        output = 0 if truncated else max_new_tokens(seq.job, self._config)
-        self.chunks.append((seq, tokens))
-        self._rem_total -= self._paged(tokens) + min(output, CLIP_MAX_NEW_TOKENS)
-        self._rem_input -= self._paged(tokens)
-        self._rem_chunk -= self._paged(tokens)
-
-    def _paged(self, tokens: int) -> int:
-        return -(-tokens // self._page) * self._page
