@@ -3,22 +3,27 @@
 For request r on backend b, with prompt p (cached prefix deducted) and forecast output o::
 
     T     = waited so far + TTFT(b, p)
-    tau   = TPOT(b, p, o) * stretch(b)           stretch = 1 / (1 - share of time b prefills)
-    pain  = w * T^2 / E[T^2]  +  (T + o * tau)^2 / E[E2E^2]
-          + externality * 2 * (o * tau) * inflicted(b) / E[E2E^2]
-          + price(b) * engine-seconds(b)
+    tau   = TPOT(b, p, o) * stretch(b)            stretch = 1 / (1 - share of time b prefills)
+    E     = T + o * tau
+    pain  = w * (T / T98)^4 + (E / E98)^2
+          + externality * crowding(b) * 2 * (o * tau / E98) * inflicted(b) / E98
+          + price_weight * 2 * (E / E98) * price(b) * engine-seconds(b) / E98
     inflicted(b) = p * prefill_s * decoding  +  (seq_s + context_s * (p + o/2)) * stretch * overlap
+    crowding(b)  = tau / TPOT of b alone
 
 Why each term:
 
-* The square is what makes it care for the tail: a second on top of ten hurts more than on top of
-  one, both for r and for those it slows (the derivative of their square).
-* TTFT and E2E are each divided by their own recent mean square, so one weight ``w`` serves every
-  trace, model and fleet: there is nothing to tune to a workload.
+* The powers make it care for the tail: a second on top of ten hurts more than one on top of one,
+  both for r and for those it slows (the derivative of their square). TTFT has the higher power
+  because all that matters of it is not to be in the tail.
+* T98 and E98 are the recent 98th percentiles of what was delivered, so one weight ``w`` serves
+  every trace, model and fleet.
 * ``stretch``: while an engine prefills, decoding stands still (SGLang) or crawls (vLLM), so TPOT
   grows with the share of prefill; it is the main cost of putting long prompts on slow cards.
 * ``inflicted`` is the delay of the requests already there; without it the fast cards are
-  overfilled (marginal-cost routing, Bell and Stidham 1983).
+  overfilled (marginal-cost routing, Bell and Stidham 1983). ``crowding`` adds those still to come:
+  in a processor-sharing queue the whole externality is ``1 / (1 - rho)`` times the present one,
+  and the slow-down of the batch is the measure of that.
 
 Late binding: a backend whose prefill backlog exceeds ``backlog_s`` seconds, or whose KV is full,
 takes nothing more; if all are so, the request waits in the router, oldest first, and goes to
@@ -102,7 +107,7 @@ class Motley:
     """
 
     def __init__(self, context: PolicyContext) -> None:
-        self._ttft_weight = context.param("ttft_weight", 0.03)
+        self._ttft_weight = context.param("ttft_weight", 0.1)
         self._externality = context.param("externality", 1.0)
         self._price_weight = context.param("price_weight", 1.0)
         self._backlog_s = context.param("backlog_s", 0.3)
@@ -145,23 +150,25 @@ class Motley:
         waited_s: float,
         now: float,
     ) -> float:
-        cost, scale = view.cost, self._scale
+        cost, worst_s = view.cost, self._scale.e2e_s
         stretch = 1.0 / (1.0 - lane.prefill_share(now))
         ttft = waited_s + lane.fixed_s + prompt * lane.per_token_s
         context = prompt + 0.5 * output
-        decode_s = output * (lane.step_s + cost.context_s * context) * stretch
-        e2e = ttft + decode_s
-        pain = self._ttft_weight * ttft * ttft / scale.ttft_s2 + e2e * e2e / scale.e2e_s2
+        tau = (lane.step_s + cost.context_s * context) * stretch
+        decode_s = output * tau
+        e2e = (ttft + decode_s) / worst_s
+        pain = self._ttft_weight * (ttft / self._scale.ttft_s) ** 4 + e2e * e2e
         if lane.busy:
             overlap = min(lane.overlap_half_tokens, view.in_flight * output)
             slower_s = (cost.seq_s + cost.context_s * context) * stretch * overlap
-            inflicted_s = prompt * lane.stall + slower_s
-            pain += self._externality * 2.0 * decode_s * inflicted_s / scale.e2e_s2
+            inflicted = (prompt * lane.stall + slower_s) / worst_s
+            crowding = tau / (cost.step_s + cost.seq_s)
+            pain += self._externality * crowding * 2.0 * (decode_s / worst_s) * inflicted
         if view.price:
             engine_s = prompt * cost.prefill_s + output * (
                 cost.seq_s + cost.context_s * context + cost.step_s / (view.in_flight + 1)
             )
-            pain += self._price_weight * 2.0 * e2e * view.price * engine_s / scale.e2e_s2
+            pain += self._price_weight * 2.0 * e2e * view.price * engine_s / worst_s
         return pain
 
     def _lane(self, view: BackendView) -> _Lane:

@@ -1,38 +1,48 @@
-"""Recent mean squares of TTFT and E2E: what a second of each is worth here and now.
+"""Recent tails of TTFT and E2E: what a second of each is worth here and now.
 
-Dividing each latency by its own scale lets one policy weigh both on any trace, model and fleet.
+Dividing each latency by its own recent tail lets one policy weigh both on any trace, model and
+fleet, with nothing to tune to a workload.
 """
 
 from __future__ import annotations
 
+import math
+
 from router.domain.outcome import Outcome
 
-MEMORY = 500
-PRIOR_TTFT_S2 = 1.0
-PRIOR_E2E_S2 = 100.0
+QUANTILE = 0.98
+GAIN = 0.1
+PRIOR_TTFT_S = 1.0
+PRIOR_E2E_S = 20.0
+FLOOR_S = 1e-3
 
 
 class TailScale:
-    """Running means of ``TTFT^2`` and ``E2E^2`` over about the last ``MEMORY`` completions.
+    """Running 98th percentiles of TTFT and E2E, in O(1) memory.
+
+    Stochastic approximation in the logarithm: up by ``GAIN * q`` on a value above the estimate,
+    down by ``GAIN * (1 - q)`` on one below; it follows a change in a few hundred completions.
 
     Attributes:
-        ttft_s2: mean square of TTFT, in seconds squared.
-        e2e_s2: mean square of E2E, in seconds squared.
+        ttft_s: tail of TTFT, in seconds.
+        e2e_s: tail of E2E, in seconds.
     """
 
-    __slots__ = ("_seen", "e2e_s2", "ttft_s2")
+    __slots__ = ("e2e_s", "ttft_s")
 
     def __init__(self) -> None:
-        self._seen = 0
-        self.ttft_s2 = PRIOR_TTFT_S2
-        self.e2e_s2 = PRIOR_E2E_S2
+        self.ttft_s = PRIOR_TTFT_S
+        self.e2e_s = PRIOR_E2E_S
 
     def observe(self, outcome: Outcome) -> None:
         """Take in one completion; anything else says nothing of latency."""
-        ttft_s, e2e_s = outcome.ttft_s, outcome.e2e_s
-        if outcome.status != "completed" or ttft_s is None or e2e_s <= 0.0:
+        ttft_s = outcome.ttft_s
+        if outcome.status != "completed" or ttft_s is None:
             return
-        self._seen += 1
-        gain = 1.0 / min(self._seen, MEMORY)
-        self.ttft_s2 += (max(ttft_s, 1e-3) ** 2 - self.ttft_s2) * gain
-        self.e2e_s2 += (e2e_s * e2e_s - self.e2e_s2) * gain
+        self.ttft_s = _stepped(self.ttft_s, ttft_s)
+        self.e2e_s = _stepped(self.e2e_s, outcome.e2e_s)
+
+
+def _stepped(estimate_s: float, value_s: float) -> float:
+    direction = QUANTILE if value_s > estimate_s else QUANTILE - 1.0
+    return max(estimate_s * math.exp(GAIN * direction), FLOOR_S)
