@@ -5,6 +5,7 @@ from __future__ import annotations
 import subprocess
 import sys
 from collections.abc import Iterable
+from contextlib import suppress
 
 import msgspec
 
@@ -56,11 +57,9 @@ class EngineHost:
             listener.close()  # else a killed engine's port would still accept
         assert self._process.stdin is not None
         assert self._process.stdout is not None
-        try:
+        with suppress(BrokenPipeError):  # it ended already; the missing "ready" says so below
             self._process.stdin.write(msgspec.json.encode(plan) + b"\n")
             self._process.stdin.flush()
-        except BrokenPipeError:
-            pass  # it ended already; the missing "ready" says so below
         if self._process.stdout.readline() != b"ready\n":
             self.stop()
             raise EngineHostError("the process of emulated engines did not start; see above.")
@@ -74,7 +73,8 @@ class EngineHost:
         process, self._process = self._process, None
         for pipe in (process.stdin, process.stdout):
             if pipe is not None:
-                pipe.close()
+                with suppress(BrokenPipeError):  # closing flushes
+                    pipe.close()
         try:
             process.wait(STOP_S)
         except subprocess.TimeoutExpired:

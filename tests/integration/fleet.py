@@ -17,11 +17,11 @@ HELLO = [{"role": "user", "content": "hello"}]
 
 
 @contextmanager
-def engines(**sections):
+def engines(speed=SPEED):
     """The fleet's configuration with every URL, while its engines run."""
-    config = load_config({**DEMO_FLEET, **sections})
+    config = load_config(DEMO_FLEET)
     with EngineHost(config.fleet.backends) as host:
-        host.start(speed=SPEED)
+        host.start(speed=speed)
         yield with_urls(config, host.urls)
 
 
