@@ -196,6 +196,9 @@ class Relay:
         watch = asyncio.get_running_loop().create_task(_watch(receive, exchange, client))
         try:
             await client.serve(exchange, send)
+        except asyncio.CancelledError:
+            # The drain deadline: returning cuts the line, raising would be logged as a bug too.
+            pass
         finally:
             exchange.client_left()
             watch.cancel()

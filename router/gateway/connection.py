@@ -201,7 +201,7 @@ class Connection(asyncio.Protocol):
             receiver.on_end()
 
     def _hand_back(self) -> None:
-        if self._discard or not self.usable or not self._parser.should_keep_alive():
+        if self._discard or not self.usable:
             self.close()
         else:
             self.resume()
@@ -252,6 +252,7 @@ class Connection(asyncio.Protocol):
         self._parts.append(body)
 
     def on_message_complete(self) -> None:
-        """Note the end."""
+        """Note the end, and whether the connection may carry more (asked later, it says no)."""
         if self._parser.get_status_code() >= 200:
             self._complete = True
+            self._discard = not self._parser.should_keep_alive()

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import json
+import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from typing import Any
+
+import httpx
 
 from router.config.load import load_config
 from router.gateway.app import build_app
@@ -15,6 +18,11 @@ from router.gateway.asgi import Relay
 from router.gateway.server import bind, server, url_of
 
 MODEL = "llama-3.1-8b"
+REQUEST = json.dumps(
+    {"model": MODEL, "messages": [{"role": "user", "content": "Say hello."}], "max_tokens": 16}
+).encode()
+
+Raw = tuple[asyncio.StreamReader, asyncio.StreamWriter]
 
 
 @dataclass
@@ -52,6 +60,8 @@ class FakeEngine:
     def __init__(self, *script: Behaviour) -> None:
         self.script = list(script)
         self.received: list[Received] = []
+        self.probes: list[str] = []
+        self.probe_status = 200
         self.connections = 0
         self.port = 0
         self._server: asyncio.Server | None = None
@@ -84,6 +94,10 @@ class FakeEngine:
             keep = True
             while keep:
                 request = await _read_request(reader, writer)
+                if request.head.startswith("GET "):
+                    self.probes.append(request.head.split()[1])
+                    keep = bool(await answer(self.probe_status, b"")(request))
+                    continue
                 self.received.append(request)
                 behaviour = self.script.pop(0) if len(self.script) > 1 else self.script[0]
                 keep = bool(await behaviour(request))
@@ -231,12 +245,47 @@ async def garbage(request: Received) -> None:
 # The gateway
 
 
+class ShiftedClock:
+    """Real time, which a test may move on."""
+
+    def __init__(self) -> None:
+        self.ahead_s = 0.0
+
+    def now(self) -> float:
+        return time.monotonic() + self.ahead_s
+
+
 @dataclass
 class Gateway:
     """A running gateway."""
 
     url: str
     relay: Relay
+    clock: ShiftedClock
+
+    async def post(
+        self, path: str = "/v1/chat/completions", body: bytes | None = None, **headers: str
+    ) -> httpx.Response:
+        """One request, its answer read whole."""
+        named = {name.replace("_", "-"): value for name, value in headers.items()}
+        async with httpx.AsyncClient(base_url=self.url, timeout=20.0) as client:
+            return await client.post(path, content=REQUEST if body is None else body, headers=named)
+
+    async def get(self, path: str, **headers: str) -> httpx.Response:
+        async with httpx.AsyncClient(base_url=self.url) as client:
+            return await client.get(path, headers=headers)
+
+    async def connect(self) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
+        """A raw socket to the gateway."""
+        return await asyncio.open_connection("127.0.0.1", int(self.url.rpartition(":")[2]))
+
+    async def ask(self, body: bytes | None = None) -> Raw:
+        """Send one request over a raw socket and leave the answer unread."""
+        content = REQUEST if body is None else body
+        reader, writer = await self.connect()
+        head = f"POST /v1/chat/completions HTTP/1.1\r\nhost: g\r\ncontent-length: {len(content)}"
+        writer.write(head.encode() + b"\r\n\r\n" + content)
+        return reader, writer
 
     @property
     def books(self) -> dict[str, int]:
@@ -280,13 +329,14 @@ def fleet(*engines: FakeEngine | str, **settings: Any) -> dict[str, Any]:
 @asynccontextmanager
 async def running(config: dict[str, Any]) -> AsyncIterator[Gateway]:
     """The gateway on a free port, under uvicorn as in service."""
-    relay = build_app(load_config(config))
+    clock = ShiftedClock()
+    relay = build_app(load_config(config), clock=clock)
     listener = bind("127.0.0.1", 0)
     web = server(relay, drain_s=1.0)
     task = asyncio.create_task(web.serve(sockets=[listener]))
     while not web.started:
         await asyncio.sleep(0.005)
-    gateway = Gateway(url_of(listener), relay)
+    gateway = Gateway(url_of(listener), relay, clock)
     try:
         yield gateway
     finally:

@@ -1,0 +1,110 @@
+"""A client that leaves frees its backend at once, whatever the request was doing."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+
+import pytest
+
+from tests.router.gateway.conftest import StartEngine, StartGateway
+from tests.router.gateway.fakes import (
+    STREAM_HEAD,
+    Received,
+    chat,
+    chunk,
+    event,
+    events,
+    eventually,
+    hang,
+)
+
+AT_ONCE_S = 0.1
+
+
+async def endless(request: Received) -> None:
+    """Stream until the gateway leaves."""
+    await request.send(STREAM_HEAD)
+    leaving = asyncio.create_task(request.wait_for_leaving())
+    while not leaving.done():
+        try:
+            await request.send(chunk(event({"content": "a"})))
+        except ConnectionError:
+            break
+        await asyncio.sleep(0.005)
+    await leaving
+
+
+async def head_then_hang(request: Received) -> None:
+    await request.send(b"HTTP/1.1 200 OK\r\ncontent-length: 100\r\n\r\n{")
+    await hang(request)
+
+
+@pytest.mark.parametrize(
+    "behaviour",
+    [endless, hang, head_then_hang, events(b": keep-alive\n\n", then=hang)],
+    ids=["streaming", "before the first byte", "inside a plain answer", "while peeking"],
+)
+@pytest.mark.parametrize("how", ["close", "abort"])
+async def test_the_backend_is_told_at_once(
+    engine: StartEngine, gateway: StartGateway, behaviour: object, how: str
+) -> None:
+    backend = await engine(behaviour)  # type: ignore[arg-type]
+    gate = await gateway(backend)
+    _, writer = await gate.ask()
+    await eventually(lambda: bool(backend.received))
+    await asyncio.sleep(0.05)
+    left_s = time.monotonic()
+    writer.close() if how == "close" else writer.transport.abort()
+    async with asyncio.timeout(2):
+        await backend.received[0].client_left.wait()
+    assert time.monotonic() - left_s < AT_ONCE_S
+    await eventually(lambda: gate.books["cancelled"] == 1)
+    gate.assert_at_rest()
+
+
+async def test_leaving_while_a_connection_is_being_made(
+    engine: StartEngine, gateway: StartGateway
+) -> None:
+    """192.0.2.0/24 answers nobody (RFC 5737), so the dial hangs until the client leaves."""
+    gate = await gateway("http://192.0.2.1:9", reliability={"connect_timeout_s": 30})
+    _, writer = await gate.ask()
+    await eventually(lambda: gate.books["arrived"] == 1)
+    writer.close()
+    await eventually(lambda: gate.books["cancelled"] + gate.books["failed"] == 1)
+
+
+async def test_leaving_while_uploading_leaves_no_trace(gateway: StartGateway) -> None:
+    gate = await gateway("http://127.0.0.1:9")
+    _, writer = await gate.connect()
+    writer.write(b"POST /v1/completions HTTP/1.1\r\nhost: g\r\ncontent-length: 1000\r\n\r\n{")
+    await asyncio.sleep(0.05)
+    writer.close()
+    await asyncio.sleep(0.05)
+    assert gate.books["arrived"] == 0
+
+
+async def test_leaving_after_the_answer_is_no_cancellation(
+    engine: StartEngine, gateway: StartGateway
+) -> None:
+    gate = await gateway(await engine(chat()))
+    reader, writer = await gate.ask()
+    await reader.readuntil(b"}]")
+    writer.close()
+    await asyncio.sleep(0.05)
+    assert (gate.books["completed"], gate.books["cancelled"]) == (1, 0)
+
+
+async def test_a_crowd_that_leaves_leaves_nothing_behind(
+    engine: StartEngine, gateway: StartGateway
+) -> None:
+    backend = await engine(endless)
+    gate = await gateway(backend)
+    crowd = [await gate.ask() for _ in range(50)]
+    await eventually(lambda: len(backend.received) == 50)
+    for _, writer in crowd:
+        writer.transport.abort()
+    await eventually(lambda: gate.books["cancelled"] == 50)
+    assert all(request.client_left.is_set() for request in backend.received) or (
+        await eventually(lambda: all(r.client_left.is_set() for r in backend.received)) is None
+    )

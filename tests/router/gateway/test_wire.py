@@ -1,0 +1,111 @@
+"""What routing reads of a request, and that it leaves the rest alone."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+
+from router.gateway.wire import (
+    BadRequestError,
+    RoutingFields,
+    end_to_end,
+    prompt_bytes,
+    routing_fields,
+    token_limit,
+    with_model,
+)
+
+
+def test_only_the_routing_fields_are_read() -> None:
+    fields = routing_fields(b'{"model":"m","max_tokens":5,"tools":[{"x":[1,2,{"y":null}]}]}')
+    assert fields == RoutingFields(model="m", max_tokens=5)
+
+
+@pytest.mark.parametrize(
+    ("field", "value", "limit"),
+    [
+        ("max_tokens", 7, 7),
+        ("max_completion_tokens", 7, 7),
+        ("max_output_tokens", 7, 7),
+        ("max_tokens", 7.0, 7),
+        ("max_tokens", None, None),
+        ("max_tokens", 0, None),
+        ("max_tokens", -3, None),
+        ("max_tokens", 1e300, None),
+        ("max_tokens", "many", None),
+    ],
+)
+def test_the_token_limit_by_whatever_name(field: str, value: object, limit: int | None) -> None:
+    body = json.dumps({"model": "m", field: value}).encode()
+    assert token_limit(routing_fields(body)) == limit
+
+
+def test_the_new_name_wins_over_the_old() -> None:
+    fields = routing_fields(b'{"model":"m","max_tokens":5,"max_completion_tokens":9}')
+    assert token_limit(fields) == 9
+
+
+@pytest.mark.parametrize(
+    ("body", "code", "param"),
+    [
+        (b"", "invalid_json", None),
+        (b"{", "invalid_json", None),
+        (b"[]", "invalid_json", None),
+        (b'"model"', "invalid_json", None),
+        (b"null", "invalid_json", None),
+        (b'{"model":"m"} trailing', "invalid_json", None),
+        (b'{"model":"\xff"}', "invalid_json", None),
+        (b'{"model":3}', "invalid_json", "model"),
+        (b'{"model":""}', "missing_model", "model"),
+        (b'{"model":null}', "missing_model", "model"),
+        (b'{"messages":[]}', "missing_model", "model"),
+        (b'{"x":' + b"[" * 100_000 + b"]" * 100_000 + b"}", "invalid_json", None),
+    ],
+)
+def test_what_cannot_be_routed_is_refused(body: bytes, code: str, param: str | None) -> None:
+    with pytest.raises(BadRequestError) as caught:
+        routing_fields(body)
+    problem = caught.value.problem
+    assert (problem.status, problem.code, problem.param) == (400, code, param)
+
+
+@pytest.mark.parametrize(
+    ("body", "expected"),
+    [
+        (b'{"model":"gpt","x":1}', b'{"model":"llama","x":1}'),
+        (b'{ "x":1.50 , "model" : "gpt" }', b'{ "x":1.50 , "model" : "llama" }'),
+        (
+            b'{"messages":[{"model":"gpt"}],"model":"gpt"}',
+            b'{"messages":[{"model":"gpt"}],"model":"llama"}',
+        ),
+        (
+            b'{"messages":[{"content":"\\"model\\":\\"gpt\\" {[ "}],"model":"gpt"}',
+            b'{"messages":[{"content":"\\"model\\":\\"gpt\\" {[ "}],"model":"llama"}',
+        ),
+        (b'{"model":"a","model":"gpt"}', b'{"model":"llama","model":"llama"}'),
+        (b'{"x":"model","model":"gpt"}', b'{"x":"model","model":"llama"}'),
+        (b'{"model":"a\\"b\\\\"}', b'{"model":"llama"}'),
+    ],
+)
+def test_an_alias_is_replaced_and_nothing_else(body: bytes, expected: bytes) -> None:
+    assert with_model(body, "llama") == expected
+
+
+def test_hop_by_hop_headers_stay_behind_and_so_do_those_that_connection_names() -> None:
+    headers = [
+        (b"connection", b"keep-alive, X-Trace"),
+        (b"x-trace", b"1"),
+        (b"te", b"trailers"),
+        (b"transfer-encoding", b"chunked"),
+        (b"proxy-authorization", b"secret"),
+        (b"cookie", b"c"),
+        (b"x-other", b"2"),
+    ]
+    assert end_to_end(headers, frozenset((b"cookie",))) == [(b"x-other", b"2")]
+
+
+def test_an_image_counts_for_what_it_costs_not_for_its_base64() -> None:
+    image = b'{"url":"data:image/png;base64,' + b"A" * 1_000_000 + b'"}'
+    assert 4_000 <= prompt_bytes(image) < 4_100
+    assert prompt_bytes(b'{"x":1}') == 7
