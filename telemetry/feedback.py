@@ -38,10 +38,7 @@ LIMIT = 2.5
 
 FIRST_NOISE = 0.2
 EAGER_OUTCOMES = 200
-"""The first outcomes of a backend are all learned from; later ones at most every ..."""
-
-PAUSE_S = 0.25
-"""... quarter of a second per backend, which bounds the price at any request rate."""
+"""The first outcomes of a backend are all learned from; later ones one per pause."""
 
 SETTLING, SETTLED = 100, 0.12
 """Drift is judged after this many durations, where the other phase is known this well."""
@@ -94,6 +91,8 @@ class Feedback:
         calibration: learns the cost's coefficients from the same sightings, if given.
         drift: judges whether a backend has changed, if given.
         on_drift: called with each change found.
+        pause_s: least time between two outcomes of one backend that are learned from, which
+            bounds the price at any request rate.
     """
 
     priors: Mapping[str, LinearCost]
@@ -101,6 +100,7 @@ class Feedback:
     calibration: Calibration | None = None
     drift: DriftDetector | None = None
     on_drift: Callable[[Drift], None] | None = None
+    pause_s: float = 0.5
     unknown: int = 0
     _backends: dict[str, _Backend] = field(default_factory=dict, init=False)
 
@@ -132,7 +132,7 @@ class Feedback:
             return
         backend.outcomes += 1
         elapsed_s = outcome.finished_s - backend.learned_at_s
-        learn = backend.outcomes <= EAGER_OUTCOMES or not 0.0 <= elapsed_s < PAUSE_S
+        learn = backend.outcomes <= EAGER_OUTCOMES or not 0.0 <= elapsed_s < self.pause_s
         if learn:
             backend.learned_at_s = outcome.finished_s
         for sighting in backend.sightings.note(outcome, learn):

@@ -242,19 +242,18 @@ class Sightings:
     def _batch(self, outcome: Outcome, life: _Life, now: float) -> _Batch | None:
         """The batch after the first token; ``None`` if it reaches beyond memory."""
         batch = _Batch()
-        start_s, end_s = life.dispatched_s, life.finished_s
+        start_s, first_s, end_s = life.dispatched_s, life.first_s, life.finished_s
         there_before = outcome.decoding_at_dispatch + outcome.prefilling_at_dispatch
         for other in reversed(self._lives):
             if other.finished_s <= start_s:
                 break
-            if other is life or other.dispatched_s >= end_s:
-                continue
-            weight = 1.0
             if other.dispatched_s < start_s:
                 there_before -= 1
-            else:
-                weight = 1.0 / max(LEAST_KNOWN, _finished(now - other.first_s, self._mean_s))
-            _overlap(batch, other, life, weight)
+                if other.finished_s > first_s:
+                    _overlap(batch, other, life, 1.0)
+            elif other.first_s < end_s and other is not life:
+                known = _finished(now - other.first_s, self._mean_s)
+                _overlap(batch, other, life, 1.0 / max(LEAST_KNOWN, known))
         else:
             if len(self._lives) == REMEMBERED:
                 return None
@@ -271,14 +270,17 @@ def _finished(age_s: float, mean_s: float) -> float:
 
 def _overlap(batch: _Batch, other: _Life, life: _Life, weight: float) -> None:
     """Add ``weight`` requests like ``other`` to the batch around ``life``'s decode phase."""
-    shared_s = min(other.finished_s, life.finished_s) - max(other.first_s, life.first_s)
-    if shared_s > 0.0:
-        share = weight * shared_s / (life.finished_s - life.first_s)
-        batch.seqs += share
-        batch.context += share * other.context
-    if life.first_s < other.first_s <= life.finished_s:
-        batch.prefills.append((other.first_s, weight))
+    first_s, end_s = life.first_s, life.finished_s
+    began_s = other.first_s
+    if began_s > first_s:
+        batch.prefills.append((began_s, weight))
         batch.prefill_tokens += weight * other.prompt
+    else:
+        began_s = first_s
+    ended_s = other.finished_s if other.finished_s < end_s else end_s
+    share = weight * (ended_s - began_s) / (end_s - first_s)
+    batch.seqs += share
+    batch.context += share * other.context
 
 
 def _whole(prefill: Sighting, decode: Sighting) -> Sighting:
@@ -310,8 +312,7 @@ def _life(outcome: Outcome) -> _Life | None:
     streamed = first_s is not None and not _buffered(outcome, first_s)
     if first_s is None or not streamed:
         # Only to place it among the others; what is learned from it is the whole duration.
-        guess_s = min(max(outcome.predicted_ttft_s, 0.0), (finished_s - dispatched_s) / 2.0)
-        first_s = dispatched_s + guess_s
+        first_s = dispatched_s + _guess(outcome)
     return _Life(
         dispatched_s=dispatched_s,
         first_s=first_s,
@@ -320,6 +321,13 @@ def _life(outcome: Outcome) -> _Life | None:
         context=outcome.prompt_tokens + outcome.output_tokens / 2.0,
         streamed=streamed,
     )
+
+
+def _guess(outcome: Outcome) -> float:
+    """Seconds from dispatch to the first token as they were predicted, half of all at most."""
+    half_s = (outcome.finished_s - outcome.dispatched_s) / 2.0
+    since_dispatch_s = outcome.predicted_ttft_s - (outcome.dispatched_s - outcome.arrival_s)
+    return since_dispatch_s if 0.0 <= since_dispatch_s < half_s else half_s
 
 
 def _buffered(outcome: Outcome, first_s: float) -> bool:

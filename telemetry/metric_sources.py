@@ -1,0 +1,180 @@
+"""Who is asked for which gauge when ``/metrics`` is read."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from functools import partial
+from typing import Generic, TypeVar
+
+from router.dispatcher import Dispatcher
+from router.domain.protocols import Clock
+from router.fleet_state.backend import BackendState
+from telemetry import metric_table as table
+from telemetry.accuracy import Accuracy
+from telemetry.drift import Drift, DriftDetector
+from telemetry.feedback import Feedback
+from telemetry.metrics import GatewayMetrics, Sample
+from telemetry.scraper import Scraper
+from telemetry.slo_window import SloWindow
+
+BREAKER_NUMBER: Mapping[str, float] = {"closed": 0.0, "half_open": 1.0, "open": 2.0}
+SAME_SCRAPE_S = 0.5
+_SIGNALS = (
+    (table.ENGINE_RUNNING, "running"),
+    (table.ENGINE_WAITING, "waiting"),
+    (table.ENGINE_KV, "kv_usage"),
+    (table.ENGINE_HITS, "prefix_hit_ratio"),
+    (table.ENGINE_PREEMPTIONS, "preemptions"),
+)
+
+
+T = TypeVar("T")
+
+
+class _Shared(Generic[T]):
+    """One report for all the metrics that are read in the same scrape."""
+
+    def __init__(self, report: Callable[[float], T], clock: Clock) -> None:
+        self._report, self._clock = report, clock
+        self._last: tuple[float, T] | None = None
+
+    def __call__(self) -> T:
+        now = self._clock.now()
+        if self._last is None or not 0.0 <= now - self._last[0] < SAME_SCRAPE_S:
+            self._last = (now, self._report(now))
+        return self._last[1]
+
+
+def ask_dispatcher(metrics: GatewayMetrics, dispatcher: Dispatcher) -> None:
+    """In-flight counts, queue, availability, engine signals and prices."""
+
+    def backends() -> Iterator[BackendState]:
+        return iter(dispatcher.state.backends)
+
+    def in_flight() -> Iterator[Sample]:
+        for b in backends():
+            yield (b.spec.name, "prefill"), float(b.prefilling)
+            yield (b.spec.name, "decode"), float(b.decoding)
+
+    def prices() -> Iterator[Sample]:
+        yield from {(b.spec.group,): b.price for b in backends()}.items()
+
+    metrics.ask(table.IN_FLIGHT, in_flight)
+    metrics.ask(table.QUEUE_DEPTH, lambda: [((), float(dispatcher.queued))])
+    metrics.ask(table.BACKEND_UP, lambda: (((b.spec.name,), float(b.usable)) for b in backends()))
+    metrics.ask(
+        table.BREAKER,
+        lambda: (((b.spec.name,), BREAKER_NUMBER[b.breaker.state]) for b in backends()),
+    )
+    metrics.ask(table.PRICE, prices)
+    for metric, name in _SIGNALS:
+        metrics.ask(metric, partial(_signal, dispatcher, name))
+
+
+def _signal(dispatcher: Dispatcher, name: str) -> Iterator[Sample]:
+    """One signal of every backend that gives it; an unknown one has no series, never 0."""
+    for backend in dispatcher.state.backends:
+        value = getattr(backend.signals, name, None)
+        if value is not None:
+            yield (backend.spec.name,), float(value)
+
+
+def ask_scraper(metrics: GatewayMetrics, scraper: Scraper, clock: Clock) -> None:
+    """Ages, errors, problems and restarts."""
+
+    def ages() -> Iterator[Sample]:
+        now = clock.now()
+        for name, report in scraper.signals_report().items():
+            age_s = report.age_s(now)
+            if age_s is not None:
+                yield (name,), age_s
+
+    def errors() -> Iterator[Sample]:
+        for name, report in scraper.signals_report().items():
+            yield from (((name, kind), float(n)) for kind, n in report.failures.items())
+
+    def problems() -> Iterator[Sample]:
+        for name, report in scraper.signals_report().items():
+            counts = report.problems.counts
+            yield from (((name, kind), float(n)) for kind, n in counts.items())
+
+    def restarts() -> Iterator[Sample]:
+        for name, report in scraper.signals_report().items():
+            yield (name,), float(report.restarts)
+
+    metrics.ask(table.SCRAPE_AGE, ages)
+    metrics.ask(table.SCRAPE_ERRORS, errors)
+    metrics.ask(table.SIGNAL_PROBLEMS, problems)
+    metrics.ask(table.ENGINE_RESTARTS, restarts)
+
+
+def ask_feedback(metrics: GatewayMetrics, feedback: Feedback) -> None:
+    """Corrections and their uncertainty; degradation, if drift is watched."""
+
+    def corrections() -> Iterator[Sample]:
+        for name, (prefill, decode) in feedback.corrections().items():
+            yield (name, "prefill"), prefill
+            yield (name, "decode"), decode
+
+    def deviations() -> Iterator[Sample]:
+        for name, estimate in feedback.estimates().items():
+            yield (name, "prefill"), estimate.prefill_deviation
+            yield (name, "decode"), estimate.decode_deviation
+
+    metrics.ask(table.CORRECTION, corrections)
+    metrics.ask(table.CORRECTION_DEVIATION, deviations)
+    drift = feedback.drift
+    if drift is not None:
+        metrics.ask(table.DEGRADATION, lambda: _degradations(drift))
+
+
+def _degradations(drift: DriftDetector) -> Iterator[Sample]:
+    yield from drift.degradations().items()
+
+
+def count_drift(metrics: GatewayMetrics, drift: Drift) -> None:
+    """Count one change of speed."""
+    direction = "slower" if drift.factor > 1.0 else "faster"
+    metrics.count(table.DRIFTS, (drift.backend, drift.phase, direction))
+
+
+def ask_accuracy(metrics: GatewayMetrics, accuracy: Accuracy, clock: Clock) -> None:
+    """Predicted against actual."""
+    reports = _Shared(accuracy.report, clock)
+
+    def biases() -> Iterator[Sample]:
+        for backend, figures in reports().items():
+            yield from (((backend, name), report.bias) for name, report in figures.items())
+
+    def errors() -> Iterator[Sample]:
+        for backend, figures in reports().items():
+            for name, report in figures.items():
+                yield (backend, name, "0.5"), report.p50_error
+                yield (backend, name, "0.95"), report.p95_error
+
+    def coverages() -> Iterator[Sample]:
+        for backend, figures in reports().items():
+            for name, report in figures.items():
+                if report.coverage is not None:
+                    yield (backend, name), report.coverage
+
+    metrics.ask(table.PREDICTION_BIAS, biases)
+    metrics.ask(table.PREDICTION_ERROR, errors)
+    metrics.ask(table.PREDICTION_COVERAGE, coverages)
+
+
+def ask_slos(metrics: GatewayMetrics, window: SloWindow, clock: Clock) -> None:
+    """SLO attainment and goodput by class."""
+    reports = _Shared(window.report, clock)
+
+    def attainments() -> Iterator[Sample]:
+        for name, report in reports().items():
+            if report.attainment is not None:
+                yield (name,), report.attainment
+
+    def goodputs() -> Iterator[Sample]:
+        for name, report in reports().items():
+            yield (name,), report.goodput_per_s
+
+    metrics.ask(table.SLO_ATTAINMENT, attainments)
+    metrics.ask(table.GOODPUT, goodputs)

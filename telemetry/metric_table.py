@@ -1,0 +1,296 @@
+"""Every metric the gateway exports, in one table: the registry and the documentation read it.
+
+Conventions: prefix ``motley_``; counters end in ``_total``, times are in ``_seconds``, shares
+and factors are ``_ratio``. Labels that clients can choose (``tenant``, an unknown ``model``,
+``slo_class``) are capped; what is over the cap reads ``other``.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+Kind = Literal["counter", "gauge", "histogram"]
+
+TTFT_BUCKETS = (
+    *(0.01, 0.025, 0.05, 0.1, 0.15, 0.2, 0.3, 0.5, 0.75),
+    *(1.0, 1.5, 2.0, 3.0, 5.0, 7.5, 10.0, 15.0, 30.0, 60.0, 120.0),
+)
+"""Around what people notice (0.1 to 0.3 s), the targets (2 and 10 s), and queues."""
+
+TPOT_BUCKETS = (
+    *(0.005, 0.01, 0.015, 0.02, 0.03, 0.04, 0.05, 0.075),
+    *(0.1, 0.15, 0.2, 0.25, 0.35, 0.5, 0.75, 1.0, 2.0),
+)
+"""From an H100 alone (5 ms) over reading speed (0.2 s) to a stalled batch."""
+
+E2E_BUCKETS = (
+    *(0.1, 0.25, 0.5, 1.0, 2.0, 3.0, 5.0, 7.5, 10.0),
+    *(15.0, 20.0, 30.0, 45.0, 60.0, 90.0, 120.0, 180.0, 300.0, 600.0),
+)
+OVERHEAD_BUCKETS = (
+    *(2e-5, 5e-5, 1e-4, 2e-4, 3e-4, 5e-4, 1e-3, 2e-3, 5e-3, 1e-2, 2e-2, 5e-2, 0.1, 0.5),
+)
+"""The gateway's own work is a fraction of a millisecond; more is a finding."""
+
+WAIT_BUCKETS = (1e-3, 0.01, 0.05, 0.1, 0.25, 0.5, 1.0, 2.0, 5.0, 10.0, 20.0, 30.0, 60.0)
+
+
+@dataclass(frozen=True, slots=True)
+class Metric:
+    """One row of the table.
+
+    Attributes:
+        name: as exported; counters with their ``_total``.
+        kind: how it may be read.
+        help: one line for the operator.
+        labels: label names, in order.
+        buckets: upper bounds of a histogram, ``+Inf`` left out.
+    """
+
+    name: str
+    kind: Kind
+    help: str
+    labels: tuple[str, ...] = ()
+    buckets: tuple[float, ...] = ()
+
+
+ON_BACKEND = ("model", "backend")
+
+ATTEMPTS = Metric(
+    "motley_attempts_total",
+    "counter",
+    "Attempts at a backend that ended, by how (completed, failed, cancelled).",
+    ("model", "backend", "policy", "status"),
+)
+REQUESTS = Metric(
+    "motley_requests_total",
+    "counter",
+    "Client requests answered, by HTTP status.",
+    ("model", "slo_class", "code"),
+)
+REJECTED = Metric(
+    "motley_rejected_total", "counter", "Requests turned away, by reason.", ("model", "reason")
+)
+RETRIES = Metric(
+    "motley_retries_total",
+    "counter",
+    "Attempts that failed before the first byte and were sent elsewhere, by the backend left.",
+    ("backend", "reason"),
+)
+TTFT = Metric(
+    "motley_time_to_first_token_seconds",
+    "histogram",
+    "Arrival at the gateway to first token, completed requests.",
+    ON_BACKEND,
+    TTFT_BUCKETS,
+)
+TPOT = Metric(
+    "motley_time_per_output_token_seconds",
+    "histogram",
+    "Mean gap between tokens after the first, completed requests.",
+    ON_BACKEND,
+    TPOT_BUCKETS,
+)
+E2E = Metric(
+    "motley_request_duration_seconds",
+    "histogram",
+    "Arrival at the gateway to last token, completed requests.",
+    ON_BACKEND,
+    E2E_BUCKETS,
+)
+WAIT = Metric(
+    "motley_queue_wait_seconds",
+    "histogram",
+    "Time in the router's own queue before the first attempt.",
+    ("model",),
+    WAIT_BUCKETS,
+)
+OVERHEAD = Metric(
+    "motley_gateway_overhead_seconds",
+    "histogram",
+    "The gateway's own work per request, by stage.",
+    ("stage",),
+    OVERHEAD_BUCKETS,
+)
+PROMPT_TOKENS = Metric(
+    "motley_prompt_tokens_total", "counter", "Prompt tokens of completed requests.", ON_BACKEND
+)
+CACHED_TOKENS = Metric(
+    "motley_cached_prompt_tokens_total",
+    "counter",
+    "Prompt tokens that engines found in their prefix cache, where they tell.",
+    ON_BACKEND,
+)
+OUTPUT_TOKENS = Metric(
+    "motley_output_tokens_total", "counter", "Tokens received from engines.", ON_BACKEND
+)
+TENANT_TOKENS = Metric(
+    "motley_tenant_tokens_total",
+    "counter",
+    "Prompt and output tokens by tenant.",
+    ("tenant", "kind"),
+)
+IN_FLIGHT = Metric(
+    "motley_requests_in_flight",
+    "gauge",
+    "Requests sent and not finished, by phase (prefill, decode).",
+    ("backend", "phase"),
+)
+QUEUE_DEPTH = Metric("motley_queue_depth", "gauge", "Requests waiting in the router for a backend.")
+BACKEND_UP = Metric(
+    "motley_backend_up",
+    "gauge",
+    "1 if the backend may be used: healthy, not draining, breaker not open.",
+    ("backend",),
+)
+BREAKER = Metric(
+    "motley_breaker_state",
+    "gauge",
+    "Circuit breaker: 0 closed, 1 half open, 2 open.",
+    ("backend",),
+)
+SCRAPE_AGE = Metric(
+    "motley_scrape_age_seconds",
+    "gauge",
+    "Age of the engine's own signals; absent before the first.",
+    ("backend",),
+)
+SCRAPE_ERRORS = Metric(
+    "motley_scrape_errors_total",
+    "counter",
+    "Scrapes that gave nothing, by kind.",
+    ("backend", "kind"),
+)
+SIGNAL_PROBLEMS = Metric(
+    "motley_signal_problems_total",
+    "counter",
+    "Unusable values in engines' metrics (NaN, negative, duplicate ...), by kind.",
+    ("backend", "kind"),
+)
+ENGINE_RESTARTS = Metric(
+    "motley_engine_restarts_total",
+    "counter",
+    "Restarts of an engine, as its own counters tell.",
+    ("backend",),
+)
+ENGINE_RUNNING = Metric(
+    "motley_engine_running", "gauge", "Requests the engine says it computes.", ("backend",)
+)
+ENGINE_WAITING = Metric(
+    "motley_engine_waiting", "gauge", "Requests the engine says it queues.", ("backend",)
+)
+ENGINE_KV = Metric(
+    "motley_engine_kv_usage_ratio", "gauge", "Share of the KV cache in use.", ("backend",)
+)
+ENGINE_HITS = Metric(
+    "motley_engine_prefix_hit_ratio",
+    "gauge",
+    "Share of prompt tokens found in the prefix cache, about the last minute.",
+    ("backend",),
+)
+ENGINE_PREEMPTIONS = Metric(
+    "motley_engine_preemptions_total",
+    "counter",
+    "Requests the engine preempted or retracted.",
+    ("backend",),
+)
+CORRECTION = Metric(
+    "motley_correction_ratio",
+    "gauge",
+    "Learned duration over the catalogue's, by phase; 2 is half as fast as believed.",
+    ("backend", "phase"),
+)
+CORRECTION_DEVIATION = Metric(
+    "motley_correction_deviation_ratio",
+    "gauge",
+    "Relative standard deviation of the correction.",
+    ("backend", "phase"),
+)
+DRIFTS = Metric(
+    "motley_drift_total",
+    "counter",
+    "Sudden changes of speed noticed.",
+    ("backend", "phase", "direction"),
+)
+DEGRADATION = Metric(
+    "motley_degradation_ratio",
+    "gauge",
+    "Duration now over that when the backend was new, from the drift test.",
+    ("backend", "phase"),
+)
+PREDICTION_BIAS = Metric(
+    "motley_prediction_bias_ratio",
+    "gauge",
+    "Geometric mean of actual over predicted, last minutes (ttft, tpot, e2e).",
+    ("backend", "figure"),
+)
+PREDICTION_ERROR = Metric(
+    "motley_prediction_error_ratio",
+    "gauge",
+    "Relative error of predictions, by quantile.",
+    ("backend", "figure", "quantile"),
+)
+PREDICTION_COVERAGE = Metric(
+    "motley_prediction_coverage_ratio",
+    "gauge",
+    "Share of outcomes within the 90% band drawn from earlier ones.",
+    ("backend", "figure"),
+)
+SLO_ATTAINMENT = Metric(
+    "motley_slo_attainment_ratio",
+    "gauge",
+    "Share of requests that kept all targets of their class, last minutes.",
+    ("slo_class",),
+)
+GOODPUT = Metric(
+    "motley_goodput_requests_per_second",
+    "gauge",
+    "Requests per second that kept all targets of their class, last minutes.",
+    ("slo_class",),
+)
+PRICE = Metric(
+    "motley_price_ratio",
+    "gauge",
+    "Planner's price of one engine-second, in seconds of delay.",
+    ("group",),
+)
+RECORDED = Metric(
+    "motley_recorded_requests_total", "counter", "Requests written to the traffic record."
+)
+RECORD_DROPPED = Metric(
+    "motley_record_dropped_total",
+    "counter",
+    "Requests that the traffic record lost, by reason.",
+    ("reason",),
+)
+LABELS_CAPPED = Metric(
+    "motley_labels_capped_total",
+    "counter",
+    "Label values counted as other because of the cap.",
+    ("label",),
+)
+BUILD_INFO = Metric("motley_build_info", "gauge", "Always 1.", ("version", "policy"))
+
+TABLE: tuple[Metric, ...] = (
+    *(REQUESTS, ATTEMPTS, REJECTED, RETRIES),
+    *(TTFT, TPOT, E2E, WAIT, OVERHEAD),
+    *(PROMPT_TOKENS, CACHED_TOKENS, OUTPUT_TOKENS, TENANT_TOKENS),
+    *(IN_FLIGHT, QUEUE_DEPTH, BACKEND_UP, BREAKER),
+    *(SCRAPE_AGE, SCRAPE_ERRORS, SIGNAL_PROBLEMS, ENGINE_RESTARTS),
+    *(ENGINE_RUNNING, ENGINE_WAITING, ENGINE_KV, ENGINE_HITS, ENGINE_PREEMPTIONS),
+    *(CORRECTION, CORRECTION_DEVIATION, DRIFTS, DEGRADATION),
+    *(PREDICTION_BIAS, PREDICTION_ERROR, PREDICTION_COVERAGE),
+    *(SLO_ATTAINMENT, GOODPUT, PRICE),
+    *(RECORDED, RECORD_DROPPED, LABELS_CAPPED, BUILD_INFO),
+)
+"""All of them, in the order of the documentation."""
+
+
+def markdown() -> str:
+    """The table as documentation."""
+    lines = ["| metric | type | labels | meaning |", "|---|---|---|---|"]
+    for metric in TABLE:
+        labels = ", ".join(f"`{label}`" for label in metric.labels)
+        lines.append(f"| `{metric.name}` | {metric.kind} | {labels} | {metric.help} |")
+    return "\n".join(lines) + "\n"
