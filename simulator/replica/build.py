@@ -37,6 +37,9 @@ def make_replica(
             the same preemptions and the same prefix hits.
         token_events: report every token; needs ``exact``.
     """
-    # Until the fast engine is here, both are the exact one.
-    del exact
-    return ExactEngine(config, truth, EXACT_SCHEDULERS[config.scheduler], token_events=token_events)
+    if exact:
+        make_scheduler = EXACT_SCHEDULERS[config.scheduler]
+        return ExactEngine(config, truth, make_scheduler, token_events=token_events)
+    if token_events:
+        raise ValueError("only the exact engine reports every token")
+    return FAST_ENGINES[config.scheduler](config, truth)
