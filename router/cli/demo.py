@@ -60,9 +60,8 @@ def demo(
 
     Examples: [bold]motley demo[/bold], [bold]motley demo --load 5 --verbose[/bold]
     """
-    # Late: the web framework takes half a second that --help need not wait for.
+    # Late: --help need not wait for any of it.
     from router.config.load import load_config
-    from router.gateway.app import build_app
     from router.gateway.server import bind, run, url_of
     from simulator.engine_server.host import EngineHost
     from simulator.engine_server.plan import LoadPlan
@@ -73,9 +72,13 @@ def demo(
     # The gateway's port first: if it is taken, nothing has been started yet.
     with bind(host, port) as listener, EngineHost(config.fleet.backends) as engines:
         url = url_of(listener)
-        app = build_app(with_urls(config, engines.urls))
         plan = LoadPlan(url, MODEL, load, seed) if load else None
         engines.start(speed=speed, seed=seed, load=plan)
+        # The web framework takes as long to import as the engines take to start.
+        from router.gateway.app import build_app
+
+        app = build_app(with_urls(config, engines.urls))
+        engines.wait_until_ready()
         # Ctrl-C cuts what is still streaming, which uvicorn would report with a traceback each.
         logging.getLogger("uvicorn").setLevel(logging.CRITICAL)
         greet(config, engines.urls, url)

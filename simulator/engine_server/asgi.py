@@ -1,7 +1,8 @@
 """The little of HTTP that an emulated engine needs, straight on ASGI.
 
-A framework's routing, validation and response classes cost more than the emulation: about
-0.5 ms a request against 0.1 ms, and 9 to 13 us a chunk (measured with FastAPI on one core).
+A framework would cost as much as the emulation itself (21 to 38 us a token, all included):
+measured, FastAPI's stack takes 69 us a request and 6 to 14 us a chunk, and its
+``StreamingResponse`` another 470 us a request.
 """
 
 from __future__ import annotations

@@ -39,11 +39,7 @@ class EngineHost:
         self._process: subprocess.Popen[bytes] | None = None
 
     def start(self, *, speed: float = 1.0, seed: int = 0, load: LoadPlan | None = None) -> None:
-        """Start the process and wait until its engines answer.
-
-        Raises:
-            EngineHostError: it ended instead; its own words are on standard error.
-        """
+        """Start the process; what is asked of its engines before they are up waits for them."""
         engines = [EnginePlan(spec, listener.fileno()) for spec, listener in self._engines]
         plan = HostPlan(engines, speed, seed, load)
         self._process = subprocess.Popen(
@@ -56,11 +52,18 @@ class EngineHost:
         for _, listener in self._engines:
             listener.close()  # else a killed engine's port would still accept
         assert self._process.stdin is not None
-        assert self._process.stdout is not None
-        with suppress(BrokenPipeError):  # it ended already; the missing "ready" says so below
+        with suppress(BrokenPipeError):  # it ended already: it will not get ready
             self._process.stdin.write(msgspec.json.encode(plan) + b"\n")
             self._process.stdin.flush()
-        if self._process.stdout.readline() != b"ready\n":
+
+    def wait_until_ready(self) -> None:
+        """Wait until the engines answer.
+
+        Raises:
+            EngineHostError: the process ended instead; its own words are on standard error.
+        """
+        pipe = self._process.stdout if self._process is not None else None
+        if pipe is None or pipe.readline() != b"ready\n":
             self.stop()
             raise EngineHostError("the process of emulated engines did not start; see above.")
 

@@ -22,6 +22,7 @@ def engines(speed=SPEED):
     config = load_config(DEMO_FLEET)
     with EngineHost(config.fleet.backends) as host:
         host.start(speed=speed)
+        host.wait_until_ready()
         yield with_urls(config, host.urls)
 
 

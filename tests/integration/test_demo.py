@@ -115,6 +115,7 @@ def test_ctrl_c_stops_everything(demo):
     assert code == 0
     assert "Traceback" not in last
     assert "Stopped" in last
+    assert re.search(r"done [1-9]", last), "the load did not reach the fleet"
     for url in [url_in(said), *[worker["url"] for worker in listed]]:
         with pytest.raises(httpx.TransportError):
             httpx.get(url)

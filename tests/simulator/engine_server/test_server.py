@@ -171,6 +171,7 @@ def test_a_process_of_engines_serves_and_stops():
     specs = [spec("vllm", "a"), spec("sglang", "b")]
     with EngineHost(specs) as engines:
         engines.start(speed=50)
+        engines.wait_until_ready()
         for name, url in engines.urls.items():
             assert (
                 httpx.get(f"{url}/v1/models").json()["data"][0]["owned_by"]
@@ -214,8 +215,10 @@ time.sleep(60)
 
 def test_engines_that_do_not_start_are_an_error(monkeypatch):
     monkeypatch.setattr(host_module.sys, "executable", "/bin/false")
-    with EngineHost([spec("vllm")]) as engines, pytest.raises(MotleyError, match="did not start"):
+    with EngineHost([spec("vllm")]) as engines:
         engines.start()
+        with pytest.raises(MotleyError, match="did not start"):
+            engines.wait_until_ready()
 
 
 def test_the_load_is_the_same_under_a_seed_and_within_its_bounds():
