@@ -29,75 +29,31 @@ Late binding: a backend whose prefill backlog exceeds ``backlog_s`` seconds, or 
 takes nothing more; if all are so, the request waits in the router, oldest first, and goes to
 whichever backend frees up: a request bound to a slow card cannot come back, and errors of the
 belief cannot pile up in an engine's queue.
+
+Speed: the pain of a typical request is kept per backend and recomputed when its state changes;
+per decision only the two best of each group of identical hardware, and those that hold the
+prompt's prefix, are scored exactly. Beyond ``SAMPLE_ABOVE`` backends every k-th is looked at, from
+a random start: of a group of m the best of m / k stands in for the best, so the expected rank of
+the choice within its group is k; if none of them can take the request, all are looked at.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 from router.domain.outcome import Outcome
 from router.domain.request import Request
 from router.domain.state import BackendView
 from router.policies.context import PolicyContext
+from router.policies.lane import Lane, Weights
 from router.policies.prefix_index import PrefixIndex
 from router.policies.tail_scale import TailScale
 
-STRETCH_LIMIT = 0.8
-MEMORY_S = 10.0
-KV_LIMIT = 0.9
-
-
-class _Lane:
-    """What is derived from one backend's state, until its version changes."""
-
-    __slots__ = (
-        "backlog_ends_s",
-        "busy",
-        "busy_s",
-        "busy_since_s",
-        "fixed_s",
-        "overlap_half_tokens",
-        "per_token_s",
-        "stall",
-        "step_s",
-        "version",
-    )
-
-    def __init__(self) -> None:
-        self.version = -1
-        self.busy_s = 0.0
-        self.busy_since_s = 0.0
-
-    def refresh(self, view: BackendView) -> None:
-        """Recompute the coefficients of the score."""
-        cost = view.cost
-        share_s = cost.step_s + cost.seq_s * view.decoding + cost.context_s * view.context_tokens
-        self.busy = view.in_flight > 0
-        self.per_token_s = cost.prefill_s + share_s / view.chunk_tokens
-        self.fixed_s = share_s * (1.5 if self.busy else 1.0)
-        self.step_s = (
-            cost.step_s + cost.seq_s * (view.in_flight + 1) + cost.context_s * view.context_tokens
-        )
-        self.stall = cost.prefill_s * view.decoding
-        self.overlap_half_tokens = 0.5 * view.pending_output_tokens
-        self.backlog_ends_s = -math.inf
-        if view.prefilling:
-            backlog_s = self.per_token_s * view.pending_prefill_tokens + share_s
-            self.backlog_ends_s = view.prefill_since_s + backlog_s
-        self.version = view.version
-
-    def prefill_share(self, now: float) -> float:
-        """Recent share of its time that the backend spends on prefill, 0 to ``STRETCH_LIMIT``."""
-        if not self.busy_s:
-            return 0.0
-        decayed_s = self.busy_s * math.exp((self.busy_since_s - now) / MEMORY_S)
-        return min(decayed_s / MEMORY_S, STRETCH_LIMIT)
-
-    def add_prefill(self, seconds: float, now: float) -> None:
-        """A prompt was sent here."""
-        self.busy_s = self.busy_s * math.exp((self.busy_since_s - now) / MEMORY_S) + seconds
-        self.busy_since_s = now
+SAMPLE_ABOVE = 256
+SAMPLE_SIZE = 128
+TYPICAL_PROMPT_TOKENS = 1000.0
+TYPICAL_OUTPUT_TOKENS = 200.0
 
 
 class Motley:
@@ -107,12 +63,14 @@ class Motley:
     """
 
     def __init__(self, context: PolicyContext) -> None:
-        self._ttft_weight = context.param("ttft_weight", 0.1)
-        self._externality = context.param("externality", 1.0)
-        self._price_weight = context.param("price_weight", 1.0)
+        self._rng = context.rng
+        self._weights = Weights(
+            context.param("ttft_weight", 0.1),
+            context.param("externality", 1.0),
+            context.param("price_weight", 1.0),
+        )
         self._backlog_s = context.param("backlog_s", 0.3)
-        self._prefix_weight = context.param("prefix_weight", 1.0)
-        self._lanes: dict[str, _Lane] = {}
+        self._lanes: dict[int, Lane] = {}
         self._scale = TailScale()
         self._index = PrefixIndex()
 
@@ -124,60 +82,90 @@ class Motley:
         self, request: Request, candidates: Sequence[BackendView], now: float
     ) -> BackendView | None:
         """The least pain, or ``None`` while everything is saturated."""
+        chosen = self._best(self._shortlist(self._sample(candidates), request, now), request, now)
+        if chosen is None and len(candidates) > SAMPLE_ABOVE:
+            chosen = self._best(self._shortlist(candidates, request, now), request, now)
+        if chosen is None:
+            return None
+        chosen.add_prefill(self._uncached(chosen.view, request), now)
+        if request.prefix_hashes:
+            self._index.insert(
+                chosen.view.spec.name,
+                request.prefix_hashes,
+                request.prefix_block_tokens,
+                chosen.view.kv_capacity_tokens,
+            )
+        return chosen.view
+
+    def _sample(self, candidates: Sequence[BackendView]) -> Sequence[BackendView]:
+        if len(candidates) <= SAMPLE_ABOVE:
+            return candidates
+        step = len(candidates) // SAMPLE_SIZE
+        return candidates[int(self._rng.random() * step) :: step]
+
+    def _shortlist(
+        self, candidates: Sequence[BackendView], request: Request, now: float
+    ) -> Iterable[Lane]:
+        """The two best of each group by key, and the holders of the prefix, that have room."""
+        lanes, limit, prompt = self._lanes, now + self._backlog_s, request.prompt_tokens
+        holders = self._index.holders(request.prefix_hashes)
+        first: dict[str, Lane] = {}
+        second: dict[str, Lane] = {}
+        chosen: list[Lane] = []
+        for view in candidates:
+            lane = lanes.get(view.index)
+            if lane is None or lane.version != view.version:
+                lane = self._refreshed(view, now)
+            if lane.backlog_ends_s > limit or lane.room_tokens < prompt:
+                continue
+            group = lane.group
+            leader = first.get(group)
+            if leader is None:
+                first[group] = lane
+            elif lane.key < leader.key:
+                first[group], second[group] = lane, leader
+            elif group not in second or lane.key < second[group].key:
+                second[group] = lane
+            if holders and view.spec.name in holders:
+                chosen.append(lane)
+        chosen += first.values()
+        chosen += second.values()
+        return chosen
+
+    def _refreshed(self, view: BackendView, now: float) -> Lane:
+        lane = self._lanes.get(view.index)
+        if lane is None or lane.view is not view:
+            lane = self._lanes[view.index] = Lane(view)
+        lane.refresh()
+        backlog_s = max(lane.backlog_ends_s - now, 0.0)
+        lane.key = lane.pain(
+            TYPICAL_PROMPT_TOKENS,
+            TYPICAL_OUTPUT_TOKENS,
+            backlog_s,
+            0.0,
+            self._scale,
+            self._weights,
+        )
+        return lane
+
+    def _best(self, lanes: Iterable[Lane], request: Request, now: float) -> Lane | None:
         waited_s = now - request.arrival_s
         output = max(request.forecast.mean_tokens, 1.0)
-        best: BackendView | None = None
-        least_pain = math.inf
-        for view in candidates:
-            lane = self._lane(view)
+        best: Lane | None = None
+        least = math.inf
+        for lane in lanes:
             backlog_s = max(lane.backlog_ends_s - now, 0.0)
-            if backlog_s > self._backlog_s or not _has_room(view, request.prompt_tokens):
-                continue
-            prompt = self._uncached(view, request)
-            pain = self._pain(view, lane, prompt, output, waited_s + backlog_s, now)
-            if pain < least_pain:
-                best, least_pain = view, pain
-        if best is not None:
-            self._commit(best, request, now)
-        return best
-
-    def _pain(  # noqa: PLR0917
-        self,
-        view: BackendView,
-        lane: _Lane,
-        prompt: float,
-        output: float,
-        waited_s: float,
-        now: float,
-    ) -> float:
-        cost, worst_s = view.cost, self._scale.e2e_s
-        stretch = 1.0 / (1.0 - lane.prefill_share(now))
-        ttft = waited_s + lane.fixed_s + prompt * lane.per_token_s
-        context = prompt + 0.5 * output
-        tau = (lane.step_s + cost.context_s * context) * stretch
-        decode_s = output * tau
-        e2e = (ttft + decode_s) / worst_s
-        pain = self._ttft_weight * (ttft / self._scale.ttft_s) ** 4 + e2e * e2e
-        if lane.busy:
-            overlap = min(lane.overlap_half_tokens, view.in_flight * output)
-            slower_s = (cost.seq_s + cost.context_s * context) * stretch * overlap
-            inflicted = (prompt * lane.stall + slower_s) / worst_s
-            crowding = tau / (cost.step_s + cost.seq_s)
-            pain += self._externality * crowding * 2.0 * (decode_s / worst_s) * inflicted
-        if view.price:
-            engine_s = prompt * cost.prefill_s + output * (
-                cost.seq_s + cost.context_s * context + cost.step_s / (view.in_flight + 1)
+            pain = lane.pain(
+                self._uncached(lane.view, request),
+                output,
+                waited_s + backlog_s,
+                lane.prefill_share(now),
+                self._scale,
+                self._weights,
             )
-            pain += self._price_weight * 2.0 * e2e * view.price * engine_s / worst_s
-        return pain
-
-    def _lane(self, view: BackendView) -> _Lane:
-        lane = self._lanes.get(view.spec.name)
-        if lane is None:
-            lane = self._lanes[view.spec.name] = _Lane()
-        if lane.version != view.version:
-            lane.refresh(view)
-        return lane
+            if pain < least:
+                best, least = lane, pain
+        return best
 
     def _uncached(self, view: BackendView, request: Request) -> float:
         if not request.prefix_hashes:
@@ -185,24 +173,4 @@ class Motley:
         matched = self._index.matched_tokens(
             view.spec.name, request.prefix_hashes, request.prefix_block_tokens
         )
-        return max(request.prompt_tokens - self._prefix_weight * matched, 1.0)
-
-    def _commit(self, view: BackendView, request: Request, now: float) -> None:
-        uncached = self._uncached(view, request)
-        self._lanes[view.spec.name].add_prefill(uncached * view.cost.prefill_s, now)
-        self._index.insert(
-            view.spec.name,
-            request.prefix_hashes,
-            request.prefix_block_tokens,
-            view.kv_capacity_tokens,
-        )
-
-
-def _has_room(view: BackendView, prompt_tokens: int) -> bool:
-    """Whether the engine would admit the prompt now; an idle engine always would."""
-    if not view.in_flight:
-        return True
-    return (
-        view.context_tokens + prompt_tokens <= KV_LIMIT * view.kv_capacity_tokens
-        and view.in_flight < view.max_num_seqs
-    )
+        return max(request.prompt_tokens - matched, 1.0)

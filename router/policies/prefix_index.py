@@ -9,6 +9,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+NOBODY: set[str] = set()
+
 
 class PrefixIndex:
     """Block hashes by backend name, least recently used first.
@@ -22,6 +24,7 @@ class PrefixIndex:
         self._capacity_tokens = capacity_tokens
         self._blocks: dict[str, dict[int, int]] = {}
         self._tokens: dict[str, int] = {}
+        self._holders: dict[int, set[str]] = {}
 
     def matched_tokens(self, backend: str, hashes: Sequence[int], block_tokens: int) -> int:
         """Prompt tokens that this backend has probably cached."""
@@ -34,6 +37,10 @@ class PrefixIndex:
                 break
             matched += 1
         return matched * block_tokens
+
+    def holders(self, hashes: Sequence[int]) -> set[str]:
+        """Names of the backends that hold at least the first block; do not mutate the set."""
+        return self._holders.get(hashes[0], NOBODY) if hashes else NOBODY
 
     def insert(
         self,
@@ -51,12 +58,14 @@ class PrefixIndex:
             size = known.pop(block, 0)
             held += block_tokens - size
             known[block] = block_tokens
+        self._holders.setdefault(hashes[0], set()).add(backend)
         self._tokens[backend] = held
         self._forget_oldest(backend, capacity_tokens or self._capacity_tokens)
 
     def forget(self, backend: str) -> None:
         """The backend restarted: its cache is cold."""
-        self._blocks.pop(backend, None)
+        for block in self._blocks.pop(backend, {}):
+            self._unhold(block, backend)
         self._tokens.pop(backend, None)
 
     def _forget_oldest(self, backend: str, capacity_tokens: int | None) -> None:
@@ -64,5 +73,15 @@ class PrefixIndex:
             return
         known, held = self._blocks[backend], self._tokens[backend]
         while held > capacity_tokens and known:
-            held -= known.pop(next(iter(known)))
+            oldest = next(iter(known))
+            held -= known.pop(oldest)
+            self._unhold(oldest, backend)
         self._tokens[backend] = held
+
+    def _unhold(self, block: int, backend: str) -> None:
+        """A first block is forgotten; other blocks have no holders to tell."""
+        holders = self._holders.get(block)
+        if holders is not None:
+            holders.discard(backend)
+            if not holders:
+                del self._holders[block]
