@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 from collections import Counter
+from typing import Any
 
 import numpy as np
 
 from simulator.results import Floats, RunResult, Status, latencies
 
 Figures = dict[str, float | None]
+Summary = dict[str, Any]
+"""One entry of ``runs`` in the JSON; a document for the door, so its values are of any type."""
 
 _QUANTILES = {"p50": 50.0, "p90": 90.0, "p95": 95.0, "p99": 99.0}
 
 
-def summarize(result: RunResult) -> dict[str, object]:
+def summarize(result: RunResult) -> Summary:
     """Return one entry of ``runs``: plain JSON values.
 
     Latencies are of completed requests; SLO attainment is over all that arrived, so a rejected,

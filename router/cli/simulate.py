@@ -1,0 +1,295 @@
+"""``motley simulate``: replay a trace over a fleet with one policy or all."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+
+import typer
+
+from router.cli.workload_options import (
+    ArrivalsOption,
+    ClassesOption,
+    DurationOption,
+    FormatOption,
+    JitterOption,
+    MaxTokensOption,
+    MixOption,
+    ModelOption,
+    ModelsOption,
+    RateOption,
+    RateScaleOption,
+    StartOption,
+    StrictOption,
+    TraceArgument,
+    UpsampleOption,
+    trace_spec,
+)
+
+if TYPE_CHECKING:
+    from simulator.batch import Batch
+    from simulator.results import RunResult
+
+Switch = Literal["on", "off"]
+EngineMode = Literal["fast", "exact"]
+Predictor = Literal["bucket", "constant", "oracle"]
+_OUT, _REAL, _FAULTS = "Output", "Realism", "Faults and topology"
+
+
+def simulate(
+    trace: TraceArgument,
+    fleet: Annotated[Path, typer.Option(help="Fleet file (YAML), the same that serve reads.")],
+    policy: Annotated[
+        list[str] | None,
+        typer.Option(help="Policy to replay (repeatable), or all; the fleet file's by default."),
+    ] = None,
+    seed: Annotated[
+        int, typer.Option(help="Seed of all that is random: same seed, same bytes.")
+    ] = 0,
+    seeds: Annotated[
+        int, typer.Option(min=1, help="Replay with this many seeds, from --seed up.")
+    ] = 1,
+    json_path: Annotated[
+        str | None,
+        typer.Option(
+            "--json", help="Write the figures as JSON; - is stdout.", rich_help_panel=_OUT
+        ),
+    ] = None,
+    per_request: Annotated[
+        Path | None,
+        typer.Option(help="Write a row per request (.parquet .csv .jsonl).", rich_help_panel=_OUT),
+    ] = None,
+    html: Annotated[
+        Path | None, typer.Option(help="Write a page of plots.", rich_help_panel=_OUT)
+    ] = None,
+    decision_log: Annotated[
+        Path | None,
+        typer.Option(
+            help="Write every call on the dispatcher, for motley replay; with several runs the "
+            "policy and seed are added to the name.",
+            rich_help_panel=_OUT,
+        ),
+    ] = None,
+    format_name: FormatOption = None,
+    strict: StrictOption = False,
+    mix: MixOption = None,
+    rate_scale: RateScaleOption = 1.0,
+    start: StartOption = 0.0,
+    duration: DurationOption = None,
+    upsample: UpsampleOption = 1.0,
+    jitter: JitterOption = 0.0,
+    arrivals: ArrivalsOption = None,
+    rate: RateOption = None,
+    model: ModelOption = None,
+    models: ModelsOption = "",
+    classes: ClassesOption = "",
+    max_tokens: MaxTokensOption = "ceiling",
+    engine: Annotated[
+        EngineMode,
+        typer.Option(
+            help="fast jumps over iterations in which nothing changes; exact steps through all.",
+            rich_help_panel=_REAL,
+        ),
+    ] = "fast",
+    model_error: Annotated[
+        float,
+        typer.Option(
+            help="How wrong the router believes each backend's speed: sigma of a log-normal "
+            "factor per backend and phase.",
+            rich_help_panel=_REAL,
+        ),
+    ] = 0.2,
+    scrape_interval: Annotated[
+        float,
+        typer.Option(
+            help="Seconds between reads of the engines' metrics; 0: never.", rich_help_panel=_REAL
+        ),
+    ] = 1.0,
+    telemetry_delay: Annotated[
+        float, typer.Option(help="Seconds from reading to knowing.", rich_help_panel=_REAL)
+    ] = 0.05,
+    length_predictor: Annotated[
+        Predictor, typer.Option(help="Forecast of output lengths.", rich_help_panel=_REAL)
+    ] = "bucket",
+    feedback: Annotated[
+        Switch,
+        typer.Option(help="Whether observed latencies correct the belief.", rich_help_panel=_REAL),
+    ] = "on",
+    plan: Annotated[
+        Switch,
+        typer.Option(help="Whether the planner's prices guide the policy.", rich_help_panel=_REAL),
+    ] = "off",
+    oracle: Annotated[
+        bool,
+        typer.Option(
+            "--oracle",
+            help="True lengths, exact costs, fresh signals: the bound, not a result.",
+            rich_help_panel=_REAL,
+        ),
+    ] = False,
+    faults: Annotated[
+        Path | None,
+        typer.Option(
+            help="Timeline (YAML): a list of {at_s, backend, kind, factor, for_s}; kinds: slow "
+            "kill hang error restart join drain.",
+            rich_help_panel=_FAULTS,
+        ),
+    ] = None,
+    routers: Annotated[
+        int,
+        typer.Option(
+            help="Gateway replicas that share nothing but the engines' metrics.",
+            rich_help_panel=_FAULTS,
+        ),
+    ] = 1,
+    zone_delay: Annotated[
+        str,
+        typer.Option(
+            help="One-way network delay to each zone, as in b=0.02,c=0.05.", rich_help_panel=_FAULTS
+        ),
+    ] = "",
+    client_timeout: Annotated[
+        float | None,
+        typer.Option(help="Clients leave after this many seconds.", rich_help_panel=_FAULTS),
+    ] = None,
+) -> None:
+    """Replay a trace over a fleet and compare policies.
+
+    The router sees what production would show it: metrics a scrape old, lengths it must guess,
+    speeds it is wrong about. [bold]--oracle[/bold] shows the bound without those.
+
+    Example: [bold]motley simulate azure-conv-like --fleet fleet.yaml --policy all
+    --rate-scale 2 --html report.html[/bold]
+    """
+    from router.config.load import load_config
+    from simulator.batch import Batch
+    from simulator.faults import load_faults
+    from simulator.options import ReplayOptions
+    from simulator.workload import parse_shares
+
+    options = ReplayOptions(
+        seed=seed,
+        engine=engine,
+        model_error=model_error,
+        scrape_interval_s=scrape_interval,
+        telemetry_delay_s=telemetry_delay,
+        length_predictor=length_predictor,
+        feedback=feedback == "on",
+        plan=plan == "on",
+        routers=routers,
+        zone_delay_s=parse_shares(zone_delay, "--zone-delay"),
+        client_timeout_s=client_timeout,
+        oracle=oracle,
+    )
+    spec = trace_spec(
+        trace,
+        format_name=format_name,
+        strict=strict,
+        mix=mix,
+        rate_scale=rate_scale,
+        start=start,
+        duration=duration,
+        upsample=upsample,
+        jitter=jitter,
+        arrivals=arrivals,
+        rate=rate,
+        model=model,
+        models=models,
+        classes=classes,
+        max_tokens=max_tokens,
+    )
+    config = load_config(fleet)
+    batch = Batch(
+        spec=spec,
+        config=config,
+        policies=policy or [config.policy.name],
+        options=options,
+        seeds=seeds,
+        faults=load_faults(faults) if faults else [],
+        decision_log=decision_log,
+    )
+    _check_outputs(json_path, per_request, html, decision_log)
+    results = _run(batch)
+    _report(results, json_path, per_request, html)
+
+
+def _run(batch: Batch) -> list[RunResult]:
+    """Run everything behind a progress bar on stderr."""
+    from rich.console import Console
+    from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
+
+    console = Console(stderr=True)
+    columns = (
+        TextColumn("{task.description:<24}"),
+        BarColumn(),
+        TextColumn("{task.completed:.0f}/{task.total:.0f}"),
+        TimeRemainingColumn(),
+    )
+    with Progress(*columns, console=console, transient=True) as bar:
+        tasks: dict[str, Any] = {}
+
+        def progress(name: str, done: int, total: int) -> None:
+            task = tasks.get(name)
+            if task is None:
+                task = tasks[name] = bar.add_task(name, total=total)
+            bar.update(task, completed=done)
+
+        results = batch.run(progress)
+    for note in batch.trace_notes:
+        console.print(f"note: {note}", style="yellow", highlight=False, markup=False)
+    return results
+
+
+def _report(
+    results: Sequence[RunResult], json_path: str | None, per_request: Path | None, html: Path | None
+) -> None:
+    from simulator.compare import RANKING, compare
+    from simulator.summary import summarize
+
+    summaries = [summarize(result) for result in results]
+    if per_request is not None:
+        from simulator.report.rows import write_requests
+
+        write_requests(results, per_request)
+    if html is not None:
+        from simulator.report.page import write_page
+
+        write_page(results, html)
+    if json_path is not None:
+        text = json.dumps({"runs": summaries}, indent=2, allow_nan=False) + "\n"
+        if json_path == "-":
+            sys.stdout.write(text)
+        else:
+            Path(json_path).write_text(text, encoding="utf-8")
+    if json_path != "-":
+        from rich.console import Console
+
+        from simulator.report.table import WIDE, results_table
+
+        console = Console(highlight=False)
+        several = len({result.policy for result in results}) > 1
+        differences = compare(results, [RANKING]) if several else []
+        console.print(results_table(summaries, differences, wide=console.width >= WIDE))
+
+
+def _check_outputs(
+    json_path: str | None, per_request: Path | None, html: Path | None, log: Path | None
+) -> None:
+    """Refuse a place that cannot be written to before the work, not after it.
+
+    Raises:
+        BadInputError: the folder does not exist, or what a format needs is not installed.
+    """
+    from simulator.report.outputs import check_html, check_place, check_rows
+
+    if json_path not in (None, "-"):
+        check_place(Path(json_path or ""))
+    if log is not None:
+        check_place(log)
+    if per_request is not None:
+        check_rows(per_request)
+    if html is not None:
+        check_html(html)

@@ -1,0 +1,1 @@
+"""What a person looks at: ``table.py`` (terminal), ``rows.py`` (per request), ``page.py``."""
