@@ -73,6 +73,10 @@ class LoggingDispatcher(Dispatcher):
         super().first_token(request_id, now)
         self._write("first_token", now, {"request_id": request_id})
 
+    def presume_first_token(self, request_id: str, now: float) -> None:  # noqa: D102
+        super().presume_first_token(request_id, now)
+        self._write("presume_first_token", now, {"request_id": request_id})
+
     def complete(  # noqa: D102
         self,
         request_id: str,
@@ -240,6 +244,7 @@ def _call(dispatcher: LoggingDispatcher, line: Line) -> None:
         case (
             "redispatch"
             | "first_token"
+            | "presume_first_token"
             | "complete"
             | "fail"
             | "refuse"

@@ -136,6 +136,15 @@ class Dispatcher:
             if flight.probe:
                 self._vouch(flight)
 
+    def presume_first_token(self, request_id: str, now: float) -> None:
+        """By now its prefill should be over, but nobody can see that: the answer is not streamed.
+
+        Its prompt stops counting as backlog. Nobody is vouched for and nothing is learned: the
+        outcome has no first token unless one was seen.
+        """
+        flight = self._flight(request_id)
+        flight.backend.prefilled(flight, now)
+
     def complete(
         self,
         request_id: str,

@@ -39,6 +39,7 @@ class Flight:
 
     __slots__ = (
         "backend",
+        "decoding",
         "decoding_at_dispatch",
         "dispatched_s",
         "first_token_s",
@@ -59,6 +60,7 @@ class Flight:
         self.backend = backend
         self.dispatched_s = now
         self.first_token_s: float | None = None
+        self.decoding = False
         self.prompt_tokens = request.prompt_tokens
         self.output_tokens = request.forecast.mean_tokens
         self.prefilling_at_dispatch = backend.prefilling
@@ -146,6 +148,13 @@ class BackendState:
     def first_token(self, flight: Flight, now: float) -> None:
         """Its first token came: prefill is over, decoding begins."""
         flight.first_token_s = now
+        self.prefilled(flight, now)
+
+    def prefilled(self, flight: Flight, now: float) -> None:
+        """Its prefill is over, seen or presumed; later calls change nothing."""
+        if flight.decoding:
+            return
+        flight.decoding = True
         self.prefilling -= 1
         self.pending_prefill_tokens -= flight.prompt_tokens
         self.prefill_since_s = now
@@ -154,7 +163,7 @@ class BackendState:
 
     def ended(self, flight: Flight, now: float) -> None:
         """It is over, in whatever way; its share of every count goes (I2)."""
-        if flight.first_token_s is None:
+        if not flight.decoding:
             self.prefilling -= 1
             self.pending_prefill_tokens -= flight.prompt_tokens
             # One sent since then was not the one being prefilled, so that one's progress stands.
