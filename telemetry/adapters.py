@@ -47,6 +47,7 @@ class Adapter:
     prefix_queries: Alternatives = ()
     prefix_hit_ratio: Alternatives = ()
     preemptions: Alternatives = ()
+    gen_rate: Alternatives = ()
     started: Alternatives = ()
     kv_capacity: Callable[[Exposition], float | None] = lambda _: None
 
@@ -167,6 +168,7 @@ def _sglang(prefix: str) -> Adapter:
         ),
         prefix_hit_ratio=_one(f"{prefix}cache_hit_rate"),
         preemptions=_one(f"{prefix}num_retracted_requests_total"),
+        gen_rate=_one(f"{prefix}gen_throughput"),
         kv_capacity=_gauge_capacity(_one(f"{prefix}max_total_num_tokens")),
     )
 
@@ -222,6 +224,7 @@ ADAPTERS: tuple[Adapter, ...] = (
         running=_one("llamacpp:requests_processing"),
         waiting=_one("llamacpp:requests_deferred"),
         kv_usage=_one("llamacpp:kv_cache_usage_ratio"),
+        gen_rate=_one("llamacpp:predicted_tokens_seconds"),
     ),
     Adapter(
         engine="tgi",

@@ -27,7 +27,8 @@ SIGNALS = (
     "prefix_hit_ratio",
     "preemptions",
 )
-"""The figures of ``EngineSignals`` that an engine may or may not give."""
+"""The figures of ``EngineSignals`` that one should expect of an engine. (The generation rate is
+not among them: vLLM has none since V1.)"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,6 +92,7 @@ def read(
         kv_capacity_tokens=whole(adapter.kv_capacity(expo), expo.problems, MOST_TOKENS),
         prefix_hit_ratio=_hit_ratio(expo, adapter, hits, queries),
         preemptions=whole(total(expo, adapter.preemptions), expo.problems, MOST_TOKENS),
+        gen_tokens_per_s=total(expo, adapter.gen_rate),
     )
     reasons = by_label(expo, adapter.waiting_by_reason, "reason")
     return Reading(

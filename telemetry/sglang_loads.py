@@ -27,6 +27,7 @@ class _Rank(msgspec.Struct):
     token_usage: object = None
     max_total_num_tokens: object = None
     cache_hit_rate: object = None
+    gen_throughput: object = None
 
 
 class _Loads(msgspec.Struct):
@@ -57,6 +58,7 @@ def read_loads(text: str | bytes, observed_s: float, problems: Problems | None =
             _sum(_all(ranks, "max_total_num_tokens", noted)) or None, noted, MOST_TOKENS
         ),
         prefix_hit_ratio=share(_mean(hit_ratio), noted),
+        gen_tokens_per_s=_sum(_all(ranks, "gen_throughput", noted)),
     )
     card = answer.accelerator
     return Reading(signals, engine="sglang", accelerator=card if isinstance(card, str) else "")
