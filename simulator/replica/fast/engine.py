@@ -114,6 +114,7 @@ class FastEngine:
             self._batch.end_at(member, self._batch.iteration + self._run)
         elif not any(member is chunk for chunk, _ in self._chunks):
             self._waiting.remove(member)
+            self._cut(now, 0)  # whoever is next in the queue may be smaller
         return True
 
     def next_event_s(self) -> float:
@@ -211,9 +212,10 @@ class FastEngine:
         self._began = self._time_at(steps)
         self._first += self._increment * steps
         self._extra = 0.0
+        self._book(1)
+        self._settle(self._run)
+        self._book(steps - 1)
         self._run -= steps
-        self._book(steps)
-        self._settle(steps)
 
     def _book(self, steps: int) -> None:
         """Advance the batch by ``steps`` iterations and pay for their KV blocks."""
@@ -231,10 +233,13 @@ class FastEngine:
         horizon = math.inf
         if self._ahead and self._waiting:
             horizon = self._began if run <= 1 else self._time_at(run - 1)
-        if run:
-            self._book(run)
         if self._leaving or self._uncached:
+            if run:
+                self._book(1)
             self._settle(run)
+            run -= 1
+        if run > 0:
+            self._book(run)
         if chunks:
             self._computed(chunks)
         for member in self._batch.ended():

@@ -146,7 +146,7 @@ class FastSglang(FastEngine):
 
     def _may_change(self) -> bool:
         """Whether the plan of the iteration after the next can differ from the next one's."""
-        if self._uncached or (self._waiting and not self._full):
+        if self._waiting and not self._full:
             return True
         return bool(self._leaving) and (self._full or bool(self._waiting))
 
