@@ -98,8 +98,10 @@ class Motley:
         return chosen.view
 
     def _sample(self, candidates: Sequence[BackendView]) -> Sequence[BackendView]:
+        """All of them, or every k-th; from a random one on, so that ties are broken at random."""
         if len(candidates) <= SAMPLE_ABOVE:
-            return candidates
+            start = int(self._rng.random() * len(candidates))
+            return [*candidates[start:], *candidates[:start]]
         step = len(candidates) // SAMPLE_SIZE
         return candidates[int(self._rng.random() * step) :: step]
 
