@@ -16,6 +16,7 @@ from router.domain.fleet import BackendSpec
 from router.domain.request import Request
 from router.gateway.attempt import Limits
 from router.gateway.exchange import Client, Exchange
+from router.gateway.prefix import BLOCK_BYTES, prefix_hashes
 from router.gateway.problems import Problem
 from router.gateway.prompt_size import PromptSizer
 from router.gateway.tally import Usage
@@ -29,6 +30,11 @@ from router.gateway.wire import (
     token_limit,
     with_model,
 )
+from router.perf.estimate import prefill_backlog_s
+
+POLL_S = 0.05
+"""Time alone frees capacity (a backlog is worked off), so waiting requests are looked at this
+often even when nothing happens."""
 
 _SANE_ID = re.compile(rb"[A-Za-z0-9._:\-]{1,128}")
 _OURS = frozenset((b"host", b"content-length", b"expect", b"accept-encoding", b"x-request-id"))
@@ -119,6 +125,7 @@ class Engine:
             known = ", ".join(sorted(settings.slo_classes))
             message = f"There is no service class {slo_class!r}. x-motley-slo may be: {known}."
             raise BadRequestError(Problem(400, message, code="unknown_slo_class"))
+        hashes = prefix_hashes(fields.prompt_text()) if call.generates else ()
         return Request(
             request_id=self._unique(call.request_id),
             model=model,
@@ -128,6 +135,8 @@ class Engine:
             slo_class=slo_class,
             tenant=headers.get(b"x-tenant-id", b"").decode("latin-1"),
             session=headers.get(b"x-session-id", b"").decode("latin-1"),
+            prefix_hashes=hashes,
+            prefix_block_tokens=self.sizer.tokens_in(model, BLOCK_BYTES) if hashes else 0,
         )
 
     def _unique(self, request_id: str) -> str:
@@ -158,6 +167,10 @@ class Engine:
             pool = UpstreamPool(parse_address(backend.name, backend.url))
             self._pools[backend.name] = pool
         return pool
+
+    def backlog_s(self, name: str) -> float:
+        """Seconds until this backend should have prefilled all prompts that it has."""
+        return prefill_backlog_s(self.dispatcher.state.get(name), self.now())
 
     def has(self, name: str) -> bool:
         """Whether the fleet has a backend of this name now."""
@@ -207,7 +220,7 @@ class Engine:
             self._alarm = None
         due_s = self.dispatcher.next_poll_s()
         if due_s is not None:
-            delay = max(0.001, due_s - self.now())
+            delay = min(max(0.001, due_s - self.now()), POLL_S)
             self._alarm = asyncio.get_running_loop().call_later(delay, self._poll)
 
 

@@ -54,6 +54,7 @@ class Exchange:
         "_engine",
         "_give_up_s",
         "_over",
+        "_streams",
         "_ticket",
         "_tried",
         "request",
@@ -68,6 +69,7 @@ class Exchange:
         self._ticket: Ticket | None = None
         self._tried: list[str] = []
         self._asked = ""
+        self._streams = False
         self._give_up_s = 0.0
         self._over = False
         self.request: Request | None = None
@@ -89,6 +91,7 @@ class Exchange:
             self._answer(error.problem)
             return
         self._asked = fields.model or ""
+        self._streams = fields.stream is True
         self._give_up_s = request.arrival_s + engine.limits.total_s
         engine.joined(self, request.request_id)
         self._follow(engine.dispatcher.dispatch(request, request.arrival_s))
@@ -143,6 +146,8 @@ class Exchange:
             give_up_s=self._give_up_s,
             clock=engine.now,
         )
+        if not self._streams:
+            self._ticket.presume_first_token(engine.backlog_s(backend.name), engine.now)
         pool = engine.pool(backend)
         attempt.begin(pool, engine.upstream_request(self._call, self._asked, backend, pool.address))
 

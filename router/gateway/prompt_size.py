@@ -29,9 +29,9 @@ class PromptSizer:
         """Tokens to expect of a request body of that size; at least 1."""
         return max(1, round(_net(prompt_bytes) / self.bytes_per_token(model)))
 
-    def fewest(self, prompt_bytes: int) -> int:
-        """Tokens below which a body of that size cannot be: for refusing without an engine."""
-        return max(1, int(_net(prompt_bytes) / LARGEST))
+    def tokens_in(self, model: str, size_bytes: int) -> int:
+        """Tokens in so many bytes of prompt text; at least 1."""
+        return max(1, round(size_bytes / self.bytes_per_token(model)))
 
     def learn(self, model: str, prompt_bytes: int, prompt_tokens: int) -> None:
         """Take note of an engine's count."""

@@ -6,6 +6,7 @@ attempt may call any closing verb, and only the first counts (I1, I2).
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable
 
 from router.dispatcher import Dispatcher
@@ -22,7 +23,7 @@ class Ticket:
         changed: called after every entry, since it may let a queued request go.
     """
 
-    __slots__ = ("_changed", "_dispatcher", "_first_token", "_open", "_request_id")
+    __slots__ = ("_changed", "_dispatcher", "_first_token", "_open", "_request_id", "_timer")
 
     def __init__(
         self, dispatcher: Dispatcher, request_id: str, changed: Callable[[], None]
@@ -32,11 +33,26 @@ class Ticket:
         self._request_id = request_id
         self._open = True
         self._first_token = False
+        self._timer: asyncio.TimerHandle | None = None
 
     @property
     def open(self) -> bool:
         """Whether the attempt still counts as in flight."""
         return self._open
+
+    def presume_first_token(self, delay_s: float, clock: Callable[[], float]) -> None:
+        """The answer will not be streamed: take its prompt for prefilled after ``delay_s``.
+
+        Else it would count as backlog until the whole answer is there, and a policy that binds
+        late would keep other requests waiting for it.
+        """
+        loop = asyncio.get_running_loop()
+        self._timer = loop.call_later(delay_s, self._presume, clock)
+
+    def _presume(self, clock: Callable[[], float]) -> None:
+        self._timer = None
+        self._dispatcher.presume_first_token(self._request_id, clock())
+        self._changed()
 
     def first_token(self, now: float) -> None:
         """The first token came; later calls do nothing."""
@@ -81,5 +97,8 @@ class Ticket:
     def _close(self) -> bool:
         was_open, self._open = self._open, False
         if was_open:
+            if self._timer is not None:
+                self._timer.cancel()
+                self._timer = None
             self._changed()
         return was_open

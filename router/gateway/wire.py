@@ -36,14 +36,25 @@ _IMAGE_STAND_IN = b"x" * 4_000
 """An image costs about a thousand tokens, however long its base64."""
 
 
+_NOTHING = msgspec.Raw()
+
+
 class RoutingFields(msgspec.Struct):
     """The fields of a request body that routing reads. Wrong types are the engine's to judge,
     except for ``model``."""
 
     model: str | None = None
+    stream: object = None
     max_tokens: int | float | None = None
     max_completion_tokens: int | float | None = None
     max_output_tokens: int | float | None = None
+    messages: msgspec.Raw = _NOTHING
+    prompt: msgspec.Raw = _NOTHING
+    input: msgspec.Raw = _NOTHING
+
+    def prompt_text(self) -> memoryview:
+        """The prompt as the client wrote it, still JSON; empty if there is none."""
+        return memoryview(self.messages or self.prompt or self.input)
 
 
 class _OnlyModel(msgspec.Struct):
