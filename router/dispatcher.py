@@ -15,6 +15,7 @@ turned away without an attempt; whoever had one and got no answer has ``failed``
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from typing import cast
 
@@ -33,8 +34,6 @@ from router.queue.waiting_room import Waiting, WaitingRoom
 
 FRESH: frozenset[str] = frozenset()
 SATURATED = Wait("saturated")
-Refused = set[str | tuple[int, ...]]
-"""During one poll: models, or sets of backends by index, for which the policy said to wait."""
 
 
 class Dispatcher:
@@ -70,6 +69,8 @@ class Dispatcher:
         learning = (policy,) if isinstance(policy, Observer) else ()
         self._observers = (*observers, *learning)
         self._waiting = WaitingRoom(queue_size, queue_timeout_s)
+        self._claimed: set[int] = set()  # backends, by index, that somebody waits for
+        self._look_s = math.inf
         self._strict_context = strict_context
         self._flights: dict[str, Flight] = {}
         self.arrived = self.completed = self.failed = self.cancelled = self.rejected = 0
@@ -190,14 +191,16 @@ class Dispatcher:
         """Decide what can be decided of the queued requests, first in first out.
 
         Call it when something ended, began to decode or was scraped while ``queued`` is not 0,
-        and at ``next_poll_s``. Once the policy lets a request wait, those behind it that may go
-        nowhere else wait too, unasked; one that may go to some backends only holds nobody up who
-        may go elsewhere.
+        and at ``next_poll_s``. Nobody overtakes: a backend that somebody waits for is not for
+        those who came later, queued or not. So a prompt that needs much KV gets its turn, and one
+        that may go to some backends only holds nobody up who may go elsewhere.
         """
         decided: list[tuple[Request, Assign | Reject]] = []
-        refused: Refused = set()
+        self._claimed.clear()
+        self._look_s = math.inf
+        hopeless: set[str] = set()
         for entry in self._waiting:
-            decision = self._reconsider(entry, refused, now)
+            decision = self._reconsider(entry, hopeless, now)
             if decision is not None:
                 self._waiting.leave(entry.request.request_id)
                 decided.append((entry.request, decision))
@@ -207,7 +210,7 @@ class Dispatcher:
         """When ``poll`` must be called at the latest; ``None`` while nobody waits."""
         if not self.queued:
             return None
-        return min(self._waiting.next_deadline_s(), self.state.next_half_open_s())
+        return min(self._waiting.next_deadline_s(), self.state.next_half_open_s(), self._look_s)
 
     # -- what else is learned ----------------------------------------------------------------
 
@@ -253,11 +256,14 @@ class Dispatcher:
             return options
         if not request.forecast.p90_tokens:
             request.forecast = self._predictor.forecast(request)
-        decision = self._choose(request, options, tried, now)
+        decision = self._ask(request, options, tried, now)
         if type(decision) is Wait:
             if self._waiting.full:
                 return self._waiting.turn_away(request, decision)
+            if self.queued:  # time has passed: the first in the queue may go by now
+                self._look_s = now
             self._waiting.enter(request, tried, now)
+            self._claim(options)
         return decision
 
     def _options(
@@ -265,20 +271,27 @@ class Dispatcher:
     ) -> list[BackendState] | Wait | Reject:
         return eligible(self.state, request, tried, now, strict_context=self._strict_context)
 
-    def _choose(
+    def _ask(
         self,
         request: Request,
         options: list[BackendState] | Wait,
         tried: frozenset[str],
         now: float,
     ) -> Assign | Wait:
+        """Let the policy choose among the options that nobody waits for."""
         if isinstance(options, Wait):
             return options
-        chosen = self._policy.choose(request, options, now)
+        if self._claimed and self.queued:
+            options = [b for b in options if b.index not in self._claimed]
+        chosen = self._policy.choose(request, options, now) if options else None
         if chosen is None:
             return SATURATED
         # Policies return one of the candidates, and every candidate is a BackendState.
         return self._send(request, cast(BackendState, chosen), tried, now)
+
+    def _claim(self, options: list[BackendState] | Wait) -> None:
+        if not isinstance(options, Wait):
+            self._claimed.update([b.index for b in options])
 
     def _send(
         self, request: Request, backend: BackendState, tried: frozenset[str], now: float
@@ -296,8 +309,10 @@ class Dispatcher:
             self.state.changed()
         return Assign(backend.spec)
 
-    def _reconsider(self, entry: Waiting, refused: Refused, now: float) -> Assign | Reject | None:
-        decision = self._again(entry, refused, now)
+    def _reconsider(self, entry: Waiting, hopeless: set[str], now: float) -> Assign | Reject | None:
+        decision: Decision = SATURATED
+        if entry.request.model not in hopeless:
+            decision = self._again(entry, hopeless, now)
         if isinstance(decision, Wait):
             if now < entry.deadline_s:
                 return None
@@ -309,25 +324,18 @@ class Dispatcher:
                 self.rejected += 1
         return decision
 
-    def _again(self, entry: Waiting, refused: Refused, now: float) -> Decision:
-        request, tried = entry.request, entry.tried
-        if request.model in refused:
-            return SATURATED
-        options = self._options(request, tried, now)
+    def _again(self, entry: Waiting, hopeless: set[str], now: float) -> Decision:
+        """Ask for a queued request; note models of which nothing is left for those behind it."""
+        request = entry.request
+        options = self._options(request, entry.tried, now)
         if isinstance(options, Reject):
             return options
-        everywhere = self.state.candidates(request.model, now)
-        if not everywhere:
-            refused.add(request.model)
-        if isinstance(options, Wait):
-            return options
-        # ``eligible`` hands out the fleet's own list where nothing restricts the request.
-        where = request.model if options is everywhere else tuple(b.index for b in options)
-        if where in refused:
-            return SATURATED
-        decision = self._choose(request, options, tried, now)
-        if isinstance(decision, Wait):
-            refused.add(where)
+        decision = self._ask(request, options, entry.tried, now)
+        if isinstance(decision, Wait) and now < entry.deadline_s:
+            self._claim(options)
+            everyone = self.state.candidates(request.model, now)
+            if all(b.index in self._claimed for b in everyone):
+                hopeless.add(request.model)
         return decision
 
     def _flight(self, request_id: str) -> Flight:

@@ -1,0 +1,168 @@
+"""What the router knows exactly: what it sent, and how far each of these requests has come."""
+
+from __future__ import annotations
+
+import pytest
+
+from router.domain.state import EngineSignals, LinearCost
+from router.fleet_state.backend import BackendState, Capability, Flight
+from router.health.breaker import BreakerConfig
+from tests.fakes import FAST, ask, capability, spec, view
+
+NOTHING: frozenset[str] = frozenset()
+
+
+def flight(backend: BackendState, at: float, prompt: int = 1000, output: float = 100.0) -> Flight:
+    """Send one request."""
+    sent = Flight(ask(prompt_tokens=prompt, forecast=output), backend, at, NOTHING)
+    backend.sent(sent, at)
+    return sent
+
+
+def loads(backend: BackendState) -> tuple[int, int, int, int, float, float]:
+    return (
+        backend.in_flight,
+        backend.prefilling,
+        backend.decoding,
+        backend.pending_prefill_tokens,
+        backend.context_tokens,
+        backend.pending_output_tokens,
+    )
+
+
+def test_counts_follow_a_request_from_prefill_to_decode_to_its_end():
+    backend = view()
+    sent = flight(backend, 1.0, prompt=1000, output=100.0)
+    assert loads(backend) == (1, 1, 0, 1000, 1050.0, 100.0)  # context: prompt + half the output
+    backend.first_token(sent, 2.0)
+    assert loads(backend) == (1, 0, 1, 0, 1050.0, 100.0)
+    backend.ended(sent, 9.0)
+    assert loads(backend) == (0, 0, 0, 0, 0.0, 0.0)
+
+
+def test_a_request_that_ends_before_its_first_token_leaves_nothing_behind():
+    backend = view()
+    first, second = flight(backend, 0.0), flight(backend, 0.0, prompt=500)
+    backend.ended(first, 1.0)
+    assert loads(backend) == (1, 1, 0, 500, 550.0, 100.0)
+    backend.ended(second, 1.0)
+    assert loads(backend) == (0, 0, 0, 0, 0.0, 0.0)
+
+
+def test_rounding_never_accumulates_over_idle_moments():
+    backend = view()
+    for output in (0.1, 0.2, 0.3, 1e9, 0.7):
+        both = [flight(backend, 0.0, output=output), flight(backend, 0.0, output=output / 3)]
+        for sent in both:
+            backend.ended(sent, 1.0)
+        assert (backend.context_tokens, backend.pending_output_tokens) == (0.0, 0.0)
+
+
+def test_a_flight_remembers_who_was_there_before_it():
+    backend = view()
+    backend.first_token(flight(backend, 0.0), 1.0)
+    flight(backend, 2.0)
+    third = flight(backend, 3.0)
+    assert (third.decoding_at_dispatch, third.prefilling_at_dispatch) == (1, 1)
+
+
+class TestPrefillClock:
+    """``prefill_since_s``: when the oldest unfinished prefill can have started."""
+
+    def test_starts_when_the_first_prompt_is_sent_to_an_idle_prefill(self):
+        backend = view()
+        flight(backend, 5.0)
+        flight(backend, 6.0)
+        assert backend.prefill_since_s == 5.0
+
+    def test_the_next_prompt_starts_when_the_first_has_its_first_token(self):
+        backend = view()
+        first = flight(backend, 5.0)
+        flight(backend, 6.0)
+        backend.first_token(first, 8.0)
+        assert backend.prefill_since_s == 8.0
+
+    def test_the_next_prompt_starts_when_the_first_is_given_up(self):
+        backend = view()
+        first = flight(backend, 5.0)
+        flight(backend, 6.0)
+        backend.ended(first, 8.0)
+        assert backend.prefill_since_s == 8.0
+
+    def test_giving_up_a_later_prompt_does_not_undo_the_progress_of_the_first(self):
+        backend = view()
+        flight(backend, 5.0)
+        later = flight(backend, 6.0)
+        backend.ended(later, 8.0)
+        assert backend.prefill_since_s == 5.0
+
+
+def test_context_is_never_longer_than_the_kv_cache():
+    able = capability(max_context_tokens=131_072, kv_capacity_tokens=40_000)
+    assert BackendState(spec("t4-0"), 0, able, BreakerConfig()).max_context_tokens == 40_000
+
+
+def test_a_scrape_replaces_the_last_and_tells_the_capacity_if_it_knows():
+    backend = view()
+    backend.scraped(EngineSignals(1.0, running=3, kv_capacity_tokens=50_000))
+    assert backend.kv_capacity_tokens == 50_000
+    backend.scraped(EngineSignals(2.0, waiting=1))
+    assert backend.signals == EngineSignals(2.0, waiting=1)
+    assert backend.kv_capacity_tokens == 50_000, "unknown is not zero"
+
+
+def test_corrections_multiply_the_prior_and_do_not_pile_up():
+    backend = view()
+    backend.correct(3.0, 5.0)
+    backend.correct(2.0, 10.0)
+    assert backend.correction == (2.0, 10.0)
+    assert backend.cost == LinearCost(
+        step_s=pytest.approx(0.100),
+        prefill_s=pytest.approx(0.0002),
+        seq_s=pytest.approx(0.002),
+        context_s=pytest.approx(1e-5),
+    )
+    backend.correct(1.0, 1.0)
+    assert backend.cost == FAST
+
+
+def test_the_version_grows_with_every_change():
+    backend = view()
+    seen = [backend.version]
+
+    def changed() -> None:
+        assert backend.version > seen[-1]
+        seen.append(backend.version)
+
+    sent = flight(backend, 0.0)
+    changed()
+    backend.first_token(sent, 1.0)
+    changed()
+    backend.ended(sent, 2.0)
+    changed()
+    backend.scraped(EngineSignals(3.0))
+    changed()
+    backend.correct(1.0, 2.0)
+    changed()
+    backend.reprice(0.5)
+    changed()
+
+
+@pytest.mark.parametrize("reason", ["ill", "draining", "breaker"])
+def test_usable_means_well_and_not_leaving_and_not_failing(reason: str):
+    backend = view()
+    assert backend.usable
+    if reason == "ill":
+        backend.healthy = False
+    elif reason == "draining":
+        backend.draining = True
+    else:
+        for _ in range(3):
+            backend.breaker.failed(0.0)
+    assert not backend.usable
+
+
+def test_capability_is_a_fact():
+    with pytest.raises(AttributeError):
+        capability().chunk_tokens = 1  # type: ignore[misc]
+    assert isinstance(capability(), Capability)

@@ -1,0 +1,267 @@
+"""The life of a request, and the counts that go with it (I1, I2)."""
+
+from __future__ import annotations
+
+import pytest
+
+from router.dispatcher import Dispatcher
+from router.domain.decision import Assign, Reject, Wait
+from router.domain.errors import BadInputError, UnknownNameError
+from router.domain.state import EngineSignals
+from tests.fakes import (
+    MODEL,
+    SLOW,
+    LimitPolicy,
+    Recorder,
+    ask,
+    assigned,
+    balance,
+    capability,
+    make_dispatcher,
+    spec,
+)
+
+
+def counts(dispatcher: Dispatcher) -> dict[str, int]:
+    """Everything that is not 0."""
+    assert balance(dispatcher) == 0
+    names = ("arrived", "completed", "failed", "cancelled", "rejected", "in_flight", "queued")
+    return {name: getattr(dispatcher, name) for name in names if getattr(dispatcher, name)}
+
+
+def loads(dispatcher: Dispatcher) -> dict[str, int]:
+    return {b.spec.name: b.in_flight for b in dispatcher.state.backends}
+
+
+class TestLife:
+    def test_of_a_request_that_goes_well(self):
+        recorder = Recorder()
+        dispatcher = make_dispatcher("a", observers=[recorder])
+        request = ask("r", arrival_s=1.0, tenant="acme", max_tokens=500)
+        assert dispatcher.dispatch(request, 1.25) == Assign(spec("a"))
+        assert counts(dispatcher) == {"arrived": 1, "in_flight": 1}
+        dispatcher.first_token("r", 2.0)
+        told = dispatcher.complete(
+            "r", 6.0, output_tokens=41, prompt_tokens=1010, cached_tokens=512
+        )
+        assert counts(dispatcher) == {"arrived": 1, "completed": 1}
+        assert recorder.outcomes == [told]
+        assert (told.backend, told.status, told.tenant, told.max_tokens) == (
+            "a",
+            "completed",
+            "acme",
+            500,
+        )
+        assert (told.arrival_s, told.dispatched_s, told.first_token_s, told.finished_s) == (
+            1.0,
+            1.25,
+            2.0,
+            6.0,
+        )
+        assert (told.prompt_tokens, told.output_tokens, told.cached_tokens) == (1010, 41, 512)
+        assert (told.ttft_s, told.e2e_s, told.tpot_s) == (1.0, 5.0, 0.1)
+        assert told.predicted_output_tokens == 100.0
+
+    def test_the_prediction_at_dispatch_includes_the_time_already_lost(self):
+        recorder = Recorder()
+        dispatcher = make_dispatcher("a", observers=[recorder])
+        dispatcher.dispatch(ask("r", arrival_s=0.0, prompt_tokens=2048), 3.0)
+        told = dispatcher.complete("r", 9.0, output_tokens=1)
+        # 2,048 tokens at 0.1 ms, and two iterations' worth of overhead of 10 ms.
+        assert told.predicted_ttft_s == pytest.approx(3.0 + 0.2048 + 0.020)
+        # step 10 ms, one sequence of 0.2 ms, 2,048 + 50 tokens of context of 1 us.
+        assert told.predicted_tpot_s == pytest.approx(0.010 + 0.0002 + 0.002098)
+
+    def test_the_policy_sees_the_forecast(self):
+        dispatcher = make_dispatcher("a")
+        request = ask("r", max_tokens=150)
+        dispatcher.dispatch(request, 0.0)
+        assert (request.forecast.mean_tokens, request.forecast.p90_tokens) == (100.0, 150.0)
+
+    def test_the_engines_own_token_counts_are_optional(self):
+        dispatcher = make_dispatcher("a")
+        dispatcher.dispatch(ask("r", prompt_tokens=777), 0.0)
+        told = dispatcher.complete("r", 1.0, output_tokens=1)
+        assert (told.prompt_tokens, told.cached_tokens) == (777, None)
+
+    def test_a_second_first_token_changes_nothing(self):
+        dispatcher = make_dispatcher("a")
+        dispatcher.dispatch(ask("r"), 0.0)
+        dispatcher.first_token("r", 1.0)
+        dispatcher.first_token("r", 2.0)
+        assert dispatcher.complete("r", 3.0, output_tokens=5).first_token_s == 1.0
+        assert dispatcher.state.get("a").decoding == 0
+
+    @pytest.mark.parametrize("end", ["fail", "refuse", "cancel"])
+    @pytest.mark.parametrize("begun", [False, True])
+    def test_every_end_gives_everything_back(self, end: str, begun: bool):
+        recorder = Recorder()
+        dispatcher = make_dispatcher("a", observers=[recorder])
+        dispatcher.dispatch(ask("r"), 0.0)
+        if begun:
+            dispatcher.first_token("r", 0.5)
+        getattr(dispatcher, end)("r", 1.0)
+        ended = "cancelled" if end == "cancel" else "failed"
+        assert counts(dispatcher) == {"arrived": 1, ended: 1}
+        assert [o.status for o in recorder.outcomes] == [ended]
+        backend = dispatcher.state.get("a")
+        assert (backend.in_flight, backend.prefilling, backend.decoding) == (0, 0, 0)
+        assert (backend.context_tokens, backend.pending_prefill_tokens) == (0.0, 0)
+
+    def test_who_leaves_in_mid_answer_is_remembered_with_what_it_got(self):
+        recorder = Recorder()
+        dispatcher = make_dispatcher("a", observers=[recorder])
+        dispatcher.dispatch(ask("r"), 0.0)
+        dispatcher.first_token("r", 1.0)
+        dispatcher.cancel("r", 2.0, output_tokens=17)
+        assert recorder.outcomes[0].output_tokens == 17
+
+    @pytest.mark.parametrize(
+        "end", ["first_token", "redispatch", "fail", "refuse", "cancel", "complete"]
+    )
+    def test_nothing_can_happen_to_a_request_that_is_over(self, end: str):
+        dispatcher = make_dispatcher("a")
+        dispatcher.dispatch(ask("r"), 0.0)
+        dispatcher.fail("r", 1.0)
+        arguments = {"output_tokens": 1} if end == "complete" else {}
+        with pytest.raises(UnknownNameError, match="'r'"):
+            getattr(dispatcher, end)("r", 2.0, **arguments)
+        assert counts(dispatcher) == {"arrived": 1, "failed": 1}
+
+    def test_an_id_is_free_again_when_its_request_is_over(self):
+        dispatcher = make_dispatcher("a", policy=LimitPolicy(1))
+        dispatcher.dispatch(ask("r"), 0.0)
+        dispatcher.dispatch(ask("waits"), 0.0)
+        for living in ("r", "waits"):
+            with pytest.raises(BadInputError, match=f"request id '{living}' is taken"):
+                dispatcher.dispatch(ask(living), 1.0)
+        assert counts(dispatcher) == {"arrived": 2, "in_flight": 1, "queued": 1}
+        dispatcher.complete("r", 2.0, output_tokens=1)
+        dispatcher.dispatch(ask("r"), 3.0)
+
+    def test_requests_that_may_not_be_served_teach_the_predictor_nothing(self):
+        dispatcher = make_dispatcher("a")
+        request = ask("r", model="invented")
+        dispatcher.dispatch(request, 0.0)
+        assert request.forecast.p90_tokens == 0.0
+        assert counts(dispatcher) == {"arrived": 1, "rejected": 1}
+
+
+class TestRedispatch:
+    """The attempt failed before its first byte: never the same backend twice (I8)."""
+
+    def test_goes_through_all_backends_once_and_then_gives_up(self):
+        recorder = Recorder()
+        dispatcher = make_dispatcher("a", "b", "c", observers=[recorder])
+        tried = [assigned(dispatcher.dispatch(ask("r"), 0.0))]
+        for n in (1, 2):
+            tried.append(assigned(dispatcher.redispatch("r", float(n))))
+        assert sorted(tried) == ["a", "b", "c"]
+        last = dispatcher.redispatch("r", 3.0)
+        assert isinstance(last, Reject)
+        assert last.reason == "all_backends_tried"
+        assert counts(dispatcher) == {"arrived": 1, "failed": 1}
+        assert loads(dispatcher) == {"a": 0, "b": 0, "c": 0}
+        assert [(o.backend, o.status) for o in recorder.outcomes] == [
+            (name, "failed") for name in tried
+        ]
+
+    def test_a_backend_that_comes_back_under_its_old_name_is_not_tried_again(self):
+        dispatcher = make_dispatcher("a")
+        dispatcher.dispatch(ask("r"), 0.0)
+        dispatcher.remove_backend("a", 1.0)
+        dispatcher.add_backend(spec("a"), 1.0)
+        assert isinstance(dispatcher.redispatch("r", 2.0), Reject)
+
+    def test_may_wait_and_still_knows_where_it_has_been(self):
+        dispatcher = make_dispatcher("a", "b", policy=LimitPolicy(1))
+        assert assigned(dispatcher.dispatch(ask("r"), 0.0)) == "a"
+        assert assigned(dispatcher.dispatch(ask("s"), 0.0)) == "b"
+        assert isinstance(dispatcher.redispatch("r", 1.0), Wait)
+        assert dispatcher.poll(2.0) == [], "a is idle, and has failed this request"
+        dispatcher.complete("s", 3.0, output_tokens=1)
+        ((request, decision),) = dispatcher.poll(3.0)
+        assert (request.request_id, assigned(decision)) == ("r", "b")
+
+    def test_a_request_that_had_its_chance_and_timed_out_has_failed(self):
+        dispatcher = make_dispatcher("a", "b", policy=LimitPolicy(1), queue_timeout_s=10.0)
+        dispatcher.dispatch(ask("r"), 0.0)
+        dispatcher.dispatch(ask("s"), 0.0)
+        dispatcher.redispatch("r", 5.0)
+        ((_, decision),) = dispatcher.poll(15.0)
+        assert isinstance(decision, Reject)
+        assert counts(dispatcher) == {"arrived": 2, "failed": 1, "in_flight": 1}
+
+    def test_a_full_queue_ends_it(self):
+        dispatcher = make_dispatcher("a", "b", policy=LimitPolicy(1), queue_size=0)
+        dispatcher.dispatch(ask("r"), 0.0)
+        dispatcher.dispatch(ask("s"), 0.0)
+        decision = dispatcher.redispatch("r", 1.0)
+        assert isinstance(decision, Reject)
+        assert decision.reason == "queue_full"
+        assert counts(dispatcher) == {"arrived": 2, "failed": 1, "in_flight": 1}
+
+
+class TestFleetChanges:
+    def test_a_removed_backend_finishes_what_it_has(self):
+        dispatcher = make_dispatcher("a", "b")
+        assert assigned(dispatcher.dispatch(ask("r"), 0.0)) == "a"
+        left = dispatcher.state.get("a")
+        dispatcher.remove_backend("a", 1.0)
+        assert assigned(dispatcher.dispatch(ask("s"), 1.0)) == "b"
+        assert left.in_flight == 1
+        dispatcher.first_token("r", 2.0)
+        dispatcher.complete("r", 3.0, output_tokens=5)
+        assert left.in_flight == 0
+        assert counts(dispatcher) == {"arrived": 2, "completed": 1, "in_flight": 1}
+
+    def test_a_new_backend_is_used_from_the_next_decision_on(self):
+        dispatcher = make_dispatcher("a")
+        dispatcher.dispatch(ask("r"), 0.0)
+        dispatcher.add_backend(spec("b"), 1.0, cost=SLOW)
+        assert assigned(dispatcher.dispatch(ask("s"), 1.0)) == "b"
+        assert dispatcher.state.get("b").cost == SLOW
+
+    def test_a_drained_backend_gets_nothing_new(self):
+        dispatcher = make_dispatcher("a", "b")
+        dispatcher.drain("a", 0.0)
+        assert [assigned(dispatcher.dispatch(ask(n), 0.0)) for n in "rs"] == ["b", "b"]
+
+    def test_what_is_learned_reaches_the_backends(self):
+        dispatcher = make_dispatcher("a", spec("t", gpu="t4"))
+        dispatcher.scrape("a", EngineSignals(1.0, running=3), 1.0)
+        dispatcher.correct("a", prefill=2.0, decode=1.0, now=1.0)
+        dispatcher.set_prices({f"t4/vllm/{MODEL}": 0.5}, 1.0)
+        dispatcher.set_health("t", healthy=False, now=1.0)
+        a, t = dispatcher.state.backends
+        assert a.signals == EngineSignals(1.0, running=3)
+        assert a.correction == (2.0, 1.0)
+        assert t.price == 0.5
+        assert not t.usable
+
+
+def test_a_policy_that_learns_is_told_after_the_other_observers():
+    told: list[str] = []
+
+    class Learning(LimitPolicy):
+        def observe(self, outcome: object) -> None:
+            told.append("policy")
+
+    class Other:
+        def observe(self, outcome: object) -> None:
+            told.append("observer")
+
+    dispatcher = make_dispatcher("a", policy=Learning(), observers=[Other()])
+    dispatcher.dispatch(ask("r"), 0.0)
+    dispatcher.complete("r", 1.0, output_tokens=1)
+    assert told == ["observer", "policy"]
+
+
+def test_a_prompt_too_long_is_rejected_or_by_an_estimate_left_to_the_engine():
+    limits = {"a": capability(max_context_tokens=4_096)}
+    strict = make_dispatcher("a", capabilities=limits)
+    decision = strict.dispatch(ask("r", prompt_tokens=5_000), 0.0)
+    assert isinstance(decision, Reject)
+    assert decision.reason == "context_too_long"
+    lenient = make_dispatcher("a", capabilities=limits, strict_context=False)
+    assert assigned(lenient.dispatch(ask("r", prompt_tokens=5_000), 0.0)) == "a"
