@@ -15,10 +15,11 @@ from router.config.build import Belief, build_dispatcher
 from router.config.load import MotleyConfig
 from router.decision_log import Sink
 from router.dispatcher import Dispatcher
+from router.domain.fleet import BackendSpec
 from router.domain.outcome import Outcome
 from router.domain.protocols import Observer, Planner
 from router.domain.state import EngineSignals
-from router.perf.build import engine_defaults
+from router.perf.hardware import Hardware
 from simulator.belief import make_predictor
 from simulator.options import ReplayOptions
 from simulator.processes import EngineProcess, SimClock
@@ -211,7 +212,7 @@ def build_gateways(
 def make_feedback(config: MotleyConfig, belief: Belief) -> Feedback:
     """An observer that learns each backend's real speed, starting from the belief."""
     specs = config.fleet.backends
-    shapes: Mapping[str, EngineShape] = {spec.name: _shape(spec) for spec in specs}
+    shapes: Mapping[str, EngineShape] = {spec.name: _shape(spec, config.hardware) for spec in specs}
     return Feedback({spec.name: belief(spec) for spec in specs}, shapes)
 
 
@@ -219,7 +220,7 @@ def _learns(options: ReplayOptions) -> bool:
     return options.feedback and not options.oracle
 
 
-def _shape(spec: object) -> EngineShape:
-    defaults = engine_defaults(spec)  # type: ignore[arg-type]
+def _shape(spec: BackendSpec, hardware: Hardware) -> EngineShape:
+    defaults = hardware.engine_defaults(spec)
     mixed = defaults.scheduler == "vllm-v1" and defaults.chunked_prefill
     return EngineShape(defaults.max_num_batched_tokens, mixed)

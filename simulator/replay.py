@@ -53,6 +53,7 @@ class Replay:
         reasons: why requests were rejected or failed.
         timeline: samples of every engine.
         engines: one process per backend.
+        dispatchers: one per gateway replica.
     """
 
     def __init__(
@@ -74,7 +75,7 @@ class Replay:
         self._rows = Rows(trace, config.fleet.backends[0].model)
         self._most_attempts = 1 + config.reliability.max_retries
         self._gateways = gateways
-        self._routers = gateways.dispatchers
+        self.dispatchers = self._routers = gateways.dispatchers
         self._queues = [QueueWatch(self._clock, r, self._decided) for r in self._routers]
         self.engines = [
             self._engine(k, spec, make_replica(spec))

@@ -16,7 +16,7 @@ from router.decision_log import Sink
 from router.domain.errors import ConfigError, TraceError, UnknownNameError
 from router.domain.fleet import BackendSpec
 from router.domain.protocols import PerfModel
-from router.perf.build import iteration_model
+from router.perf.hardware import Hardware
 from router.policies.registry import POLICIES
 from simulator.belief import believe
 from simulator.faults import Fault, check_backends
@@ -41,7 +41,7 @@ def run_policy(
     *,
     rate_scale: float = 1.0,
     faults: Sequence[Fault] = (),
-    truth_of: TruthOf = iteration_model,
+    truth_of: TruthOf | None = None,
     replica_of: ReplicaOf | None = None,
     make_planner: MakePlanner | None = None,
     log: Sink | None = None,
@@ -56,7 +56,8 @@ def run_policy(
         options: how to replay.
         rate_scale: only noted in the result.
         faults: the timeline.
-        truth_of: the true iteration time of each backend.
+        truth_of: the true iteration time of each backend; by default the catalogue's, or the
+            user's own measurements.
         replica_of: builds an engine; by default the one its spec describes.
         make_planner: the planner, if ``options.plan``.
         log: the decision log of the first gateway replica.
@@ -68,21 +69,16 @@ def run_policy(
         TraceError: the trace is empty or has no arrivals.
     """
     options = options or ReplayOptions()
-    check_trace(trace, config)
-    check_backends(faults, (spec.name for spec in config.fleet.backends))
-    truth = {spec.name: truth_of(spec) for spec in config.fleet.backends}
-    mine = replace(config, policy=_policy_section(config, policy))
-    gateways = build_gateways(
-        trace, mine, options, believe(truth, options), make_planner=make_planner, log=log
-    )
-    build = replica_of or _stock_replica(options)
-    replay = Replay(
+    replay = build_replay(
         trace,
-        mine,
+        config,
+        policy,
         options,
-        gateways,
-        lambda spec: build(spec, truth[spec.name]),
         faults=faults,
+        truth_of=truth_of,
+        replica_of=replica_of,
+        make_planner=make_planner,
+        log=log,
         progress=progress,
     )
     wall_s, cpu_s = time.perf_counter(), time.process_time()
@@ -103,6 +99,40 @@ def run_policy(
         cpu_s=time.process_time() - cpu_s,
         notes=_notes(options, replay),
         options=options.as_json(),
+    )
+
+
+def build_replay(
+    trace: Trace,
+    config: MotleyConfig,
+    policy: str,
+    options: ReplayOptions,
+    *,
+    faults: Sequence[Fault] = (),
+    truth_of: TruthOf | None = None,
+    replica_of: ReplicaOf | None = None,
+    make_planner: MakePlanner | None = None,
+    log: Sink | None = None,
+    progress: Progress | None = None,
+) -> Replay:
+    """Put a replay together without running it; arguments and errors as ``run_policy``."""
+    check_trace(trace, config)
+    check_backends(faults, (spec.name for spec in config.fleet.backends))
+    truly = truth_of or config.hardware.iteration_model
+    truth = {spec.name: truly(spec) for spec in config.fleet.backends}
+    mine = replace(config, policy=_policy_section(config, policy))
+    gateways = build_gateways(
+        trace, mine, options, believe(truth, options), make_planner=make_planner, log=log
+    )
+    build = replica_of or _stock_replica(options, config.hardware)
+    return Replay(
+        trace,
+        mine,
+        options,
+        gateways,
+        lambda spec: build(spec, truth[spec.name]),
+        faults=faults,
+        progress=progress,
     )
 
 
@@ -154,9 +184,11 @@ def _policy_section(config: MotleyConfig, policy: str) -> PolicySection:
     return PolicySection(name=policy)
 
 
-def _stock_replica(options: ReplayOptions) -> ReplicaOf:
+def _stock_replica(options: ReplayOptions, hardware: Hardware) -> ReplicaOf:
     exact = options.engine == "exact"
-    return lambda spec, truth: make_replica(replica_config(spec), truth, exact=exact)
+    return lambda spec, truth: make_replica(
+        replica_config(spec, hardware=hardware), truth, exact=exact
+    )
 
 
 def _notes(options: ReplayOptions, replay: Replay) -> list[str]:

@@ -7,7 +7,7 @@ from typing import Literal
 
 from router.domain.errors import ConfigError
 from router.domain.fleet import BackendSpec
-from router.perf.build import engine_defaults, kv_capacity_tokens, max_context_tokens
+from router.perf.hardware import Hardware
 
 SchedulerName = Literal["vllm-v1", "vllm-v0", "sglang"]
 QueueOrder = Literal["fcfs", "lpm"]
@@ -122,24 +122,31 @@ class ReplicaConfig:
 def replica_config(
     spec: BackendSpec,
     *,
+    hardware: Hardware | None = None,
     max_num_queued_reqs: int | None = None,
     queue_order: QueueOrder = "fcfs",
 ) -> ReplicaConfig:
     """The engine of ``spec`` with its stock defaults for that GPU and version.
 
+    Args:
+        spec: the backend.
+        hardware: the catalogue with the user's own models; the stock one by default.
+        max_num_queued_reqs, queue_order: see ``ReplicaConfig``.
+
     Raises:
         UnknownNameError: a GPU or model that is in no catalogue.
         ConfigError: settings with which the real engine would not start.
     """
-    engine = engine_defaults(spec)
-    context = max_context_tokens(spec)
+    known = hardware or Hardware()
+    engine = known.engine_defaults(spec)
+    context = known.max_context_tokens(spec)
     budget = engine.max_num_batched_tokens
     if not engine.chunked_prefill:
         budget = max(budget, context)
     try:
         return ReplicaConfig(
             scheduler=engine.scheduler,
-            kv_capacity_tokens=kv_capacity_tokens(spec),
+            kv_capacity_tokens=known.kv_capacity_tokens(spec),
             max_context_tokens=context,
             block_tokens=engine.block_tokens,
             max_num_seqs=engine.max_num_seqs,
