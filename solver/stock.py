@@ -1,0 +1,168 @@
+"""Cards in stock, and every engine that could be built from them.
+
+A pool is the cards of one GPU type in one zone. Cards that form one engine today are known to
+be linked, so an engine of the plan may span at most as many.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, field, replace
+
+from router.domain.errors import ImpossibleFleetError, WorkloadError
+from router.domain.fleet import BackendSpec, EngineName, Fleet
+from router.perf.build import check_feasible
+
+UNLIMITED = 1_000_000
+
+
+@dataclass(frozen=True, slots=True)
+class Pool:
+    """Interchangeable cards.
+
+    Attributes:
+        gpu: type.
+        zone: failure and network domain.
+        islands: how many groups of linked cards, by size.
+    """
+
+    gpu: str
+    zone: str
+    islands: Mapping[int, int]
+
+    @property
+    def name(self) -> str:
+        """``t4`` or ``t4@zone``."""
+        return f"{self.gpu}@{self.zone}" if self.zone else self.gpu
+
+    @property
+    def cards(self) -> int:
+        """All cards."""
+        return sum(size * count for size, count in self.islands.items())
+
+    def slots(self, size: int) -> int:
+        """Engines of ``size`` cards that the islands could hold."""
+        return sum(count * (island // size) for island, count in self.islands.items())
+
+    def sizes(self) -> list[int]:
+        """Engine sizes that fit: powers of two up to the largest island."""
+        largest = max((size for size, count in self.islands.items() if count), default=0)
+        return [1 << power for power in range(largest.bit_length()) if 1 << power <= largest]
+
+
+@dataclass(frozen=True, slots=True)
+class Candidate:
+    """One kind of engine that a pool could run.
+
+    Attributes:
+        spec: the engine; its ``group`` is the column's name.
+        pool: index of the pool.
+        running: how many run now.
+    """
+
+    spec: BackendSpec
+    pool: int
+    running: int
+
+
+@dataclass(frozen=True, slots=True)
+class Stock:
+    """Pools, candidates, and what could not be a candidate and why."""
+
+    pools: tuple[Pool, ...]
+    candidates: tuple[Candidate, ...]
+    refused: Mapping[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class _Variant:
+    """A way to serve a model: which engine, which weight format."""
+
+    model: str
+    engine: EngineName
+    quantization: str
+    max_model_len: int | None
+
+
+def stock_of(fleet: Fleet, models: Iterable[str], *, movable: bool = True) -> Stock:
+    """Pools of a fleet and the engines they could run.
+
+    Args:
+        fleet: its cards are the stock, its backends the running placement.
+        models: models to serve besides those the fleet serves.
+        movable: whether replicas may change; if not, only what runs is a candidate.
+
+    Raises:
+        WorkloadError: a fleet without cards.
+        UnknownNameError: a model that is in no catalogue.
+    """
+    if not fleet.backends:
+        raise WorkloadError("the fleet has no cards: list at least one backend")
+    pools = pools_of(fleet)
+    wanted = sorted(set(models) | fleet.models)
+    specs = {group: members[0] for group, members in fleet.groups().items()}
+    refused: dict[str, str] = {}
+    if movable:
+        for spec in _ideas(fleet, pools, wanted):
+            if spec.group not in specs and _feasible(spec, refused):
+                specs[spec.group] = spec
+    place = {(pool.gpu, pool.zone): index for index, pool in enumerate(pools)}
+    running = {group: len(members) for group, members in fleet.groups().items()}
+    candidates = tuple(
+        Candidate(spec, place[spec.gpu, spec.zone], running.get(group, 0))
+        for group, spec in sorted(specs.items())
+    )
+    return Stock(pools, candidates, refused)
+
+
+def pools_of(fleet: Fleet) -> tuple[Pool, ...]:
+    """The fleet's cards by GPU type and zone, in the order of first appearance."""
+    islands: dict[tuple[str, str], dict[int, int]] = {}
+    for backend in fleet.backends:
+        sizes = islands.setdefault((backend.gpu, backend.zone), {})
+        sizes[backend.tensor_parallel] = sizes.get(backend.tensor_parallel, 0) + 1
+    return tuple(Pool(gpu, zone, sizes) for (gpu, zone), sizes in islands.items())
+
+
+def _ideas(fleet: Fleet, pools: Iterable[Pool], models: Iterable[str]) -> Iterator[BackendSpec]:
+    """Every (pool, model variant, size), feasible or not."""
+    for pool in pools:
+        residents = [b for b in fleet.backends if (b.gpu, b.zone) == (pool.gpu, pool.zone)]
+        engines = {b.engine: b for b in reversed(residents)}
+        for variant in _variants(fleet, models, engines):
+            template = engines[variant.engine]
+            for size in pool.sizes():
+                yield replace(
+                    template,
+                    name=f"{pool.name}-idea",
+                    model=variant.model,
+                    quantization=variant.quantization,
+                    tensor_parallel=size,
+                    max_model_len=variant.max_model_len,
+                    # Measured or set for another model or size: they do not carry over.
+                    kv_capacity_tokens=None,
+                    max_num_seqs=None,
+                    max_num_batched_tokens=None,
+                    url=None,
+                )
+
+
+def _variants(
+    fleet: Fleet, models: Iterable[str], engines: Mapping[EngineName, BackendSpec]
+) -> Iterator[_Variant]:
+    """Weight formats that the fleet uses for a model, on the engines that the pool runs."""
+    for model in models:
+        serving = [b for b in fleet.backends if b.model == model]
+        formats = {b.quantization: b.max_model_len for b in reversed(serving)} or {"": None}
+        for engine in engines:
+            for quantization, max_model_len in formats.items():
+                yield _Variant(model, engine, quantization, max_model_len)
+
+
+def _feasible(spec: BackendSpec, refused: dict[str, str]) -> bool:
+    try:
+        check_feasible(spec)
+    except ImpossibleFleetError as error:
+        refused[spec.group] = str(error)
+        return False
+    return True
