@@ -3,8 +3,8 @@
 Page's two-sided CUSUM (Page 1954) on the log of each observed multiplier, against a reference
 level learned while the backend was new. The sum ignores deviations up to half of the change that
 matters and rings when what is left adds up to ``THRESHOLD`` standard deviations; the size of the
-change is the mean since the sum last left zero. Then the new level becomes the reference, so
-each change rings once, and recovery is a change too.
+change is the median of what made it ring. Then the new level becomes the reference, so each
+change rings once, and recovery is a change too.
 
 ``stragglers`` is for the card that was slow from its first day: it compares a backend with the
 median of its group, whose members are supposed to be equal.
@@ -13,6 +13,7 @@ median of its group, whose members are supposed to be equal.
 from __future__ import annotations
 
 import math
+from collections import deque
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from statistics import median
@@ -22,6 +23,9 @@ DriftPhase = Literal["prefill", "decode"]
 
 WARM_UP, SETTLE = 30, 15
 """Observations that make the reference level; that refine it after a change."""
+
+FEWEST, RECENT = 5, 32
+"""Observations from which the size of a change is told, at least and at most."""
 
 DISTURBED = 0.5
 """Prefill is not judged while the decode test stands at this share of its threshold: a first
@@ -69,17 +73,20 @@ class _Side:
     """One direction of the test."""
 
     total: float = 0.0
-    count: int = 0
-    moved: float = 0.0
     since_s: float = 0.0
+    recent: deque[float] = field(default_factory=lambda: deque(maxlen=RECENT))
 
     def add(self, excess: float, deviation: float, at_s: float) -> None:
         """Add one deviation from the reference; ``excess`` is what counts of it."""
         if self.total == 0.0:
-            self.count, self.moved, self.since_s = 0, 0.0, at_s
+            self.recent.clear()
+            self.since_s = at_s
         self.total = max(0.0, self.total + excess)
-        self.count += 1
-        self.moved += deviation
+        self.recent.append(deviation)
+
+    def change(self) -> float:
+        """Size so far: the median of the later half, as the sum may have begun by chance."""
+        return median(list(self.recent)[len(self.recent) // 2 :])
 
 
 @dataclass(slots=True)
@@ -104,14 +111,14 @@ class Cusum:
             return None
         if self.settling:
             self.settling -= 1
-            self.reference += deviation / (SETTLE - self.settling + 5)
+            self.reference += clipped / (SETTLE - self.settling + 1)
             return None
         self._learn_noise(clipped)
         slack = max(0.5 * self.noise, SMALLEST_CHANGE / 2.0)
         self.up.add(clipped - slack, deviation, at_s)
         self.down.add(-clipped - slack, deviation, at_s)
         for side in (self.up, self.down):
-            if side.total > THRESHOLD * self.noise:
+            if side.total > THRESHOLD * self.noise and len(side.recent) >= FEWEST:
                 return self._ring(side)
         return None
 
@@ -133,7 +140,7 @@ class Cusum:
         self.noise = max(NOISE_FLOOR, self.noise + (own - self.noise) / NOISE_MEMORY)
 
     def _ring(self, side: _Side) -> tuple[float, float]:
-        change, since_s = side.moved / side.count, side.since_s
+        change, since_s = side.change(), side.since_s
         self.reference += change
         self.up, self.down, self.settling = _Side(), _Side(), SETTLE
         return change, since_s

@@ -91,6 +91,8 @@ class Feedback:
         calibration: learns the cost's coefficients from the same sightings, if given.
         drift: judges whether a backend has changed, if given.
         on_drift: called with each change found.
+        cached_share_of: prefix-cache hit ratio of a backend as scraped, for engines that do not
+            tell the cached tokens of each request.
         pause_s: least time between two outcomes of one backend that are learned from, which
             bounds the price at any request rate.
     """
@@ -100,6 +102,7 @@ class Feedback:
     calibration: Calibration | None = None
     drift: DriftDetector | None = None
     on_drift: Callable[[Drift], None] | None = None
+    cached_share_of: Callable[[str], float | None] | None = None
     pause_s: float = 0.5
     unknown: int = 0
     _backends: dict[str, _Backend] = field(default_factory=dict, init=False)
@@ -135,8 +138,13 @@ class Feedback:
         learn = backend.outcomes <= EAGER_OUTCOMES or not 0.0 <= elapsed_s < self.pause_s
         if learn:
             backend.learned_at_s = outcome.finished_s
-        for sighting in backend.sightings.note(outcome, learn):
+        for sighting in backend.sightings.note(outcome, learn, self._cached_share(outcome)):
             self._learn(outcome.backend, backend, sighting)
+
+    def _cached_share(self, outcome: Outcome) -> float:
+        if outcome.cached_tokens is not None or self.cached_share_of is None:
+            return 0.0
+        return self.cached_share_of(outcome.backend) or 0.0
 
     def corrections(self) -> dict[str, tuple[float, float]]:
         """(prefill, decode) multipliers on the prior cost, by backend; 1.0 is the prior."""

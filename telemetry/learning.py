@@ -28,6 +28,7 @@ def make_feedback(
     defaults: DefaultsOf,
     *,
     on_drift: Callable[[Drift], None] | None = None,
+    cached_share_of: Callable[[str], float | None] | None = None,
 ) -> Feedback:
     """An observer that starts from ``belief`` and learns multipliers, coefficients and drift.
 
@@ -36,6 +37,7 @@ def make_feedback(
         belief: prior cost of a backend; it must be the one that corrections are applied to.
         defaults: the settings of a backend's engine.
         on_drift: told of each sudden change of speed.
+        cached_share_of: scraped prefix-cache hit ratio of a backend, where it is known.
     """
     specs = list(backends)
     return Feedback(
@@ -44,4 +46,5 @@ def make_feedback(
         calibration=Calibration(),
         drift=DriftDetector(),
         on_drift=on_drift,
+        cached_share_of=cached_share_of,
     )

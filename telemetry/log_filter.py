@@ -7,7 +7,7 @@ sum: an extended Kalman filter with one scalar observation, some microseconds fo
 
 Logs, because factors are positive and errors are relative: half as fast and twice as fast are
 the same distance from right. Robust, because the error of one observation counts at most
-``CLIP`` standard deviations (Huber), and the noise is learned from errors clipped the same way.
+``CLIP`` standard deviations, and less beyond that, and the noise is learned from clipped errors.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 CLIP = 2.5
-"""Errors beyond this many standard deviations count as this many."""
+"""Errors count in full up to this many standard deviations."""
 
 NOISE_FLOOR, NOISE_CEILING = 0.08, 1.0
 """The model is not exact and neighbouring requests err alike: better is never believed."""
@@ -45,6 +45,17 @@ class Step:
     error: float
     scale: float
     shares: tuple[float, ...]
+
+
+def soft_clip(error: float, limit: float) -> float:
+    """The error up to ``limit``; beyond it, the less the further off it is.
+
+    At four times the limit it counts half of the limit, so that a request stuck for a minute
+    moves next to nothing, while a card that halves its speed is still seen to.
+    """
+    if abs(error) <= limit:
+        return error
+    return math.copysign(limit * math.sqrt(limit / abs(error)), error)
 
 
 class LogFilter:
@@ -138,7 +149,7 @@ class LogFilter:
         seen = [sum(row[j] * shares[j] for j in size) for row in self._cov]
         variance = sum(shares[i] * seen[i] for i in size) + noise * noise
         scale = math.sqrt(variance)
-        clipped = max(-CLIP * scale, min(CLIP * scale, error))
+        clipped = soft_clip(error, CLIP * scale)
         for i in size:
             gain = seen[i] / variance
             self.phi[i] = max(-self._limit, min(self._limit, self.phi[i] + gain * clipped))

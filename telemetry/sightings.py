@@ -27,19 +27,13 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 from router.domain.outcome import Outcome
+from telemetry.lives import MIN_DECODE_STEPS, Life, is_clear, life_of
 
 Phase = Literal["prefill", "decode", "whole"]
 """Dispatch to first token; first to last token; both, where the answer was not streamed."""
 
 REMEMBERED = 1024
 """Outcomes kept per backend; a request longer than these cover tells nothing about its batch."""
-
-LONGEST_S = 3600.0
-MIN_DECODE_STEPS = 8
-"""Shorter answers say more about packets than about iterations."""
-
-BUFFERED_TOKEN_S = 5e-5
-"""Tokens that come faster than this were not streamed but buffered: no GPU decodes at 20 kHz."""
 
 TOGETHER_S = 0.002
 """First tokens within this of each other came out of the same iteration."""
@@ -101,18 +95,6 @@ class Sighting:
 
 
 @dataclass(slots=True)
-class _Life:
-    """One outcome, reduced."""
-
-    dispatched_s: float
-    first_s: float
-    finished_s: float
-    prompt: int
-    context: float
-    streamed: bool
-
-
-@dataclass(slots=True)
 class _Batch:
     """Mean batch around a request in its decode phase, itself not counted."""
 
@@ -141,22 +123,26 @@ class Sightings:
 
     def __init__(self, shape: EngineShape) -> None:
         self._shape = shape
-        self._lives: deque[_Life] = deque(maxlen=REMEMBERED)
-        self._waiting: deque[tuple[Outcome, _Life]] = deque(maxlen=REMEMBERED)
+        self._lives: deque[Life] = deque(maxlen=REMEMBERED)
+        self._waiting: deque[tuple[Outcome, Life]] = deque(maxlen=REMEMBERED)
         self._context_seconds = 0.0
         self._seconds = 0.0
         self._mean_s = 0.0
         self.unusable = 0
         self.unclear = 0
 
-    def note(self, outcome: Outcome, learn: bool = True) -> list[Sighting]:
+    def note(
+        self, outcome: Outcome, learn: bool = True, cached_share: float = 0.0
+    ) -> list[Sighting]:
         """Remember one outcome and return what can be told now, of it and of earlier ones.
 
         Args:
             outcome: in the order of their ends.
             learn: whether this one is to be told about later, or only serves the others.
+            cached_share: share of prompt tokens that the engine finds in its prefix cache,
+                for outcomes that do not tell their own.
         """
-        life = _life(outcome)
+        life = life_of(outcome, cached_share)
         if life is None:
             self.unusable += 1
             return []
@@ -169,12 +155,12 @@ class Sightings:
         if learn and outcome.status == "completed":
             if outcome.output_tokens > MIN_DECODE_STEPS:
                 self._waiting.append((outcome, life))
-            if life.streamed and outcome.prefilling_at_dispatch == 0:
+            if life.streamed and is_clear(outcome, life):
                 told.append(self._prefill(outcome, life))
         told.extend(self._due(life.finished_s))
         return told
 
-    def _average(self, life: _Life) -> None:
+    def _average(self, life: Life) -> None:
         seconds, seen = life.finished_s - life.first_s, min(float(len(self._lives)), MEMORY)
         self._mean_s += (seconds - self._mean_s) / seen
         # A sequence that runs twice as long is twice as likely to be met in a batch.
@@ -194,7 +180,7 @@ class Sightings:
                 continue
             if life.streamed:
                 yield decode
-            elif outcome.prefilling_at_dispatch == 0:
+            elif is_clear(outcome, life):
                 yield _whole(self._prefill(outcome, life), decode)
 
     @property
@@ -202,9 +188,9 @@ class Sightings:
         """KV tokens of a typical running sequence."""
         return self._context_seconds / self._seconds if self._seconds > 0.0 else 0.0
 
-    def _prefill(self, outcome: Outcome, life: _Life) -> Sighting:
+    def _prefill(self, outcome: Outcome, life: Life) -> Sighting:
         """The first token of a request whose prompt was not queued behind another's."""
-        tokens = _computed(outcome)
+        tokens = life.prompt
         batch = float(outcome.decoding_at_dispatch)
         beside = batch if self._shape.mixed else 0.0
         own = math.ceil(tokens / max(1.0, self._shape.chunk_tokens - beside))
@@ -222,7 +208,7 @@ class Sightings:
             context_steps=decoded * self._context,
         )
 
-    def _decode(self, outcome: Outcome, life: _Life, now: float) -> Sighting | None:
+    def _decode(self, outcome: Outcome, life: Life, now: float) -> Sighting | None:
         """All tokens but the first; ``None`` if the batch around them is not known."""
         steps, window_s = outcome.output_tokens - 1, life.finished_s - life.first_s
         batch = self._batch(outcome, life, now) if window_s > 0.0 else None
@@ -239,7 +225,7 @@ class Sightings:
             context_steps=steps * (life.context + batch.context),
         )
 
-    def _batch(self, outcome: Outcome, life: _Life, now: float) -> _Batch | None:
+    def _batch(self, outcome: Outcome, life: Life, now: float) -> _Batch | None:
         """The batch after the first token; ``None`` if it reaches beyond memory."""
         batch = _Batch()
         start_s, first_s, end_s = life.dispatched_s, life.first_s, life.finished_s
@@ -268,7 +254,7 @@ def _finished(age_s: float, mean_s: float) -> float:
     return -math.expm1(-age_s / mean_s) if mean_s > 0.0 else 1.0
 
 
-def _overlap(batch: _Batch, other: _Life, life: _Life, weight: float) -> None:
+def _overlap(batch: _Batch, other: Life, life: Life, weight: float) -> None:
     """Add ``weight`` requests like ``other`` to the batch around ``life``'s decode phase."""
     first_s, end_s = life.first_s, life.finished_s
     began_s = other.first_s
@@ -295,46 +281,3 @@ def _whole(prefill: Sighting, decode: Sighting) -> Sighting:
         seq_steps=prefill.seq_steps + decode.seq_steps,
         context_steps=prefill.context_steps + decode.context_steps,
     )
-
-
-def _life(outcome: Outcome) -> _Life | None:
-    """The reduced outcome; ``None`` if its times or counts make no sense (or are NaN)."""
-    dispatched_s, finished_s = outcome.dispatched_s, outcome.finished_s
-    if not 0.0 <= finished_s - dispatched_s < LONGEST_S:
-        return None
-    if outcome.prompt_tokens < 0 or outcome.output_tokens < 0:
-        return None
-    first_s = outcome.first_token_s
-    if first_s is not None and not dispatched_s < first_s <= finished_s:
-        return None
-    if outcome.output_tokens == 0:  # it ended before it decoded anything
-        return _Life(dispatched_s, finished_s, finished_s, 0, 0.0, streamed=False)
-    streamed = first_s is not None and not _buffered(outcome, first_s)
-    if first_s is None or not streamed:
-        # Only to place it among the others; what is learned from it is the whole duration.
-        first_s = dispatched_s + _guess(outcome)
-    return _Life(
-        dispatched_s=dispatched_s,
-        first_s=first_s,
-        finished_s=finished_s,
-        prompt=_computed(outcome),
-        context=outcome.prompt_tokens + outcome.output_tokens / 2.0,
-        streamed=streamed,
-    )
-
-
-def _guess(outcome: Outcome) -> float:
-    """Seconds from dispatch to the first token as they were predicted, half of all at most."""
-    half_s = (outcome.finished_s - outcome.dispatched_s) / 2.0
-    since_dispatch_s = outcome.predicted_ttft_s - (outcome.dispatched_s - outcome.arrival_s)
-    return since_dispatch_s if 0.0 <= since_dispatch_s < half_s else half_s
-
-
-def _buffered(outcome: Outcome, first_s: float) -> bool:
-    steps = outcome.output_tokens - 1
-    return steps >= MIN_DECODE_STEPS and outcome.finished_s - first_s < steps * BUFFERED_TOKEN_S
-
-
-def _computed(outcome: Outcome) -> int:
-    """Prompt tokens that had to be computed; the last one always is."""
-    return max(1, outcome.prompt_tokens - (outcome.cached_tokens or 0))
