@@ -54,11 +54,14 @@ class Setback:
         problem: what to answer if nobody else can.
         retryable: whether another backend may do better.
         backpressure: the backend was busy, not broken.
+        reason: the kind of failure in a word: ``connect``, ``timeout``, ``broken``, ``garbage``,
+            ``busy`` or ``error``.
     """
 
     problem: Problem
     retryable: bool = True
     backpressure: bool = False
+    reason: str = "error"
 
 
 class Owner(Protocol):
@@ -266,7 +269,8 @@ class Attempt:
         """The backend answered, and the answer is an error."""
         self._end()
         busy = problem.status in (429, 503)
-        self._owner.attempt_failed(Setback(problem, busy or problem.status >= 500, busy))
+        retryable = busy or problem.status >= 500
+        self._owner.attempt_failed(Setback(problem, retryable, busy, "busy" if busy else "error"))
 
     def _setback(self, kind: str, message: str) -> None:
         """The backend did not answer."""
@@ -278,7 +282,7 @@ class Attempt:
             code=f"backend_{kind}",
             retry_after_s=RETRY_AFTER_S if status == 503 else None,
         )
-        self._owner.attempt_failed(Setback(problem))
+        self._owner.attempt_failed(Setback(problem, reason=kind))
 
     # The end
 

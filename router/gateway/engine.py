@@ -15,6 +15,7 @@ from router.dispatcher import Dispatcher
 from router.domain.fleet import BackendSpec
 from router.domain.request import Request
 from router.gateway.attempt import Limits
+from router.gateway.events import Events
 from router.gateway.exchange import Client, Exchange
 from router.gateway.prefix import BLOCK_BYTES, prefix_hashes
 from router.gateway.problems import Problem
@@ -67,12 +68,18 @@ class Engine:
         dispatcher: decides.
         settings: see ``EngineSettings``.
         clock: seconds, monotonic; the only clock of the gateway.
+        events: told what happens.
     """
 
     def __init__(
-        self, dispatcher: Dispatcher, settings: EngineSettings, clock: Callable[[], float]
+        self,
+        dispatcher: Dispatcher,
+        settings: EngineSettings,
+        clock: Callable[[], float],
+        events: Events,
     ) -> None:
         self.dispatcher = dispatcher
+        self.events = events
         self.limits = settings.limits
         self.policy_name = settings.policy_name.encode()
         self.sizer = PromptSizer()

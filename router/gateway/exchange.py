@@ -12,6 +12,7 @@ from router.domain.decision import Assign, Decision, Reject
 from router.domain.fleet import BackendSpec
 from router.domain.request import Request
 from router.gateway.attempt import Attempt, Setback
+from router.gateway.events import LEFT_EARLY, NO_MODEL
 from router.gateway.problems import Problem, from_reject
 from router.gateway.tally import Usage
 from router.gateway.ticket import Ticket
@@ -54,6 +55,7 @@ class Exchange:
         "_engine",
         "_give_up_s",
         "_over",
+        "_status",
         "_streams",
         "_ticket",
         "_tried",
@@ -70,6 +72,7 @@ class Exchange:
         self._tried: list[str] = []
         self._asked = ""
         self._streams = False
+        self._status = 0
         self._give_up_s = 0.0
         self._over = False
         self.request: Request | None = None
@@ -95,6 +98,7 @@ class Exchange:
         self._give_up_s = request.arrival_s + engine.limits.total_s
         engine.joined(self, request.request_id)
         self._follow(engine.dispatcher.dispatch(request, request.arrival_s))
+        engine.events.worked("dispatch", engine.now() - request.arrival_s)
 
     def decided(self, decision: Decision) -> None:
         """The dispatcher's queue let the request go."""
@@ -110,6 +114,7 @@ class Exchange:
         elif self.request is not None:
             engine = self._engine
             engine.dispatcher.cancel(self.request.request_id, engine.now())
+        self._answered(LEFT_EARLY)
         self._close()
 
     def pause(self) -> None:
@@ -128,6 +133,8 @@ class Exchange:
         if isinstance(decision, Assign):
             self._try(decision.backend)
         elif isinstance(decision, Reject):
+            unknown = decision.reason == "unknown_model"
+            self._engine.events.rejected(self._label(unknown=unknown), decision.reason)
             self._answer(from_reject(decision))
         else:
             self._engine.queued()
@@ -136,6 +143,8 @@ class Exchange:
         engine = self._engine
         assert self.request is not None
         self._backend = backend
+        if not self._tried:
+            engine.events.waited(self.request.model, engine.now() - self.request.arrival_s)
         self._tried.append(backend.name)
         self._ticket = Ticket(engine.dispatcher, self.request.request_id, engine.poke)
         attempt = self._attempt = Attempt(
@@ -162,6 +171,7 @@ class Exchange:
         if isinstance(decision, Reject):
             self._answer(self._told(setback.problem))
         else:
+            engine.events.retried(self._tried[-1], setback.reason)
             self._follow(decision)
 
     def _told(self, problem: Problem) -> Problem:
@@ -182,6 +192,7 @@ class Exchange:
 
     def answer_begins(self, status: int, headers: Headers) -> None:
         """Pass status and headers on, ours added."""
+        self._answered(status)
         self._client.start(status, end_to_end(headers, _NOT_FOR_CLIENTS) + self._own_headers())
 
     def answer_data(self, data: bytes) -> None:
@@ -216,10 +227,22 @@ class Exchange:
     # The end
 
     def _answer(self, problem: Problem) -> None:
+        self._answered(problem.status, unknown=problem.status == 404 and not self._tried)
         self._client.start(problem.status, problem.headers() + self._own_headers())
         self._client.write(problem.body())
         self._client.end()
         self._close()
+
+    def _answered(self, status: int, *, unknown: bool = False) -> None:
+        """Count the answer, once: what the client saw first is what it got."""
+        if self._status:
+            return
+        self._status = status
+        slo_class = self.request.slo_class if self.request is not None else ""
+        self._engine.events.answered(self._label(unknown=unknown), slo_class, status)
+
+    def _label(self, *, unknown: bool) -> str:
+        return NO_MODEL if unknown or self.request is None else self.request.model
 
     def _own_headers(self) -> Headers:
         headers = [

@@ -51,7 +51,7 @@ async def ready(request: Request) -> dict[str, Any]:
 @open_api.get("/metrics", response_class=Response)
 async def metrics(request: Request) -> Response:
     """Prometheus exposition of the gateway."""
-    content, content_type = _runtime(request).exposition()
+    content, content_type = _runtime(request).instruments.metrics.exposition()
     return Response(content, headers={"content-type": content_type})
 
 
@@ -103,15 +103,12 @@ async def add_worker(request: Request, entry: BackendEntry) -> dict[str, Any]:
     """A backend joins the fleet; the body is one entry of ``backends`` in the file."""
     runtime = _runtime(request)
     _must_have_keys(runtime)
-    dispatcher = runtime.engine.dispatcher
-    taken = {backend.spec.name for backend in dispatcher.state.backends}
+    taken = {backend.spec.name for backend in runtime.engine.dispatcher.state.backends}
     try:
-        spec = new_spec(entry, taken)
-        dispatcher.add_backend(spec, runtime.engine.now())
+        spec = new_spec(entry, taken, runtime.config.hardware)
+        return described(runtime.add_backend(spec))
     except ConfigError as error:
         raise ProblemError(Problem(400, f"{error}", code="bad_worker")) from error
-    runtime.engine.poke()
-    return described(dispatcher.state.get(spec.name))
 
 
 @guarded_api.delete("/workers/{name}", tags=["operations"])
@@ -119,13 +116,10 @@ async def remove_worker(request: Request, name: str) -> dict[str, Any]:
     """A backend leaves: nothing new is sent there, what is under way runs to its end."""
     runtime = _runtime(request)
     _must_have_keys(runtime)
-    dispatcher = runtime.engine.dispatcher
     try:
-        left = dispatcher.state.get(name)
+        left = runtime.remove_backend(name)
     except UnknownNameError as error:
         raise ProblemError(Problem(404, f"{error}", code="worker_not_found")) from error
-    dispatcher.remove_backend(name, runtime.engine.now())
-    runtime.engine.forget(name)
     return {"removed": name, "in_flight": left.in_flight}
 
 

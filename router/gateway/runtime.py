@@ -13,13 +13,14 @@ from dataclasses import dataclass
 from typing import Any
 
 from router.config.load import MotleyConfig
+from router.domain.fleet import BackendSpec
+from router.fleet_state.backend import BackendState
 from router.gateway.auth import Keyring
 from router.gateway.engine import Engine
+from router.gateway.instruments import Instruments
+from telemetry.scraper import Scraper
 
 log = logging.getLogger("motley.gateway")
-
-Exposition = Callable[[], tuple[bytes, str]]
-"""Body and content type of ``/metrics``."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,7 +46,8 @@ class Runtime:
         keyring: whom to let in.
         started_unix_s: wall-clock start, for ``created`` in the model list.
         chores: scraper, health probe, feedback, planner.
-        exposition: what ``/metrics`` answers.
+        instruments: everything that watches; answers ``/metrics``.
+        scraper: reads the engines; ``None`` where the configuration forbids it.
         closing: called last, in order: files to close.
     """
 
@@ -54,8 +56,33 @@ class Runtime:
     keyring: Keyring
     started_unix_s: int
     chores: Sequence[Chore]
-    exposition: Exposition
+    instruments: Instruments
+    scraper: Scraper | None
     closing: Sequence[Callable[[], None]] = ()
+
+    def add_backend(self, spec: BackendSpec) -> BackendState:
+        """A backend joins the fleet.
+
+        Raises:
+            ConfigError: the name is taken, or the model does not fit.
+        """
+        self.engine.dispatcher.add_backend(spec, self.engine.now())
+        backend = self.engine.dispatcher.state.get(spec.name)
+        self.instruments.joined(backend, self.scraper)
+        self.engine.poke()
+        return backend
+
+    def remove_backend(self, name: str) -> BackendState:
+        """A backend leaves; what is under way there runs to its end.
+
+        Raises:
+            UnknownNameError: there is none of this name.
+        """
+        backend = self.engine.dispatcher.state.get(name)
+        self.engine.dispatcher.remove_backend(name, self.engine.now())
+        self.engine.forget(name)
+        self.instruments.left(name, self.scraper)
+        return backend
 
     @asynccontextmanager
     async def running(self) -> AsyncIterator[None]:

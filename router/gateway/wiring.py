@@ -5,9 +5,6 @@ from __future__ import annotations
 import random
 import time
 
-from prometheus_client import CollectorRegistry
-from prometheus_client.exposition import CONTENT_TYPE_LATEST, generate_latest
-
 from router.config.build import build_dispatcher
 from router.config.load import MotleyConfig
 from router.domain.protocols import Clock
@@ -16,6 +13,7 @@ from router.gateway.attempt import Limits
 from router.gateway.auth import Keyring
 from router.gateway.engine import Engine, EngineSettings
 from router.gateway.health_probe import HealthProbe
+from router.gateway.instruments import build_instruments
 from router.gateway.log_file import LogFile
 from router.gateway.runtime import Chore, Runtime
 from router.gateway.upstream import parse_address
@@ -33,21 +31,31 @@ def build_runtime(config: MotleyConfig, clock: Clock) -> Runtime:
         parse_address(spec.name, spec.url)
     path = config.server.decision_log
     file = LogFile(path) if path else None
-    dispatcher = build_dispatcher(config, strict_context=False, log=file.write if file else None)
-    engine = Engine(dispatcher, _settings(config), clock.now)
+    instruments = build_instruments(config)
+    dispatcher = build_dispatcher(
+        config,
+        observers=instruments.observers,
+        strict_context=False,
+        log=file.write if file else None,
+    )
+    engine = Engine(dispatcher, _settings(config), clock.now, instruments.metrics)
+    scraper = _scraper(engine, config, clock) if config.telemetry.enabled else None
+    instruments.expose(engine, scraper, clock)
     chores = [_probe(engine, config)]
-    if config.telemetry.enabled:
-        chores.append(_scraper(engine, config, clock))
+    if scraper is not None:
+        chores.append(Chore("scraper", scraper.run))
+    if config.telemetry.feedback:
+        chores.append(Chore("feedback", lambda: instruments.keep_correcting(engine)))
     if file:
         chores.append(Chore("decision log", file.keep_flushing))
-    registry = CollectorRegistry()
     return Runtime(
         config=config,
         engine=engine,
         keyring=Keyring(config.server.api_keys),
         started_unix_s=int(time.time()),
         chores=chores,
-        exposition=lambda: (generate_latest(registry), CONTENT_TYPE_LATEST),
+        instruments=instruments,
+        scraper=scraper,
         closing=(file.close,) if file else (),
     )
 
@@ -73,7 +81,7 @@ def _probe(engine: Engine, config: MotleyConfig) -> Chore:
     return Chore("health probe", HealthProbe(engine, config.reliability, HttpGetter()).run)
 
 
-def _scraper(engine: Engine, config: MotleyConfig, clock: Clock) -> Chore:
+def _scraper(engine: Engine, config: MotleyConfig, clock: Clock) -> Scraper:
     def sink(name: str, signals: EngineSignals) -> None:
         engine.dispatcher.scrape(name, signals, clock.now())
         engine.poke()
@@ -87,4 +95,4 @@ def _scraper(engine: Engine, config: MotleyConfig, clock: Clock) -> Chore:
     )
     for target in targets(config.fleet.backends):
         scraper.add(target)
-    return Chore("scraper", scraper.run)
+    return scraper

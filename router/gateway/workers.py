@@ -15,6 +15,7 @@ from router.config.schema import BackendEntry
 from router.domain.fleet import BackendSpec
 from router.fleet_state.backend import BackendState
 from router.gateway.upstream import parse_address
+from router.perf.hardware import Hardware
 
 
 def described(backend: BackendState) -> dict[str, Any]:
@@ -47,17 +48,18 @@ def described(backend: BackendState) -> dict[str, Any]:
     }
 
 
-def new_spec(entry: BackendEntry, taken: set[str]) -> BackendSpec:
+def new_spec(entry: BackendEntry, taken: set[str], hardware: Hardware) -> BackendSpec:
     """A backend from one entry of ``backends``, named as the file would name it.
 
     Args:
         entry: ``count`` must be 1.
+        hardware: what the configuration knows of models and cards.
         taken: names that are in use; an unnamed backend gets the first free ``<gpu>-<n>``.
 
     Raises:
         ConfigError: no usable URL, unknown GPU or model, or a model that does not fit.
     """
-    spec = build_fleet([entry]).backends[0]
+    spec = build_fleet([entry], hardware).backends[0]
     parse_address(spec.name, spec.url)
     if entry.name is None:
         names = (f"{entry.gpu}-{n}" for n in count())

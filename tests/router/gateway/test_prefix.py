@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
+from router.domain.request import Request
+from router.domain.state import BackendView
 from router.gateway.prefix import BLOCK_BYTES, MAX_BLOCKS, prefix_hashes
 from router.gateway.wire import routing_fields
 from tests.router.gateway.conftest import StartEngine, StartGateway
@@ -35,12 +39,29 @@ def test_the_prompt_is_what_is_compared_not_its_place_in_the_body() -> None:
     assert routing_fields(b'{"model":"m"}').prompt_text() == b""
 
 
-async def test_a_conversation_returns_to_where_it_is_cached(
-    engine: StartEngine, gateway: StartGateway
-) -> None:
-    gate = await gateway(*[await engine(chat()) for _ in range(4)], policy={"name": "motley"})
-    body = b'{"model":"%b","prompt":"%b"}' % (MODEL.encode(), b"once upon a time " * 4_000)
-    backends = {
-        (await gate.post("/v1/completions", body)).headers["x-motley-backend"] for _ in range(6)
-    }
-    assert len(backends) == 1
+class Curious:
+    """A policy that takes the first candidate and keeps the request."""
+
+    def __init__(self) -> None:
+        self.seen: list[Request] = []
+
+    def choose(
+        self, request: Request, candidates: Sequence[BackendView], now: float
+    ) -> BackendView:
+        self.seen.append(request)
+        return candidates[0]
+
+
+async def test_the_policy_is_told(engine: StartEngine, gateway: StartGateway) -> None:
+    gate = await gateway(await engine(chat()))
+    policy = gate.relay.engine.dispatcher._policy = Curious()
+    prompt = b"once upon a time " * 400
+    body = b'{"model":"%b","prompt":"%b"}' % (MODEL.encode(), prompt)
+    await gate.post("/v1/completions", body)
+    await gate.post("/v1/embeddings", body)
+    generates, embeds = policy.seen
+    assert len(generates.prefix_hashes) == len(prompt) // BLOCK_BYTES
+    tokens = generates.prefix_block_tokens * len(generates.prefix_hashes)
+    assert 0.8 * generates.prompt_tokens < tokens <= generates.prompt_tokens
+    assert embeds.prefix_hashes == (), "nothing is cached between embeddings"
+    assert embeds.max_tokens == 1

@@ -101,7 +101,9 @@ async def test_a_client_may_leave_the_queue(engine: StartEngine, gateway: StartG
 async def test_while_nobody_is_healthy_requests_wait_instead_of_storming(
     engine: StartEngine, gateway: StartGateway
 ) -> None:
-    gate = await gateway(await engine(chat()))
+    backend = await engine(chat())
+    gate = await gateway(backend)
+    await eventually(lambda: bool(backend.probes))
     dispatcher = gate.relay.engine.dispatcher
     dispatcher.set_health("e0", healthy=False, now=0.0)
     asked = asyncio.create_task(gate.post())

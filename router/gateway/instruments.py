@@ -1,0 +1,133 @@
+"""Everything that watches: metrics, learned speeds, SLO attainment, accuracy of predictions."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from dataclasses import dataclass
+from importlib.metadata import PackageNotFoundError, version
+
+from router.config.build import catalogue_belief
+from router.config.load import MotleyConfig
+from router.domain.protocols import Clock, Observer
+from router.fleet_state.backend import BackendState
+from router.gateway.engine import Engine
+from telemetry.accuracy import Accuracy
+from telemetry.drift import Drift
+from telemetry.feedback import Feedback
+from telemetry.learning import make_feedback, shape_of
+from telemetry.metric_sources import (
+    ask_accuracy,
+    ask_dispatcher,
+    ask_feedback,
+    ask_scraper,
+    ask_slos,
+    count_drift,
+)
+from telemetry.metrics import GatewayMetrics
+from telemetry.scraper import Scraper, Target
+from telemetry.slo_window import SloWindow
+
+log = logging.getLogger("motley.telemetry")
+
+CORRECT_EVERY_S = 1.0
+
+
+@dataclass(frozen=True, slots=True)
+class Instruments:
+    """The observers of one gateway.
+
+    Attributes:
+        config: of the gateway.
+        metrics, accuracy, slos: see ``telemetry``.
+        feedback: learns each backend's speed; ``None`` where the configuration forbids it.
+    """
+
+    config: MotleyConfig
+    metrics: GatewayMetrics
+    accuracy: Accuracy
+    slos: SloWindow
+    feedback: Feedback | None
+
+    @property
+    def observers(self) -> tuple[Observer, ...]:
+        """For the dispatcher."""
+        learning = (self.feedback,) if self.feedback is not None else ()
+        return (self.metrics, self.accuracy, self.slos, *learning)
+
+    def expose(self, engine: Engine, scraper: Scraper | None, clock: Clock) -> None:
+        """Let ``/metrics`` ask everybody who knows something."""
+        ask_dispatcher(self.metrics, engine.dispatcher)
+        ask_accuracy(self.metrics, self.accuracy, clock)
+        ask_slos(self.metrics, self.slos, clock)
+        if self.feedback is not None:
+            ask_feedback(self.metrics, self.feedback)
+        if scraper is not None:
+            ask_scraper(self.metrics, scraper, clock)
+
+    def joined(self, backend: BackendState, scraper: Scraper | None) -> None:
+        """A backend joined: learn it from its prior on."""
+        spec = backend.spec
+        if self.feedback is not None:
+            shape = shape_of(self.config.hardware.engine_defaults(spec))
+            self.feedback.add(spec.name, backend.prior, shape)
+        if scraper is not None and spec.url:
+            scraper.add(Target(spec.name, spec.url, spec.engine))
+
+    def left(self, name: str, scraper: Scraper | None) -> None:
+        """A backend left: forget what was learned of it."""
+        self.metrics.forget(name)
+        self.accuracy.forget(name)
+        if self.feedback is not None:
+            self.feedback.remove(name)
+        if scraper is not None:
+            scraper.remove(name)
+
+    async def keep_correcting(self, engine: Engine) -> None:
+        """Bring what was learned into the policy's belief, every second."""
+        while self.feedback is not None:
+            await asyncio.sleep(CORRECT_EVERY_S)
+            self.correct(engine, self.feedback)
+
+    def correct(self, engine: Engine, feedback: Feedback) -> None:
+        """Apply the corrections that have moved."""
+        now = engine.now()
+        for name, (prefill, decode) in feedback.changes().items():
+            engine.dispatcher.correct(name, prefill=prefill, decode=decode, now=now)
+        engine.poke()
+
+
+def build_instruments(config: MotleyConfig) -> Instruments:
+    """What the configuration asks for."""
+    metrics = GatewayMetrics(
+        policy=config.policy.name,
+        version=_version(),
+        models=sorted(config.fleet.models),
+        slo_classes=sorted(config.slos),
+    )
+
+    def on_drift(drift: Drift) -> None:
+        count_drift(metrics, drift)
+        log.warning(
+            "backend %s: %s takes %.2f times as long as before",
+            drift.backend,
+            drift.phase,
+            drift.factor,
+        )
+
+    feedback = None
+    if config.telemetry.feedback:
+        feedback = make_feedback(
+            config.fleet.backends,
+            catalogue_belief(config.hardware),
+            config.hardware.engine_defaults,
+            on_drift=on_drift,
+        )
+    return Instruments(config, metrics, Accuracy(), SloWindow(config.slos), feedback)
+
+
+def _version() -> str:
+    try:
+        return version("motley-router")
+    except PackageNotFoundError:
+        return "0+source"
