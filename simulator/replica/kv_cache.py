@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from itertools import repeat
 
 from simulator.replica.job import Job
@@ -32,7 +32,8 @@ class KvPool:
     Attributes:
         total: blocks of the cache.
         used: blocks held by requests, each shared one counted once.
-        cache: the prefix cache, or ``None`` without one.
+        caching: whether released blocks are kept for reuse.
+        cache: the prefix cache; empty without caching.
         merges_duplicates: whether a request whose block turns out to be cached gives its own
             copy back (SGLang's radix tree) or keeps it (vLLM).
         queried_tokens, hit_tokens: prompt tokens looked up and found, lifetime.
@@ -41,6 +42,7 @@ class KvPool:
     __slots__ = (
         "block_tokens",
         "cache",
+        "caching",
         "hit_tokens",
         "merges_duplicates",
         "queried_tokens",
@@ -53,7 +55,7 @@ class KvPool:
     ) -> None:
         self.total, self.block_tokens = total, block_tokens
         self.used = self.queried_tokens = self.hit_tokens = 0
-        self.cache = PrefixCache() if caching else None
+        self.caching, self.cache = caching, PrefixCache()
         self.merges_duplicates = merges_duplicates
 
     @property
@@ -67,7 +69,7 @@ class KvPool:
 
     def match(self, job: Job) -> list[CachedBlock]:
         """The leading blocks of the prompt that are cached."""
-        if self.cache is None or not job.prefix_hashes:
+        if not (self.caching and job.prefix_hashes):
             return []
         return self.cache.match(job.prefix_hashes, self._sizes(job, job.shareable_blocks))
 
@@ -84,7 +86,7 @@ class KvPool:
             * (self.block_tokens)
         )
 
-    def missing(self, tokens: int, found: list[CachedBlock]) -> int:
+    def missing(self, tokens: int, found: Sequence[CachedBlock]) -> int:
         """Free blocks that a newcomer takes to hold ``tokens``, given its cached blocks."""
         need = self.blocks_for(tokens)
         for block in found:
@@ -92,12 +94,19 @@ class KvPool:
                 need -= block.size
         return need
 
-    def take(self, holding: Holding, found: list[CachedBlock]) -> None:
+    def revived_tokens(self, found: Sequence[CachedBlock], hit_tokens: int) -> int:
+        """Of ``hit_tokens``, those in blocks that are idle now and would no longer be free.
+
+        Where all of a prompt is cached its last tokens are computed again, in place.
+        """
+        idle = sum(block.size for block in found if not block.refs) * self.block_tokens
+        again = sum(block.size for block in found) * self.block_tokens - hit_tokens
+        return max(0, idle - again)
+
+    def take(self, holding: Holding, found: Sequence[CachedBlock]) -> None:
         """Reference the cached blocks of a newcomer."""
-        if self.cache is None or not found:
-            return
         self.used += self.cache.acquire(found)
-        holding.cached = found
+        holding.cached = [*found]
         holding.covered = len(found)
         holding.shared = holding.blocks = sum(block.size for block in found)
 
@@ -111,12 +120,11 @@ class KvPool:
 
     def trim(self) -> None:
         """Evict idle cached blocks that lie where requests do now."""
-        if self.cache is not None:
-            self.cache.trim(self.total - self.used)
+        self.cache.trim(self.total - self.used)
 
     def cover(self, holding: Holding, job: Job, computed: int) -> None:
         """Offer the prompt blocks filled by ``computed`` tokens to the prefix cache."""
-        if self.cache is None or not job.prefix_hashes:
+        if not (self.caching and job.prefix_hashes):
             return
         last = min(computed // job.prefix_block_tokens, job.shareable_blocks)
         for index in range(holding.covered, last):
@@ -125,7 +133,7 @@ class KvPool:
 
     def cover_output(self, holding: Holding, job: Job, tokens: int) -> None:
         """Offer the blocks that the answer completed, ``tokens`` long with its prompt."""
-        if self.cache is None or not job.output_hashes or not job.prefix_block_tokens:
+        if not (self.caching and job.output_hashes and job.prefix_block_tokens):
             return
         first = job.prompt_tokens // job.prefix_block_tokens
         last = min(tokens // job.prefix_block_tokens, first + len(job.output_hashes))
@@ -136,16 +144,15 @@ class KvPool:
         """Free what ``holding`` holds; with ``keep`` its contents stay cached for reuse."""
         own = holding.blocks - holding.shared
         self.used -= own
-        if self.cache is not None:
-            if keep:
-                self.cache.park(own)
+        if keep and self.caching:
+            self.cache.park(own)
+        if holding.cached:
             self.used -= self.cache.release(holding.cached)
             holding.cached = []
         holding.blocks = holding.shared = holding.covered = 0
 
     def _offer(self, holding: Holding, key: int, size: int) -> None:
         cache = self.cache
-        assert cache is not None
         block = cache.insert(key, size)
         if block is None:
             if not self.merges_duplicates:

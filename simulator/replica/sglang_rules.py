@@ -148,7 +148,7 @@ def longest_prefix_first(queue: Sequence[Q], pool: KvPool) -> list[Q]:
     A prompt that is hardly cached but shares its beginning with an earlier waiting one goes last:
     once that one is computed, it will hit.
     """
-    if pool.cache is None or len(queue) > LPM_QUEUE_LIMIT:
+    if not pool.caching or len(queue) > LPM_QUEUE_LIMIT:
         return list(queue)
     seen: set[int] = set()
     rank: dict[int, float] = {}

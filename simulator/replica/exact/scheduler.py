@@ -109,7 +109,7 @@ class Scheduler:
         self.pool.take(seq.holding, found)
         seq.prefilling = True
         seq.computed = hit_tokens
-        if self.pool.cache is not None:
+        if self.pool.caching:
             self.pool.queried_tokens += seq.tokens
             self.pool.hit_tokens += hit_tokens
         if not seq.job.preemptions:

@@ -87,7 +87,7 @@ class SglangScheduler(Scheduler):
                 seq.tokens - hit,
                 max_new - seq.generated,
                 max_new,
-                sum(block.size for block in found if not block.refs) * self.config.block_tokens,
+                self.pool.revived_tokens(found, hit),
             )
             if not tokens:
                 return

@@ -14,7 +14,6 @@ iterations take, ``n`` per whole cycle and a slice of the histogram for the rest
 
 from __future__ import annotations
 
-import math
 from heapq import heappop, heappush
 
 from simulator.replica.job import Job
@@ -30,7 +29,7 @@ class Member(Holding):
         computed: of those, the ones that are in the KV cache; stale while it decodes.
         remaining: tokens still to generate; stale while it decodes.
         cancelled: its client left while it ran.
-        base, ends_at, entered: place in the batch; ``entered`` is negative outside of it.
+        base, ends_at, entered: place in the batch; ``entered`` is 0 outside of it.
     """
 
     __slots__ = (
@@ -53,7 +52,7 @@ class Member(Holding):
         self.target = job.prompt_tokens
         self.remaining = job.output_tokens
         self.computed = self.base = self.ends_at = 0
-        self.entered = -1
+        self.entered = 0
         self.cancelled = False
 
 
@@ -68,12 +67,12 @@ class DecodeBatch:
     """
 
     __slots__ = (
-        "_ends",
         "_entries",
         "_phases",
         "_unit",
         "base_sum",
         "count",
+        "ends",
         "iteration",
         "members",
     )
@@ -84,7 +83,7 @@ class DecodeBatch:
         self._unit = block_tokens
         # Two cycles, so that any window of less than one is a slice.
         self._phases = [0] * (2 * block_tokens)
-        self._ends: list[tuple[int, int, Member]] = []
+        self.ends: list[tuple[int, int, Member]] = []
         self._entries = 0
 
     @property
@@ -103,7 +102,7 @@ class DecodeBatch:
         self.members[member] = None
         entered = member.entered = self._entries = self._entries + 1
         ends_at = member.ends_at = self.iteration + member.remaining
-        heappush(self._ends, (ends_at, entered, member))
+        heappush(self.ends, (ends_at, entered, member))
 
     def leave(self, member: Member) -> None:
         """Take a member out."""
@@ -114,16 +113,16 @@ class DecodeBatch:
         self._phases[phase] -= 1
         self._phases[phase + self._unit] -= 1
         del self.members[member]
-        member.entered = -1
+        member.entered = 0
 
     def end_at(self, member: Member, iteration: int) -> None:
         """Let a member end earlier than its length says."""
         member.ends_at = iteration
-        heappush(self._ends, (iteration, member.entered, member))
+        heappush(self.ends, (iteration, member.entered, member))
 
     def ended(self) -> list[Member]:
         """Take out every member whose last iteration is over, in order of admission."""
-        ends, now = self._ends, self.iteration
+        ends, now = self.ends, self.iteration
         done: list[Member] = []
         while ends and ends[0][0] <= now:
             ends_at, entered, member = heappop(ends)
@@ -134,7 +133,7 @@ class DecodeBatch:
 
     def until_next_end(self) -> int:
         """Iterations until a member ends; at least one member is needed."""
-        ends = self._ends
+        ends = self.ends
         while True:
             ends_at, entered, member = ends[0]
             if member.entered == entered and member.ends_at == ends_at:
@@ -169,25 +168,3 @@ class DecodeBatch:
     def grows(self, member: Member) -> bool:
         """Whether the next iteration takes a new KV block for ``member``."""
         return (member.base + self.iteration - 1) % self._unit == 0
-
-
-def iteration_at(elapsed_s: float, first_s: float, increment_s: float) -> int:
-    """Which iteration is in progress ``elapsed_s`` after the first began, counted from 1.
-
-    Iteration ``j`` takes ``first_s + (j-1) * increment_s``; one that ends right then is over.
-    """
-    if elapsed_s < first_s:
-        return 1
-    # T(j) = p*j + d*j*j/2; this form of the root is stable when the increment vanishes.
-    p = first_s - increment_s / 2
-    j = int(2 * elapsed_s / (p + math.sqrt(p * p + 2 * increment_s * elapsed_s))) + 1
-    while j > 1 and elapsed_until(j - 1, first_s, increment_s) > elapsed_s:
-        j -= 1
-    while elapsed_until(j, first_s, increment_s) <= elapsed_s:
-        j += 1
-    return j
-
-
-def elapsed_until(iterations: int, first_s: float, increment_s: float) -> float:
-    """T(j): seconds that the first ``iterations`` take."""
-    return iterations * first_s + increment_s * (iterations * (iterations - 1) * 0.5)

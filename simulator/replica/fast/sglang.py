@@ -59,6 +59,8 @@ class ReservingBatch(DecodeBatch):
 class FastSglang(FastEngine):
     """Prefill first and alone, output reservation, retraction, radix cache."""
 
+    __slots__ = ("_decays", "_full", "_ratio", "_shrunk")
+
     merges_duplicates = True
     stops_unseen = True
     _batch: ReservingBatch
@@ -112,7 +114,7 @@ class FastSglang(FastEngine):
             self._shrunk = True
 
     def _computed(self, chunks: list[tuple[Member, int]]) -> None:
-        if self._pool.cache is None:
+        if not self._pool.caching:
             return
         self._uncached = [
             (member, member.computed + tokens)
@@ -212,7 +214,7 @@ class FastSglang(FastEngine):
         self, budget: PrefillBudget, chunks: list[tuple[Member, int]], horizon: float
     ) -> None:
         pool, waiting = self._pool, self._waiting
-        page, most = self.config.block_tokens, self.config.max_num_seqs
+        most = self.config.max_num_seqs
         while not self._full and waiting and waiting[0].queued_s < horizon:
             if self._batch.count + len(self._leaving) + len(chunks) >= most:
                 self._full = True
@@ -223,7 +225,7 @@ class FastSglang(FastEngine):
             hit = pool.matched_tokens(job, len(found), member.target)
             max_new = max_new_tokens(job, self._longest)
             generated = job.output_tokens - member.remaining
-            revived = sum(block.size for block in found if not block.refs) * page
+            revived = pool.revived_tokens(found, hit) if found else 0
             tokens = budget.admit(member.target - hit, max_new - generated, max_new, revived)
             if not tokens:
                 return

@@ -9,6 +9,8 @@ from simulator.replica.fast.engine import FastEngine
 class FastVllmV0(FastEngine):
     """Prefill first, whole prompts, preemption of the youngest by recompute."""
 
+    __slots__ = ()
+
     def _begin(self, at: float, horizon: float) -> None:
         del horizon  # V0 plans nothing ahead
         if self._prefill(at):

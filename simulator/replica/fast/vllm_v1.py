@@ -15,6 +15,8 @@ class FastVllmV1(FastEngine):
     so nobody was admitted after it, and it is the youngest.
     """
 
+    __slots__ = ()
+
     def _begin(self, at: float, horizon: float) -> None:
         if (self._partial is not None or self._sees(horizon)) and self._mix(at, horizon):
             return
@@ -36,7 +38,7 @@ class FastVllmV1(FastEngine):
         """Run until a member ends, memory runs short or a plan could admit somebody."""
         batch, pool = self._batch, self._pool
         steps = batch.until_next_end()
-        if self._waiting and (self._leaving or not self._sees(horizon)):
+        if self._waiting and (self._leaving or self._may_fit_later or not self._sees(horizon)):
             steps = 1
         fitting = batch.furthest(pool.total - pool.used, steps)
         if not fitting:
@@ -46,6 +48,15 @@ class FastVllmV1(FastEngine):
             self._start_run(at, 1)
         else:
             self._start_run(at, fitting)
+
+    @property
+    def _may_fit_later(self) -> bool:
+        """Whether a head of the queue that did not fit may fit while nobody leaves.
+
+        A run only takes memory, so it may not; except where a first chunk is all that must fit,
+        and that chunk gets shorter because the cached prefix before it was evicted.
+        """
+        return self._pool.caching and not self.config.reserve_full_isl and self._may_admit()
 
     def _preempt(self, at: float) -> None:
         self._squeeze(always_one_free=False)
