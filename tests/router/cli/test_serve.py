@@ -1,0 +1,190 @@
+"""``motley serve``: flags, one-line errors, and a clean end."""
+
+from __future__ import annotations
+
+import http.server
+import json
+import signal
+import subprocess
+import sys
+import threading
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from router.cli.main import run
+from router.cli.serve import static_fleet, with_flags
+from router.config.load import load_config
+from router.domain.errors import ConfigError, UnknownNameError
+from router.gateway.server import bind
+
+MODEL = "llama-3.1-8b"
+
+
+def entry(**more: object) -> dict[str, object]:
+    return {"gpu": "a100-80", "model": MODEL, "url": "http://127.0.0.1:9", **more}
+
+
+def write(path: Path, **content: object) -> str:
+    path.write_text(json.dumps(content))  # YAML is a superset of JSON
+    return str(path)
+
+
+# Mistakes: one line, exit code 2, no traceback
+
+
+@pytest.mark.parametrize(
+    ("content", "says"),
+    [
+        ({"backends": []}, "the fleet is empty"),
+        ({"backends": [entry(url=None)]}, "'a100-80-0' has no url"),
+        ({"backends": [entry(url="nonsense")]}, "not of the form http://host:port"),
+        ({"backends": [entry(gpu="abacus")]}, "abacus"),
+        ({"backends": [entry(gpu="t4")]}, "does not fit"),
+        ({"backends": [entry()], "policy": {"name": "nope"}}, "unknown policy 'nope'"),
+        ({"backends": [entry()], "speling": 1}, "speling: no such setting"),
+        ({"backends": [entry()], "server": {"decision_log": "/no/such/x"}}, "decision log"),
+    ],
+)
+def test_a_mistake_is_one_line(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], content: dict[str, object], says: str
+) -> None:
+    assert run(["serve", "--config", write(tmp_path / "f.yaml", **content)]) == 2
+    complaint = capsys.readouterr().err
+    assert complaint.startswith("error: ")
+    assert says in complaint
+    assert complaint.count("\n") == 1
+    assert "Traceback" not in complaint
+
+
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        ([], "nothing to serve"),
+        (["--config", "/no/such/file.yaml"], "cannot read /no/such/file.yaml"),
+        (["--static-backends", "http://h:1"], "nothing to serve"),
+        (
+            ["--static-backends", "http://h:1,http://h:2", "--static-models", "a,b,c"],
+            "--static-models lists 3 values for 2 backends",
+        ),
+        (["--log-level", "loud"], "unknown log level 'loud'"),
+    ],
+)
+def test_flags_that_cannot_be_meant(
+    capsys: pytest.CaptureFixture[str], arguments: list[str], says: str
+) -> None:
+    assert run(["serve", *arguments]) == 2
+    assert says in capsys.readouterr().err
+
+
+def test_a_taken_port_is_one_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path = write(tmp_path / "f.yaml", backends=[entry()])
+    with bind("127.0.0.1", 0) as taken:
+        port = taken.getsockname()[1]
+        assert run(["serve", "-c", path, "--port", str(port)]) == 2
+    assert f"port {port} on 127.0.0.1 is taken" in capsys.readouterr().err
+
+
+# Flags
+
+
+def test_flags_win_over_the_file() -> None:
+    config = load_config({"backends": [entry()], "server": {"host": "0.0.0.0", "port": 1}})
+    changed = with_flags(config, port=2, policy="round-robin", log=Path("x"))
+    assert (changed.server.host, changed.server.port) == ("0.0.0.0", 2)
+    assert changed.server.decision_log == "x"
+    assert changed.policy.name == "round-robin"
+    assert with_flags(config) == config
+
+
+def test_parameters_stay_with_their_policy() -> None:
+    config = load_config({"backends": [entry()], "policy": {"name": "motley", "seed": 4}})
+    changed = with_flags(config, policy="random")
+    assert (changed.policy.params, changed.policy.seed) == ({}, 4)
+    with pytest.raises(UnknownNameError, match="nope"):
+        with_flags(config, policy="nope")
+
+
+def test_a_fleet_from_flags() -> None:
+    content = static_fleet("http://a:1, http://b:2/", MODEL, "a100-80,v100-32", "vllm")
+    fleet = load_config(content).fleet
+    assert [(b.name, b.url, b.model) for b in fleet.backends] == [
+        ("a100-80-0", "http://a:1", MODEL),
+        ("v100-32-0", "http://b:2", MODEL),
+    ]
+    with pytest.raises(ConfigError):
+        static_fleet("http://a:1", "", "a100-80", "vllm")
+
+
+# A real process
+
+
+class SlowEngine(http.server.BaseHTTPRequestHandler):
+    """Streams twenty events over a second."""
+
+    protocol_version = "HTTP/1.1"
+
+    def do_GET(self) -> None:
+        self.send_response(200)
+        self.send_header("content-length", "0")
+        self.end_headers()
+
+    def do_POST(self) -> None:
+        self.rfile.read(int(self.headers["content-length"]))
+        self.send_response(200)
+        self.send_header("content-type", "text/event-stream")
+        self.send_header("connection", "close")
+        self.end_headers()
+        for n in range(20):
+            self.wfile.write(b'data: {"choices":[{"delta":{"content":"%d"}}]}\n\n' % n)
+            time.sleep(0.05)
+        self.wfile.write(b"data: [DONE]\n\n")
+
+    def log_message(self, *_: object) -> None:
+        """Be quiet."""
+
+
+@pytest.fixture
+def slow_engine() -> Iterator[str]:
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), SlowEngine) as fake:
+        threading.Thread(target=fake.serve_forever, daemon=True).start()
+        yield f"http://127.0.0.1:{fake.server_address[1]}"
+        fake.shutdown()
+
+
+def test_sigterm_lets_streams_finish_and_ends_with_0(slow_engine: str) -> None:
+    with bind("127.0.0.1", 0) as free:
+        port = free.getsockname()[1]
+    command = [
+        *(sys.executable, "-c", "from router.cli.main import main; main()"),
+        *("serve", "--port", str(port), "--static-backends", slow_engine),
+        *("--static-models", MODEL),
+    ]
+    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as gateway:
+        assert gateway.stderr is not None
+        greeting = gateway.stderr.readline()
+        assert f"serving {MODEL} on 1 backends at http://127.0.0.1:{port}/v1" in greeting
+        answer = _ask(f"http://127.0.0.1:{port}")
+        first = answer.readline()
+        gateway.send_signal(signal.SIGTERM)
+        whole = first + answer.read()
+        assert whole.endswith(b"data: [DONE]\n\n")
+        assert gateway.wait(timeout=20) == 0
+        assert "Traceback" not in gateway.stderr.read()
+
+
+def _ask(url: str) -> http.client.HTTPResponse:
+    body = json.dumps({"model": MODEL, "messages": [], "stream": True}).encode()
+    request = urllib.request.Request(f"{url}/v1/chat/completions", body)
+    for _ in range(200):
+        try:
+            answer: http.client.HTTPResponse = urllib.request.urlopen(request, timeout=20)
+        except urllib.error.URLError:
+            time.sleep(0.05)
+        else:
+            return answer
+    raise AssertionError("the gateway never answered")
