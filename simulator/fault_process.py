@@ -10,6 +10,7 @@ from typing import Protocol
 from router.config.schema import ReliabilitySection
 from router.dispatcher import Dispatcher
 from simulator.faults import Fault
+from simulator.gateways import knows
 from simulator.processes import EngineProcess, SimClock
 from simulator.results import Records
 
@@ -96,9 +97,7 @@ class FaultProcess:
             case "error":
                 engine.erring = False
             case "drain":
-                for dispatcher in self._dispatchers:
-                    dispatcher.remove_backend(engine.spec.name, now)
-                self._add(engine, now)
+                self._readmit(engine, now)
             case "join":
                 pass
 
@@ -121,14 +120,21 @@ class FaultProcess:
         engine.erring = True
 
     def _join(self, engine: EngineProcess, fault: Fault, now: float) -> None:  # noqa: ARG002
-        self._add(engine, now)
+        self._readmit(engine, now)
 
     def _drain(self, engine: EngineProcess, fault: Fault, now: float) -> None:  # noqa: ARG002
         for dispatcher in self._dispatchers:
-            dispatcher.drain(engine.spec.name, now)
+            if knows(dispatcher, engine.spec.name):
+                dispatcher.drain(engine.spec.name, now)
 
-    def _add(self, engine: EngineProcess, now: float) -> None:
+    def _readmit(self, engine: EngineProcess, now: float) -> None:
+        """Take a backend (back) into the fleet, free of what was held against it."""
+        name = engine.spec.name
         for dispatcher in self._dispatchers:
+            if knows(dispatcher, name):
+                if not dispatcher.state.get(name).draining:
+                    continue
+                dispatcher.remove_backend(name, now)
             dispatcher.add_backend(engine.spec, now)
 
     # -- what requests see -------------------------------------------------------------------

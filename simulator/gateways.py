@@ -114,10 +114,6 @@ class Gateways:
             if engine.responsive:
                 dispatcher.scrape(engine.spec.name, engine.snapshot(now), now)
 
-    def joined(self, name: str) -> None:
-        """A backend (re)joined: whatever health checks said of it before is void."""
-        self._failures.pop(name, None)
-
     # -- periodic ----------------------------------------------------------------------------
 
     def _scrape(
@@ -165,7 +161,7 @@ class Gateways:
 
     def _tell_health(self, name: str, healthy: bool, now: float) -> None:
         for dispatcher in self.dispatchers:
-            if any(backend.spec.name == name for backend in dispatcher.state.backends):
+            if knows(dispatcher, name):
                 dispatcher.set_health(name, healthy=healthy, now=now)
 
 
@@ -224,3 +220,8 @@ def _shape(spec: BackendSpec, hardware: Hardware) -> EngineShape:
     defaults = hardware.engine_defaults(spec)
     mixed = defaults.scheduler == "vllm-v1" and defaults.chunked_prefill
     return EngineShape(defaults.max_num_batched_tokens, mixed)
+
+
+def knows(dispatcher: Dispatcher, name: str) -> bool:
+    """Whether a backend is in the fleet of a dispatcher now."""
+    return any(backend.spec.name == name for backend in dispatcher.state.backends)
