@@ -1,0 +1,168 @@
+"""Least added pain, bound late. 1,000 tokens in and 100 out, unless a test says otherwise.
+
+Before anything has finished, the tails are taken to be 1 s of TTFT and 20 s of E2E.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from router.domain.protocols import Observer
+from router.policies.tail_scale import TailScale
+from tests.fakes import SLOW, ask, outcome, view, views
+from tests.router.policies.picking import picked, policy_of, scores
+
+REQUEST = ask(forecast=100.0)
+TTFT98_S, E2E98_S = 1.0, 20.0
+HELD = 1_050 * 1e-6  # seconds per iteration to read one such request's context, when it is fast
+
+
+def crowd(n: int, **state: Any) -> dict[str, Any]:
+    """n requests decoding, each 1,050 tokens of context and 100 tokens to come."""
+    return {
+        "in_flight": n,
+        "decoding": n,
+        "context_tokens": 1_050.0 * n,
+        "pending_output_tokens": 100.0 * n,
+        **state,
+    }
+
+
+def fast_pain(n: int, price: float = 0.0) -> float:
+    """The formula at the top of ``motley.py``, on a fast backend with a crowd of n."""
+    share = 0.010 + n * 0.0002 + n * HELD
+    ttft = share * (1.5 if n else 1.0) + 1_000 * (0.0001 + share / 2_048)
+    tau = 0.010 + (n + 1) * 0.0002 + (n + 1) * HELD
+    e2e = ttft + 100 * tau
+    pain = 0.1 * (ttft / TTFT98_S) ** 4 + (e2e / E2E98_S) ** 2
+    inflicted = 0.1 * n + (0.0002 + HELD) * 50 * n  # half of what the others have to come
+    crowding = tau / 0.0102
+    pain += crowding * 2 * (100 * tau / E2E98_S) * inflicted / E2E98_S
+    engine = 0.1 + 100 * (0.0002 + HELD + 0.010 / (n + 1))
+    return pain + 2 * (e2e / E2E98_S) * price * engine / E2E98_S
+
+
+def slow_pain() -> float:
+    """On an idle slow backend."""
+    ttft = 0.030 + 1_000 * (0.0005 + 0.030 / 2_048)
+    e2e = ttft + 100 * (0.030 + 0.0010 + 1_050 * 5e-6)
+    return 0.1 * (ttft / TTFT98_S) ** 4 + (e2e / E2E98_S) ** 2
+
+
+@pytest.mark.parametrize(("n", "chosen"), [(0, "fast"), (8, "fast"), (9, "fast"), (10, "slow")])
+def test_the_fast_card_is_filled_until_the_slow_one_adds_less_pain(n: int, chosen: str):
+    assert scores({"fast": fast_pain(n), "slow": slow_pain()}) == chosen
+    fleet = views(fast=crowd(n), slow={"cost": SLOW})
+    assert picked(policy_of("motley"), fleet, REQUEST) == chosen
+
+
+@pytest.mark.parametrize(("price", "chosen"), [(6.0, "fast"), (7.0, "slow")])
+def test_a_price_on_the_fast_group_sends_requests_to_the_slow_one(price: float, chosen: str):
+    assert scores({"fast": fast_pain(0, price), "slow": slow_pain()}) == chosen
+    fleet = views(fast={"price": price}, slow={"cost": SLOW})
+    assert picked(policy_of("motley"), fleet, REQUEST) == chosen
+    assert picked(policy_of("motley", price_weight=0.0), fleet, REQUEST) == "fast"
+
+
+class TestLateBinding:
+    def backlog(self, prompt: int) -> dict[str, Any]:
+        """One prompt being prefilled since 0: 0.1 ms a token, two iterations' worth of 10 ms."""
+        return {
+            "in_flight": 1,
+            "prefilling": 1,
+            "pending_prefill_tokens": prompt,
+            "prefill_since_s": 0.0,
+        }
+
+    @pytest.mark.parametrize(("at", "taken"), [(0.0, False), (0.11, False), (0.13, True)])
+    def test_a_backlog_of_more_than_0_3_s_is_waited_for(self, at: float, taken: bool):
+        # 4,000 tokens: 0.4 s, and 4,000 / 2,048 + 1 iterations of 10 ms: 0.43 s in all.
+        fleet = views(a=self.backlog(4_000))
+        chosen = policy_of("motley").choose(REQUEST, fleet, at)
+        assert (chosen is not None) == taken
+
+    def test_one_that_can_begin_soon_is_taken_instead_even_if_it_is_slow(self):
+        fleet = views(fast=self.backlog(4_000), slow={"cost": SLOW})
+        assert picked(policy_of("motley"), fleet, REQUEST) == "slow"
+        assert picked(policy_of("motley", backlog_s=0.5), fleet, REQUEST) == "fast"
+
+    @pytest.mark.parametrize(("held", "taken"), [(89_000.0, True), (89_001.0, False)])
+    def test_kv_beyond_nine_tenths_is_not_touched(self, held: float, taken: bool):
+        fleet = views(a=crowd(1, context_tokens=held))
+        chosen = policy_of("motley").choose(REQUEST, fleet, 0.0)
+        assert (chosen is not None) == taken
+
+    def test_an_idle_engine_takes_any_prompt(self):
+        assert picked(policy_of("motley"), views(a={}), ask(prompt_tokens=99_999)) == "a"
+
+    def test_an_engine_at_its_limit_of_sequences_takes_nothing(self):
+        full = views(a=crowd(256, context_tokens=0.0))
+        assert policy_of("motley").choose(REQUEST, full, 0.0) is None
+
+
+def test_a_cached_prefix_is_not_computed_again():
+    policy = policy_of("motley")
+    request = ask(forecast=100.0, prefix_hashes=(1, 2, 3), prefix_block_tokens=300)
+    a, b = views(a={}, b={})
+    assert picked(policy, [a], request) == "a"
+    # Somewhat busier, and 900 of 1,000 tokens less to do; a minute later its prefill is forgotten.
+    a.in_flight = a.decoding = 1
+    a.context_tokens, a.version = 100.0, 1
+    assert picked(policy, [a, b], request, now=60.0) == "a"
+    assert picked(policy, [a, b], REQUEST, now=120.0) == "b"
+
+
+def test_recent_prefill_stretches_decoding_so_equals_take_turns():
+    policy = policy_of("motley")
+    fleet = views(a={}, b={}, c={})
+    chosen = [picked(policy, fleet, REQUEST, now=0.01 * n) for n in range(3)]
+    assert sorted(chosen) == ["a", "b", "c"]
+
+
+def test_a_backend_that_came_back_under_its_old_name_is_another_one():
+    policy = policy_of("motley")
+    picked(policy, views(a={}, b={"cost": SLOW}), REQUEST)
+    back = [view("b", 1, SLOW), view("a", 2, SLOW.scaled(prefill=9.0, decode=9.0))]
+    assert picked(policy, back, REQUEST, now=100.0) == "b"
+
+
+def test_of_many_alike_it_looks_at_some_and_at_all_when_those_are_full():
+    fleet = [view(f"a{n}", n, **crowd(256)) for n in range(600)]
+    fleet[371] = view("idle", 371)
+    assert picked(policy_of("motley"), fleet, REQUEST) == "idle"
+
+
+class TestTailScale:
+    def test_finds_the_98th_percentile(self):
+        scale = TailScale()
+        for n in range(20_000):
+            seconds = 0.01 * (n * 37 % 1_000 + 1)  # uniform on 0.01 to 10 s
+            scale.observe(outcome(first_token_s=seconds, finished_s=2 * seconds))
+        # 9.8 s; 2% of steps go up by 10%, so it hovers within that.
+        assert scale.ttft_s == pytest.approx(9.8, rel=0.1)
+        assert scale.e2e_s == pytest.approx(19.6, rel=0.1)
+
+    @pytest.mark.parametrize(
+        "said", [outcome(status="failed"), outcome(first_token_s=None), outcome(status="cancelled")]
+    )
+    def test_only_what_was_delivered_counts(self, said: Any):
+        scale = TailScale()
+        scale.observe(said)
+        assert (scale.ttft_s, scale.e2e_s) == (TTFT98_S, E2E98_S)
+
+    def test_never_reaches_zero(self):
+        scale = TailScale()
+        for _ in range(100_000):
+            scale.observe(outcome(first_token_s=0.0, finished_s=0.0))
+        assert min(scale.ttft_s, scale.e2e_s) > 0.0
+
+    def test_the_choice_follows_the_shape_of_the_latencies_not_their_size(self):
+        """What was delivered sets the scale of both, so there is nothing to tune."""
+        fleet = views(fast=crowd(10), slow={"cost": SLOW})
+        policy = policy_of("motley")
+        assert isinstance(policy, Observer)
+        for _ in range(500):
+            policy.observe(outcome(first_token_s=50.0, finished_s=500.0))
+        assert picked(policy, fleet, REQUEST) == "slow"
