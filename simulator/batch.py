@@ -10,6 +10,7 @@ from pathlib import Path
 from router.config.load import MotleyConfig
 from router.domain.protocols import Planner
 from simulator.faults import Fault
+from simulator.gateways import Costs
 from simulator.options import ReplayOptions
 from simulator.results import RunResult
 from simulator.run import policy_names, run_policy
@@ -88,8 +89,8 @@ class Batch:
         return path.with_name(f"{path.stem}-{policy}-{seed}{path.suffix}")
 
 
-def make_planner(config: MotleyConfig) -> Planner:
+def make_planner(config: MotleyConfig, costs: Costs) -> Planner:
     """The rolling planner of the solver, as the gateway would run it."""
     from solver.planner import RollingPlanner  # noqa: PLC0415 - heavy, and rarely asked for
 
-    return RollingPlanner(config.planner)
+    return RollingPlanner(config.planner, slos=config.slos, hardware=config.hardware, costs=costs)

@@ -18,7 +18,7 @@ from router.dispatcher import Dispatcher
 from router.domain.fleet import BackendSpec
 from router.domain.outcome import Outcome
 from router.domain.protocols import Observer, Planner
-from router.domain.state import EngineSignals
+from router.domain.state import EngineSignals, LinearCost
 from router.perf.hardware import Hardware
 from simulator.belief import make_predictor
 from simulator.options import ReplayOptions
@@ -29,7 +29,9 @@ from telemetry.sightings import EngineShape
 
 Look = Callable[[float], None]
 """Decides queued requests, at a time."""
-MakePlanner = Callable[[MotleyConfig], Planner]
+Costs = Callable[[BackendSpec], LinearCost]
+MakePlanner = Callable[[MotleyConfig, Costs], Planner]
+"""Builds a planner from the settings and from what a router believes of each backend now."""
 
 _SEED_STEP = 1_000_003
 
@@ -79,9 +81,9 @@ class Gateways:
         self._members = tuple(members)
         self._options = options
         self._reliability = config.reliability
+        self._plan_interval_s = config.planner.interval_s
         self.dispatchers = tuple(member.dispatcher for member in members)
         self._failures: dict[str, int] = {}
-        self.plans_failed = 0
 
     def start(
         self, clock: SimClock, engines: Sequence[EngineProcess], look: Look, *, probe: bool
@@ -102,7 +104,7 @@ class Gateways:
         if any(member.feedback is not None for member in self._members):
             clock.every(options.feedback_interval_s, self._correct)
         if any(member.planner is not None for member in self._members):
-            clock.every(options.plan_interval_s, self._plan)
+            clock.every(self._plan_interval_s, self._plan)
         if probe:
             clock.every(
                 self._reliability.health_interval_s, lambda now: self._probe(engines, look, now)
@@ -200,7 +202,9 @@ def build_gateways(
             observers=observers,
             log=log if k == 0 else None,
         )
-        planner = make_planner(config) if plans and make_planner is not None else None
+        planner = None
+        if plans and make_planner is not None:
+            planner = make_planner(config, partial(_cost_of, dispatcher))
         members.append(Gateway(dispatcher, feedback, demand, planner))
     return Gateways(members, options, config)
 
@@ -210,6 +214,10 @@ def make_feedback(config: MotleyConfig, belief: Belief) -> Feedback:
     specs = config.fleet.backends
     shapes: Mapping[str, EngineShape] = {spec.name: _shape(spec, config.hardware) for spec in specs}
     return Feedback({spec.name: belief(spec) for spec in specs}, shapes)
+
+
+def _cost_of(dispatcher: Dispatcher, spec: BackendSpec) -> LinearCost:
+    return dispatcher.state.get(spec.name).cost
 
 
 def _learns(options: ReplayOptions) -> bool:

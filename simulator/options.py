@@ -28,7 +28,7 @@ class ReplayOptions:
         length_predictor: ``bucket`` (mean of what finished before, by prompt length),
             ``constant`` or ``oracle``.
         feedback: whether observed latencies correct the belief.
-        plan: whether the planner's prices are set, every ``plan_interval_s``.
+        plan: whether the planner's prices are set, as often as the fleet file says.
         routers: gateway replicas; requests go to them in turn and each knows only its own.
         zone_delay_s: one-way network delay from the gateway to each zone.
         client_timeout_s: clients leave when not served by then; ``None`` means they never do.
@@ -44,7 +44,6 @@ class ReplayOptions:
     feedback: bool = True
     feedback_interval_s: float = 1.0
     plan: bool = False
-    plan_interval_s: float = 60.0
     routers: int = 1
     zone_delay_s: Mapping[str, float] = field(default_factory=dict)
     client_timeout_s: float | None = None
@@ -54,7 +53,7 @@ class ReplayOptions:
         self._check_choices()
         for name in ("model_error", "scrape_interval_s", "telemetry_delay_s"):
             _at_least_zero(name, getattr(self, name))
-        for name in ("feedback_interval_s", "plan_interval_s", "client_timeout_s"):
+        for name in ("feedback_interval_s", "client_timeout_s"):
             value = getattr(self, name)
             if value is not None and not value > 0:
                 raise ConfigError(f"{name} must be more than 0, not {value!r}")

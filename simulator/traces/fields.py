@@ -12,6 +12,7 @@ import math
 from collections.abc import Callable, Iterable, Mapping
 from difflib import get_close_matches
 
+from router.domain.errors import TraceError
 from simulator.traces.record import TraceRecord
 
 LENGTHS = ("input_tokens", "output_tokens")
@@ -39,7 +40,8 @@ RESULT_FIELDS = frozenset(
     (
         *("request_id", "policy", "seed", "status", "backend", "gpu", "attempts", "slo_met"),
         *("dispatched_s", "first_token_s", "finished_s", "ttft_s", "tpot_s", "e2e_s"),
-        "cached_tokens",
+        *("cached_tokens", "predicted_ttft_s", "predicted_tpot_s", "predicted_output_tokens"),
+        *("predicted_ttft_s", "predicted_tpot_s", "predicted_output_tokens"),
     )
 )
 
@@ -86,8 +88,12 @@ def row_parser(names: Iterable[str]) -> Callable[[Mapping[str, object]], TraceRe
     if missing:
         raise UnknownFieldError(f"field {missing[0]!r} is missing")
     pairs = tuple(known.items())
+    runs: set[tuple[object, object]] = set()
 
     def parse(row: Mapping[str, object]) -> TraceRecord:
+        runs.add((row.get("policy"), row.get("seed")))
+        if len(runs) > 1:  # each would repeat all requests
+            raise TraceError("holds the results of several runs; keep those of one to replay it")
         values = {name: row[found] for found, name in pairs if not _empty(row.get(found))}
         return build_record(values)
 
