@@ -12,7 +12,7 @@ from router.domain.fleet import BackendSpec
 from router.perf import feasible
 from router.perf.catalog import Catalog, default_catalog
 from router.perf.engines import EngineDefaults, context_limit_tokens, resolve_engine
-from router.perf.priors import Override, iteration_model_from, priors_for
+from router.perf.priors import Override, iteration_model_from, measured_for, priors_for
 from router.perf.roofline import IterationModel
 
 
@@ -21,13 +21,20 @@ def iteration_model(
 ) -> IterationModel:
     """Iteration time of a backend, from priors or from the overrides that match it.
 
+    An iteration measured on a live engine (``MeasuredCost``) beats all constants but the
+    ``prefill_factor`` and ``decode_factor``.
+
     Raises:
         UnknownNameError: a GPU, model or weight format that does not exist.
     """
     known = catalog or default_catalog()
     gpu = known.gpu(spec.gpu)
+    priors = priors_for(spec, gpu, overrides)
+    measured = measured_for(spec, overrides)
+    if measured is not None:
+        return measured.iteration_model().scaled(priors.prefill_factor, priors.decode_factor)
     return iteration_model_from(
-        priors_for(spec, gpu, overrides),
+        priors,
         gpu,
         known.model(spec.model),
         feasible.quantization_of(spec, known),

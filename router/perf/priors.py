@@ -14,6 +14,7 @@ from dataclasses import dataclass, fields, replace
 from router.domain.errors import ConfigError
 from router.domain.fleet import BackendSpec
 from router.perf.engines import resolve_scheduler
+from router.perf.measured import MEASURED_NAMES, MeasuredCost, measured_cost
 from router.perf.roofline import SMAX_EXPONENT, IterationModel
 from router.perf.specs import GpuSpec, ModelSpec, QuantizationSpec
 
@@ -61,7 +62,8 @@ class Override:
 
     Attributes:
         gpu, engine, model, tensor_parallel: which backends.
-        values: constants of ``Priors`` to replace.
+        values: constants of ``Priors`` to replace, or a whole ``MeasuredCost`` by field, which
+            replaces the iteration model.
     """
 
     values: Mapping[str, float]
@@ -71,9 +73,12 @@ class Override:
     tensor_parallel: int = 0
 
     def __post_init__(self) -> None:
+        measured_cost(self.values)
         for name, value in self.values.items():
+            if name in MEASURED_NAMES:
+                continue
             if name not in PRIOR_NAMES:
-                known = ", ".join(sorted(PRIOR_NAMES))
+                known = ", ".join(sorted(PRIOR_NAMES | MEASURED_NAMES))
                 raise ConfigError(f"override: unknown constant {name!r}; known: {known}")
             if not value >= (0.0 if name.endswith("_us") else 1e-9):
                 raise ConfigError(f"override: {name} must be positive, not {value}")
@@ -101,8 +106,15 @@ def priors_for(spec: BackendSpec, gpu: GpuSpec, overrides: Sequence[Override] = 
     )
     for override in overrides:
         if override.matches(spec):
-            priors = replace(priors, **override.values)
+            known = {k: v for k, v in override.values.items() if k in PRIOR_NAMES}
+            priors = replace(priors, **known)
     return priors
+
+
+def measured_for(spec: BackendSpec, overrides: Sequence[Override]) -> MeasuredCost | None:
+    """The measured iteration of a backend, the last that matches; ``None`` if there is none."""
+    found = [measured_cost(o.values) for o in overrides if o.matches(spec)]
+    return next((cost for cost in reversed(found) if cost is not None), None)
 
 
 def iteration_model_from(
