@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Hashable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import yaml
 from pydantic import ValidationError
+from yaml.constructor import ConstructorError
 
 from router.config.schema import (
     BackendEntry,
@@ -31,6 +32,19 @@ from router.perf.specs import ModelSpec
 from router.policies.registry import POLICIES
 
 _NAME = re.compile(r"[A-Za-z0-9._:@-]+")
+
+
+class _Loader(yaml.SafeLoader):
+    """YAML silently takes the last of two equal keys; half of somebody's fleet would be lost."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Hashable, Any]:
+        seen: set[str] = set()
+        for key, _ in node.value:
+            if key.value in seen and key.value != "<<":
+                raise ConstructorError(None, None, f"{key.value!r} is given twice", key.start_mark)
+            if isinstance(key, yaml.ScalarNode):
+                seen.add(key.value)
+        return super().construct_mapping(node, deep)
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,7 +90,7 @@ def load_config(source: str | Path | Mapping[str, Any]) -> MotleyConfig:
 
 def _read_yaml(path: Path) -> dict[str, Any]:
     try:
-        content = yaml.safe_load(path.read_text(encoding="utf-8"))
+        content = yaml.load(path.read_text(encoding="utf-8"), _Loader)
     except OSError as error:
         raise ConfigError(f"cannot read {path}: {error.strerror}") from error
     except UnicodeDecodeError as error:
