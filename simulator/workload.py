@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
+from difflib import get_close_matches
 from pathlib import Path
 
 import numpy as np
 
 from router.domain.errors import TraceError
 from simulator.arrivals import parse_process, retime
-from simulator.synthetic import builtin_trace, is_builtin
+from simulator.synthetic import builtin_names, builtin_trace, is_builtin
 from simulator.traces.columns import Trace
 from simulator.traces.read import Window, check_window, cut, load_trace
 from simulator.traces.transform import (
@@ -98,6 +99,13 @@ def _source(name: str, spec: TraceSpec, window: Window, seed: int) -> tuple[Trac
         if not len(trace):
             raise TraceError(f"no request arrives in this window of {name}; lengthen --duration")
         return trace, ""
+    if not Path(name).exists():
+        near = get_close_matches(name, builtin_names(), n=1)
+        hint = f" Did you mean {near[0]!r}?" if near else ""
+        raise TraceError(
+            f"no such file, and no built-in workload: {', '.join(builtin_names())}.{hint}",
+            path=name,
+        )
     # Arrivals of one's own come before the window.
     part = Window() if spec.arrivals is not None else window
     trace, report = load_trace(

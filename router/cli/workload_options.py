@@ -20,7 +20,7 @@ FormatOption = Annotated[
     typer.Option(
         "--format",
         help="Force the format: azure, burstgpt, mooncake, bailian, sharegpt, vllm-bench, "
-        "guidellm, csv, jsonl, json, parquet. Detected from the content by default.",
+        "guidellm, decision-log, csv, jsonl, json, parquet. Detected from the content by default.",
     ),
 ]
 StrictOption = Annotated[

@@ -13,6 +13,7 @@ from simulator.traces.azure import read_azure
 from simulator.traces.bailian import read_bailian
 from simulator.traces.burstgpt import COLUMNS as BURSTGPT_COLUMNS
 from simulator.traces.burstgpt import read_burstgpt
+from simulator.traces.decision_log import read_decision_log
 from simulator.traces.fields import any_known
 from simulator.traces.generic import read_csv, read_jsonl, read_parquet
 from simulator.traces.mooncake import read_mooncake
@@ -26,6 +27,7 @@ Reader = Callable[[Path, ReadReport], Iterator[Numbered]]
 
 _ITEM_KEYS = (
     # The first key that an object has decides.
+    ("call", "decision-log"),
     ("conversations", "sharegpt"),
     ("chat_id", "bailian"),
     ("hash_ids", "mooncake"),
@@ -47,6 +49,7 @@ def formats() -> dict[str, Reader]:
         "sharegpt": _by_item(read_sharegpt),
         "vllm-bench": read_vllm_bench,
         "guidellm": read_guidellm,
+        "decision-log": _by_line(read_decision_log),
         "csv": _by_line(read_csv),
         "jsonl": _by_line(read_jsonl),
         "json": _by_item(read_jsonl),

@@ -98,7 +98,22 @@ JSONL = """{"arrival_s": 0.5, "input_tokens": 32, "output_tokens": 10, "tenant":
 {"arrival_s": 2.0, "input_tokens": 100, "output_tokens": 20}
 """
 
+DECISION_LOG = """{"call": "open", "policy": {"name": "motley"}}
+{"call": "dispatch", "now": 5.0, "args": {"request": {"request_id": "a", "model": "m", \
+"arrival_s": 5.0, "prompt_tokens": 40, "max_tokens": 64, "slo_class": "interactive", \
+"tenant": "t", "session": "s", "prefix_hashes": [1, 2], "prefix_block_tokens": 16}}, \
+"answer": {"assign": "a100-80-0"}}
+{"call": "dispatch", "now": 6.0, "args": {"request": {"request_id": "b", "model": "m", \
+"arrival_s": 6.0, "prompt_tokens": 9, "max_tokens": null, "slo_class": "bulk", \
+"tenant": "", "session": "", "prefix_hashes": [], "prefix_block_tokens": 0}}, \
+"answer": {"reject": "queue_full", "retry_after_s": 15}}
+{"call": "first_token", "now": 6.5, "args": {"request_id": "a"}}
+{"call": "complete", "now": 7.0, "args": {"request_id": "a", "output_tokens": 12, \
+"prompt_tokens": 42, "cached_tokens": 0}}
+"""
+
 SAMPLES = {
+    "decision-log": DECISION_LOG,
     "azure": AZURE_2023,
     "burstgpt": BURSTGPT,
     "mooncake": MOONCAKE,
@@ -213,6 +228,16 @@ def test_own_format_keeps_every_optional_column(tmp_path: Path) -> None:
     )
     assert (first.prefix_hashes, first.prefix_block_tokens) == ((1, 2), 16)
     assert (second.model, second.tenant, second.prefix_hashes) == ("", "bob", ())
+
+
+def test_a_decision_log_replays_what_completed_and_counts_the_rest(tmp_path: Path) -> None:
+    trace, report = load_trace(write(tmp_path, DECISION_LOG))
+
+    (request,) = trace.records()
+    assert (request.input_tokens, request.output_tokens, request.max_tokens) == (42, 12, 64)
+    assert (request.model, request.tenant, request.session) == ("m", "t", "s")
+    assert (request.prefix_hashes, request.prefix_block_tokens) == ((1, 2), 16)
+    assert report.unanswered == 1
 
 
 def test_parquet_rows_are_the_csv_rows(tmp_path: Path) -> None:

@@ -1,0 +1,124 @@
+"""``motley trace``: look at a trace, bend it, write it in Motley's own format."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from router.cli.workload_options import (
+    ArrivalsOption,
+    ClassesOption,
+    DurationOption,
+    FormatOption,
+    JitterOption,
+    MaxTokensOption,
+    MixOption,
+    ModelOption,
+    ModelsOption,
+    RateOption,
+    RateScaleOption,
+    StartOption,
+    StrictOption,
+    TraceArgument,
+    UpsampleOption,
+    trace_spec,
+)
+
+if TYPE_CHECKING:
+    from rich.table import Table
+
+    from simulator.traces.stats import TraceStats
+
+
+def trace(
+    trace: TraceArgument,
+    out: Annotated[
+        Path | None,
+        typer.Option(help="Write the requests as .csv, .jsonl (both also .gz) or .parquet."),
+    ] = None,
+    seed: Annotated[int, typer.Option(help="Seed of all that is random.")] = 0,
+    format_name: FormatOption = None,
+    strict: StrictOption = False,
+    mix: MixOption = None,
+    rate_scale: RateScaleOption = 1.0,
+    start: StartOption = 0.0,
+    duration: DurationOption = None,
+    upsample: UpsampleOption = 1.0,
+    jitter: JitterOption = 0.0,
+    arrivals: ArrivalsOption = None,
+    rate: RateOption = None,
+    model: ModelOption = None,
+    models: ModelsOption = "",
+    classes: ClassesOption = "",
+    max_tokens: MaxTokensOption = "none",
+) -> None:
+    """Describe a trace, bend it, and write it in Motley's own format.
+
+    Example: [bold]motley trace azure2023_conv.csv --duration 600 --rate-scale 2
+    --classes interactive=3,bulk=1 --out mine.parquet[/bold]
+    """
+    from rich.console import Console
+
+    from simulator.report.outputs import check_rows
+    from simulator.traces.stats import describe
+    from simulator.traces.write import write_trace
+    from simulator.workload import build_trace
+
+    if out is not None:
+        check_rows(out)
+    spec = trace_spec(
+        trace,
+        format_name=format_name,
+        strict=strict,
+        mix=mix,
+        rate_scale=rate_scale,
+        start=start,
+        duration=duration,
+        upsample=upsample,
+        jitter=jitter,
+        arrivals=arrivals,
+        rate=rate,
+        model=model,
+        models=models,
+        classes=classes,
+        max_tokens=max_tokens,
+    )
+    built, notes = build_trace(spec, seed)
+    console = Console(highlight=False)
+    console.print(_table(built.name, describe(built), timed=built.timed))
+    for note in notes:
+        console.print(note, style="yellow", markup=False)
+    if out is not None:
+        write_trace(built, out)
+        console.print(f"{len(built)} requests written to {out}", markup=False)
+
+
+def _table(name: str, stats: TraceStats, *, timed: bool) -> Table:
+    from rich.box import SIMPLE_HEAD
+    from rich.table import Table
+
+    table = Table(box=SIMPLE_HEAD, title=name, title_justify="left", show_header=False)
+    table.add_column(style="dim")
+    table.add_column()
+    table.add_row("requests", f"{stats.requests:,}")
+    for label, tokens in (("input", stats.input_tokens), ("output", stats.output_tokens)):
+        table.add_row(
+            f"{label} tokens",
+            f"mean {tokens.mean:,.1f}  p50 {tokens.p50:,.0f}  p90 {tokens.p90:,.0f}  "
+            f"p99 {tokens.p99:,.0f}  max {tokens.max:,}",
+        )
+    if timed:
+        dispersion = ", ".join(f"{v:.1f} at {w:g} s" for w, v in stats.dispersion.items())
+        table.add_row("span", f"{stats.span_s:,.1f} s")
+        table.add_row(
+            "rate", f"{stats.rate_per_s:.2f} /s, busiest minute {stats.peak_to_mean:.2f}x"
+        )
+        table.add_row("burstiness", f"gaps CV {stats.gap_cv:.2f}; dispersion {dispersion}")
+    else:
+        table.add_row("arrivals", "none in the file; add --arrivals poisson --rate 5 to replay it")
+    if stats.shared_ratio is not None:
+        shared = f"{100 * stats.shared_ratio:.1f} % of input tokens, with one infinite cache"
+        table.add_row("shared prefixes", shared)
+    return table
