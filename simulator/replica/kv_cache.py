@@ -73,18 +73,16 @@ class KvPool:
             return []
         return self.cache.match(job.prefix_hashes, self._sizes(job, job.shareable_blocks))
 
-    def matched_tokens(self, job: Job, found: int, tokens: int) -> int:
-        """Tokens that need no computing when ``found`` hashed blocks are cached.
+    def lookup(self, job: Job, tokens: int) -> tuple[list[CachedBlock], int]:
+        """The cached leading blocks, and how many of ``tokens`` need no computing for them.
 
-        At least one of ``tokens`` is computed, or there would be no logits to sample from.
+        At least one token is computed, or there would be no logits to sample from.
         """
-        if not found:
-            return 0
-        return (
-            min(found * job.prefix_block_tokens, tokens - 1)
-            // self.block_tokens
-            * (self.block_tokens)
-        )
+        if not (self.caching and job.prefix_hashes):
+            return [], 0
+        found = self.match(job)
+        unit = self.block_tokens
+        return found, min(len(found) * job.prefix_block_tokens, tokens - 1) // unit * unit
 
     def missing(self, tokens: int, found: Sequence[CachedBlock]) -> int:
         """Free blocks that a newcomer takes to hold ``tokens``, given its cached blocks."""
@@ -116,7 +114,8 @@ class KvPool:
         if need > 0:
             holding.blocks += need
             self.used += need
-            self.trim()
+            if self.cache.idle_size:
+                self.trim()
 
     def trim(self) -> None:
         """Evict idle cached blocks that lie where requests do now."""

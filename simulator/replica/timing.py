@@ -15,15 +15,20 @@ class IterationTimes:
     Args:
         truth: affine in context at a fixed batch, as every ``PerfModel`` is.
         graph_sizes: captured decode batch sizes; empty for none.
+
+    Attributes:
+        base, slope: by batch size, seconds of a pure decode iteration without its context and
+            per token of context; ``extend`` them before reading.
+        mixed_s: seconds of an iteration with prompt chunks, as ``PerfModel.iteration_s``.
     """
 
-    __slots__ = ("_base", "_graph_sizes", "_slope", "_truth", "mixed_s")
+    __slots__ = ("_graph_sizes", "_truth", "base", "mixed_s", "slope")
 
     def __init__(self, truth: PerfModel, graph_sizes: tuple[int, ...] = ()) -> None:
         self._truth = truth
         self._graph_sizes = sorted(graph_sizes)
-        self._base: list[float] = []
-        self._slope: list[float] = []
+        self.base: list[float] = []
+        self.slope: list[float] = []
         self.mixed_s = truth.iteration_s
 
     def padded(self, decode_seqs: int) -> int:
@@ -35,14 +40,9 @@ class IterationTimes:
         """Seconds of one pure decode iteration."""
         return self._truth.iteration_s(0, self.padded(decode_seqs), context_tokens)
 
-    def affine(self, decode_seqs: int) -> tuple[float, float]:
-        """Base and slope (seconds per context token) of a pure decode iteration."""
-        if decode_seqs >= len(self._base):
-            self._extend(decode_seqs)
-        return self._base[decode_seqs], self._slope[decode_seqs]
-
-    def _extend(self, decode_seqs: int) -> None:
-        for seqs in range(len(self._base), decode_seqs + 1):
+    def extend(self, decode_seqs: int) -> None:
+        """Make ``base`` and ``slope`` reach up to a batch of ``decode_seqs``."""
+        for seqs in range(len(self.base), decode_seqs + 1):
             base = self.decode_s(seqs, 0)
-            self._base.append(base)
-            self._slope.append((self.decode_s(seqs, _PROBE_TOKENS) - base) / _PROBE_TOKENS)
+            self.base.append(base)
+            self.slope.append((self.decode_s(seqs, _PROBE_TOKENS) - base) / _PROBE_TOKENS)

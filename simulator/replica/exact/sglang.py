@@ -80,8 +80,7 @@ class SglangScheduler(Scheduler):
                 self._full = True
                 return
             seq = self.waiting[0]
-            found = self.pool.match(seq.job)
-            hit = self.pool.matched_tokens(seq.job, len(found), seq.tokens)
+            found, hit = self.pool.lookup(seq.job, seq.tokens)
             max_new = self._max_new(seq)
             tokens = budget.admit(
                 seq.tokens - hit,

@@ -24,8 +24,7 @@ class VllmV0Scheduler(Scheduler):
         budget = config.max_num_batched_tokens
         while self.waiting and len(self.running) < config.max_num_seqs:
             seq = self.waiting[0]
-            found = pool.match(seq.job)
-            hit = pool.matched_tokens(seq.job, len(found), seq.tokens)
+            found, hit = pool.lookup(seq.job, seq.tokens)
             tokens = seq.tokens - hit
             if tokens > budget:
                 break

@@ -54,8 +54,7 @@ class VllmV1Scheduler(Scheduler):
             if len(self.running) + len(self.leaving) >= config.max_num_seqs:
                 break
             seq = self.waiting[0]
-            found = pool.match(seq.job)
-            hit = pool.matched_tokens(seq.job, len(found), seq.tokens)
+            found, hit = pool.lookup(seq.job, seq.tokens)
             tokens = min(seq.tokens - hit, budget)
             if tokens < seq.tokens - hit and not config.chunked_prefill:
                 break

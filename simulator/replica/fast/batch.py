@@ -142,11 +142,18 @@ class DecodeBatch:
 
     def growth(self, iterations: int) -> int:
         """KV blocks that the next ``iterations`` take."""
-        cycles, rest = divmod(iterations, self._unit)
+        unit = self._unit
+        rest = iterations % unit
         if not rest:
-            return self.count * cycles
-        at = self.iteration % self._unit
-        return self.count * cycles + sum(self._phases[at : at + rest])
+            return self.count * (iterations // unit)
+        at = self.iteration % unit
+        if rest == iterations:
+            return sum(self._phases[at : at + rest])
+        return self.count * (iterations // unit) + sum(self._phases[at : at + rest])
+
+    def next_growth(self) -> int:
+        """KV blocks that the next iteration takes."""
+        return self._phases[self.iteration % self._unit]
 
     def furthest(self, blocks: int, iterations: int) -> int:
         """How many of the next ``iterations`` fit into ``blocks`` free KV blocks."""

@@ -221,8 +221,7 @@ class FastSglang(FastEngine):
                 return
             member = waiting[0]
             job = member.job
-            found = pool.match(job)
-            hit = pool.matched_tokens(job, len(found), member.target)
+            found, hit = pool.lookup(job, member.target)
             max_new = max_new_tokens(job, self._longest)
             generated = job.output_tokens - member.remaining
             revived = pool.revived_tokens(found, hit) if found else 0

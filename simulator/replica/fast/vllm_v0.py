@@ -38,8 +38,7 @@ class FastVllmV0(FastEngine):
         chunks: list[tuple[Member, int]] = []
         while waiting and self._batch.count + len(chunks) < config.max_num_seqs:
             member = waiting[0]
-            found = pool.match(member.job)
-            hit = pool.matched_tokens(member.job, len(found), member.target)
+            found, hit = pool.lookup(member.job, member.target)
             tokens = member.target - hit
             if tokens > budget:
                 break

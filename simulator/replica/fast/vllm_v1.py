@@ -15,13 +15,23 @@ class FastVllmV1(FastEngine):
     so nobody was admitted after it, and it is the youngest.
     """
 
-    __slots__ = ()
+    __slots__ = ("_fickle", "_kept_free")
+
+    def _boot(self) -> None:
+        super()._boot()
+        self._kept_free = self.config.watermark_blocks
+        # In a run memory only gets scarcer, so a head of the queue that did not fit does not fit
+        # later; except where a first chunk is all that must fit, and that chunk gets shorter
+        # because the cached prefix before it was evicted.
+        self._fickle = self.config.prefix_caching and not self.config.reserve_full_isl
 
     def _begin(self, at: float, horizon: float) -> None:
-        if (self._partial is not None or self._sees(horizon)) and self._mix(at, horizon):
+        waiting = self._waiting
+        if (self._partial is not None or (waiting and waiting[0].queued_s < horizon)) and self._mix(
+            at, horizon
+        ):
             return
-        batch = self._batch
-        if batch.count:
+        if self._batch.count:
             self._decode(at, horizon)
         elif self._wasted:
             self._start_run(at, 1)
@@ -38,7 +48,7 @@ class FastVllmV1(FastEngine):
         """Run until a member ends, memory runs short or a plan could admit somebody."""
         batch, pool = self._batch, self._pool
         steps = batch.until_next_end()
-        if self._waiting and (self._leaving or self._may_fit_later or not self._sees(horizon)):
+        if self._waiting and (self._leaving or self._fickle or not self._sees(horizon)):
             steps = 1
         fitting = batch.furthest(pool.total - pool.used, steps)
         if not fitting:
@@ -48,15 +58,6 @@ class FastVllmV1(FastEngine):
             self._start_run(at, 1)
         else:
             self._start_run(at, fitting)
-
-    @property
-    def _may_fit_later(self) -> bool:
-        """Whether a head of the queue that did not fit may fit while nobody leaves.
-
-        A run only takes memory, so it may not; except where a first chunk is all that must fit,
-        and that chunk gets shorter because the cached prefix before it was evicted.
-        """
-        return self._pool.caching and not self.config.reserve_full_isl and self._may_admit()
 
     def _preempt(self, at: float) -> None:
         self._squeeze(always_one_free=False)
@@ -68,12 +69,13 @@ class FastVllmV1(FastEngine):
     def _mix(self, at: float, horizon: float) -> bool:
         """Start one iteration of decodes and prompt chunks; ``False`` if there is no chunk."""
         batch, pool = self._batch, self._pool
-        grown = batch.growth(1) if batch.count else 0
+        grown = batch.next_growth()
         if grown > pool.total - pool.used:
             self._preempt(at)
             return True
         pool.used += grown
-        pool.trim()
+        if pool.cache.idle_size:
+            pool.trim()
         budget = self.config.max_num_batched_tokens - batch.count
         chunks: list[tuple[Member, int]] = []
         partial = self._partial
@@ -85,7 +87,7 @@ class FastVllmV1(FastEngine):
                 self._preempt(at)
                 return True
             budget -= self._compute(partial, tokens, chunks)
-        if budget > 0:
+        if budget > 0 and self._waiting:
             self._admit(chunks, budget, horizon)
         if not chunks:
             pool.used -= grown
@@ -97,20 +99,19 @@ class FastVllmV1(FastEngine):
         """Admit from the head of the queue; the first one that does not fit blocks the rest."""
         config, pool, waiting = self.config, self._pool, self._waiting
         admitted = self._batch.count + len(self._leaving) + len(chunks)
-        while waiting and budget > 0 and admitted < config.max_num_seqs:
+        most = config.max_num_seqs
+        while waiting and budget > 0 and admitted < most:
             member = waiting[0]
             if member.queued_s >= horizon:
                 return
-            job = member.job
-            found = pool.match(job)
-            hit = pool.matched_tokens(job, len(found), member.target)
+            found, hit = pool.lookup(member.job, member.target)
             rest = member.target - hit
-            tokens = min(rest, budget)
+            tokens = rest if rest <= budget else budget
             if tokens < rest and not config.chunked_prefill:
                 return
-            kept_free = config.watermark_blocks if admitted else 0
             room_for = member.target if config.reserve_full_isl else hit + tokens
-            if pool.missing(room_for, found) > pool.total - pool.used - kept_free:
+            free = pool.total - pool.used - (self._kept_free if admitted else 0)
+            if pool.missing(room_for, found) > free:
                 return
             waiting.popleft()
             admitted += 1
@@ -121,6 +122,7 @@ class FastVllmV1(FastEngine):
         end = member.computed + tokens
         self._partial = member if end < member.target else None
         self._pool.grow(member, end)
-        self._pool.cover(member, member.job, end)
+        if member.job.prefix_hashes:
+            self._pool.cover(member, member.job, end)
         chunks.append((member, tokens))
         return tokens
