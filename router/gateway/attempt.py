@@ -45,6 +45,11 @@ class Limits:
     total_s: float
     retries: int
 
+    @property
+    def shortest_s(self) -> float:
+        """The limit that may be the first to pass."""
+        return min(self.connect_s, self.first_byte_s, self.idle_s, self.total_s)
+
 
 @dataclass(frozen=True, slots=True)
 class Setback:
@@ -143,7 +148,8 @@ class Attempt:
         self._limits = limits
         self._give_up_s = give_up_s
         self._clock = clock
-        self._deadline = Deadline(clock, self._due_s, self._timed_out)
+        look_s = min(limits.shortest_s, max(give_up_s - clock(), 0.0))
+        self._deadline = Deadline(clock, self._due_s, self._timed_out, look_s)
         self._connection: Connection | None = None
         self._retry_stale: Callable[[], None] | None = None
         self._started_s = self._since_s = clock()
@@ -161,8 +167,6 @@ class Attempt:
 
     def _open(self, pool: UpstreamPool, request: Sequence[bytes], *, fresh: bool) -> None:
         self._connection = pool.open(self, request, fresh=fresh)
-        if self.stage is Stage.CONNECTING:
-            self._deadline.arm()
 
     def cancel(self) -> None:
         """The client left: the backend must stop working for it. Does nothing when over."""
@@ -181,7 +185,6 @@ class Attempt:
             self._paused = False
             self._since_s = self._clock()
             self._connection.resume()
-            self._deadline.arm()
 
     # What the backend does (``connection.Receiver``)
 
@@ -189,7 +192,6 @@ class Attempt:
         """The first-byte clock starts."""
         self.stage = Stage.WAITING
         self._since_s = self._clock()
-        self._deadline.arm()
 
     def on_head(self, status: int, headers: Headers) -> None:
         """Note what kind of answer comes."""
@@ -261,7 +263,6 @@ class Attempt:
         self._owner.answer_begins(self._status, self._headers)
         held, self._held = self._held, b""
         self._since_s = self._clock()
-        self._deadline.arm()
         if held:
             self.on_data(held)
 

@@ -1,4 +1,4 @@
-"""A deadline that moves: read when it rings, not re-armed with every chunk."""
+"""A deadline that moves: looked at when a timer rings, not re-armed with every event."""
 
 from __future__ import annotations
 
@@ -9,30 +9,32 @@ from collections.abc import Callable
 class Deadline:
     """Calls ``expired`` once ``due()`` has passed.
 
-    Progress only moves ``due`` later, so the timer is left alone and looks again when it rings;
-    ``arm`` is for phases that may move it earlier.
+    One timer an attempt, whatever happens to it: it rings after ``look_s`` at the latest and is
+    set anew to what ``due`` says then. No phase's limit is shorter than ``look_s`` and a phase
+    begins no earlier than the timer was set, so a deadline is never missed.
 
     Args:
         clock: seconds, monotonic.
         due: when it would expire as things stand, on the same axis.
         expired: called once, from the event loop.
+        look_s: shortest limit of any phase.
     """
 
-    __slots__ = ("_clock", "_due", "_expired", "_timer")
+    __slots__ = ("_clock", "_due", "_expired", "_look_s", "_timer")
 
     def __init__(
-        self, clock: Callable[[], float], due: Callable[[], float], expired: Callable[[], None]
+        self,
+        clock: Callable[[], float],
+        due: Callable[[], float],
+        expired: Callable[[], None],
+        look_s: float,
     ) -> None:
         self._clock = clock
         self._due = due
         self._expired = expired
-        self._timer: asyncio.TimerHandle | None = None
-
-    def arm(self) -> None:
-        """Start, or start anew because ``due`` may have moved earlier."""
-        self.cancel()
-        delay = max(0.0, self._due() - self._clock())
-        self._timer = asyncio.get_running_loop().call_later(delay, self._ring)
+        self._look_s = look_s
+        loop = asyncio.get_running_loop()
+        self._timer: asyncio.TimerHandle | None = loop.call_later(look_s, self._ring)
 
     def cancel(self) -> None:
         """Never expire."""
@@ -42,7 +44,9 @@ class Deadline:
 
     def _ring(self) -> None:
         self._timer = None
-        if self._clock() < self._due():
-            self.arm()
-        else:
+        left_s = self._due() - self._clock()
+        if left_s <= 0:
             self._expired()
+        else:
+            loop = asyncio.get_running_loop()
+            self._timer = loop.call_later(min(left_s, self._look_s), self._ring)

@@ -10,6 +10,7 @@ import re
 import uuid
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from random import getrandbits
 
 from router.dispatcher import Dispatcher
 from router.domain.fleet import BackendSpec
@@ -27,6 +28,7 @@ from router.gateway.wire import (
     Call,
     RoutingFields,
     end_to_end,
+    has_images,
     prompt_bytes,
     token_limit,
     with_model,
@@ -36,6 +38,10 @@ from router.perf.estimate import prefill_backlog_s
 POLL_S = 0.05
 """Time alone frees capacity (a backlog is worked off), so waiting requests are looked at this
 often even when nothing happens."""
+
+_NOT_VERSION = ~(0xF << 76 | 0x3 << 62)
+_VERSION_4 = 0x4 << 76 | 0x2 << 62
+"""A random UUID by hand: the library's takes 6 us, this 1."""
 
 _SANE_ID = re.compile(rb"[A-Za-z0-9._:\-]{1,128}")
 _OURS = frozenset((b"host", b"content-length", b"expect", b"accept-encoding", b"x-request-id"))
@@ -199,7 +205,7 @@ class Engine:
 
     def learn(self, model: str, body: bytes, usage: Usage) -> None:
         """An engine counted a prompt; images distort the ratio, so those are left out."""
-        if usage.prompt is not None and len(body) == prompt_bytes(body):
+        if usage.prompt is not None and not has_images(body):
             self.sizer.learn(model, len(body), usage.prompt)
 
     # The queue
@@ -235,4 +241,5 @@ def request_id_of(offered: bytes | None) -> str:
     """The client's ``x-request-id`` if it is sane, else a new UUID (llama.cpp takes no other)."""
     if offered and _SANE_ID.fullmatch(offered):
         return offered.decode("ascii")
-    return str(uuid.uuid4())
+    digits = "%032x" % (getrandbits(128) & _NOT_VERSION | _VERSION_4)
+    return f"{digits[:8]}-{digits[8:12]}-{digits[12:16]}-{digits[16:20]}-{digits[20:]}"

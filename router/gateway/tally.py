@@ -133,15 +133,12 @@ def _object_after(tail: bytes, position: int) -> Usage | None:
     start = tail.find(b"{", position, position + 8)
     if start < 0 or tail[position:start].strip() != b":":
         return None
-    depth = 0
-    for end in range(start, len(tail)):
-        byte = tail[end]
-        if byte == 0x7B:
-            depth += 1
-        elif byte == 0x7D:
-            depth -= 1
-            if depth == 0:
-                return _decode(tail[start : end + 1])
+    end = tail.find(b"}", start) + 1
+    while end:
+        candidate = tail[start:end]
+        if candidate.count(b"{") == candidate.count(b"}"):
+            return _decode(candidate)
+        end = tail.find(b"}", end) + 1
     return None
 
 

@@ -191,6 +191,7 @@ async def test_the_engine_gets_the_same_request_id(
     gate = await gateway(backend)
     made = (await gate.post()).headers["x-request-id"]
     assert str(uuid.UUID(made)) == made
+    assert uuid.UUID(made).version == 4
     assert backend.received[0].headers["x-request-id"] == made
 
 
