@@ -23,7 +23,7 @@ from router.domain.decision import Assign, Decision, Reject, Wait
 from router.domain.errors import BadInputError, UnknownNameError
 from router.domain.fleet import BackendSpec
 from router.domain.outcome import Outcome, OutcomeStatus
-from router.domain.protocols import LengthPredictor, Observer, Policy
+from router.domain.protocols import DispatchListener, Hold, LengthPredictor, Observer, Policy
 from router.domain.request import Request
 from router.domain.state import EngineSignals, LinearCost
 from router.fleet_state.backend import BackendState, Flight
@@ -68,6 +68,7 @@ class Dispatcher:
         # A policy that learns is told too, last, so that it sees what the others learned.
         learning = (policy,) if isinstance(policy, Observer) else ()
         self._observers = (*observers, *learning)
+        self._listener = policy if isinstance(policy, DispatchListener) else None
         self._waiting = WaitingRoom(queue_size, queue_timeout_s)
         self._claimed: set[int] = set()  # backends, by index, that somebody waits for
         self._look_s = math.inf
@@ -263,7 +264,6 @@ class Dispatcher:
             if self.queued:  # time has passed: the first in the queue may go by now
                 self._look_s = now
             self._waiting.enter(request, tried, now)
-            self._claim(options)
         return decision
 
     def _options(
@@ -278,29 +278,30 @@ class Dispatcher:
         tried: frozenset[str],
         now: float,
     ) -> Assign | Wait:
-        """Let the policy choose among the options that nobody waits for."""
+        """Let the policy choose among the options that nobody waits for; claim what it awaits."""
         if isinstance(options, Wait):
             return options
         if self._claimed and self.queued:
             options = [b for b in options if b.index not in self._claimed]
         chosen = self._policy.choose(request, options, now) if options else None
+        if isinstance(chosen, Hold):
+            self._claimed.add(chosen.backend.index)
+            return SATURATED
         if chosen is None:
+            self._claimed.update([b.index for b in options])
             return SATURATED
         # Policies return one of the candidates, and every candidate is a BackendState.
         return self._send(request, cast(BackendState, chosen), tried, now)
 
-    def _claim(self, options: list[BackendState] | Wait) -> None:
-        if not isinstance(options, Wait):
-            self._claimed.update([b.index for b in options])
-
     def _send(
         self, request: Request, backend: BackendState, tried: frozenset[str], now: float
     ) -> Assign:
-        flight = Flight(request, backend, now, tried)
+        listener = self._listener
+        cached = listener.dispatched(request, backend, now) if listener is not None else 0
+        flight = Flight(request, backend, now, tried, cached)
         if self._observers:
-            flight.predicted_ttft_s = (
-                now - request.arrival_s + ttft_s(backend, request.prompt_tokens, now)
-            )
+            expected_s = ttft_s(backend, request.prompt_tokens, now, cached_tokens=cached)
+            flight.predicted_ttft_s = now - request.arrival_s + expected_s
             flight.predicted_tpot_s = tpot_s(backend, request.prompt_tokens, flight.output_tokens)
         self._flights[request.request_id] = flight
         backend.sent(flight, now)
@@ -332,7 +333,6 @@ class Dispatcher:
             return options
         decision = self._ask(request, options, entry.tried, now)
         if isinstance(decision, Wait) and now < entry.deadline_s:
-            self._claim(options)
             everyone = self.state.candidates(request.model, now)
             if all(b.index in self._claimed for b in everyone):
                 hopeless.add(request.model)

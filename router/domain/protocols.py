@@ -7,6 +7,7 @@ simulator (virtual clock) drive the same objects.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Protocol, runtime_checkable
 
 from router.domain.fleet import BackendSpec
@@ -15,17 +16,37 @@ from router.domain.request import LengthForecast, Request
 from router.domain.state import BackendView, LinearCost
 
 
+@dataclass(frozen=True, slots=True)
+class Hold:
+    """A policy's answer: keep the request waiting for this backend, busy as it is.
+
+    Nobody who comes later gets the backend before it; the others are free for them.
+    """
+
+    backend: BackendView
+
+
 class Policy(Protocol):
     """Chooses a backend for one request."""
 
     def choose(
         self, request: Request, candidates: Sequence[BackendView], now: float
-    ) -> BackendView | None:
-        """Return one of ``candidates`` (never empty), or ``None`` to keep the request waiting.
+    ) -> BackendView | Hold | None:
+        """Return one of ``candidates`` (never empty), or what to wait for.
+
+        ``Hold(view)`` keeps the request waiting for one of the candidates, ``None`` for any.
 
         Must not mutate its arguments and must be deterministic under its own seeded
         randomness (I5).
         """
+
+
+@runtime_checkable
+class DispatchListener(Protocol):
+    """A policy that wants to know what was really sent; it keeps, say, an index of prefixes."""
+
+    def dispatched(self, request: Request, backend: BackendView, now: float) -> int:
+        """Take note; return the prompt tokens that the backend probably has cached."""
 
 
 @runtime_checkable

@@ -37,7 +37,9 @@ class EngineSignals:
 class LinearCost:
     """The engine iteration as the policies believe it to be, in seconds.
 
-    ``t = step_s + prefill_s * prefill_tokens + seq_s * decode_seqs + context_s * context_tokens``
+    ``t = step_s + prefill_s * prefill_tokens + seq_s * decode_seqs + context_s * context_tokens
+    + pair_s * prefill_pairs``, where a prompt of n tokens on top of c cached ones has
+    ``n * (c + n / 2)`` pairs: causal attention, which long prompts feel and short ones do not.
 
     The linear form of the measured roofline: within 0.4 points of the best fit on four GPUs
     (Helix measurements), and linear in what telemetry learns.
@@ -47,9 +49,14 @@ class LinearCost:
     prefill_s: float
     seq_s: float
     context_s: float
+    pair_s: float = 0.0
 
     def iteration_s(
-        self, prefill_tokens: float, decode_seqs: float, context_tokens: float
+        self,
+        prefill_tokens: float,
+        decode_seqs: float,
+        context_tokens: float,
+        prefill_pairs: float = 0.0,
     ) -> float:
         """Duration of one iteration."""
         return (
@@ -57,7 +64,13 @@ class LinearCost:
             + self.prefill_s * prefill_tokens
             + self.seq_s * decode_seqs
             + self.context_s * context_tokens
+            + self.pair_s * prefill_pairs
         )
+
+    def prompt_s(self, prompt_tokens: float, cached_tokens: float = 0.0) -> float:
+        """Seconds of prefill of one prompt whose first ``cached_tokens`` are cached."""
+        fresh = prompt_tokens - cached_tokens
+        return self.prefill_s * fresh + self.pair_s * fresh * (cached_tokens + 0.5 * fresh)
 
     def scaled(self, *, prefill: float, decode: float) -> LinearCost:
         """This cost with each phase multiplied by a learned or injected factor."""
@@ -66,6 +79,7 @@ class LinearCost:
             prefill_s=self.prefill_s * prefill,
             seq_s=self.seq_s * decode,
             context_s=self.context_s * decode,
+            pair_s=self.pair_s * prefill,
         )
 
 
@@ -99,6 +113,10 @@ class BackendView(Protocol):
     @property
     def pending_prefill_tokens(self) -> int:
         """Prompt tokens of the prefilling ones, cached prefixes deducted."""
+
+    @property
+    def pending_prefill_pairs(self) -> float:
+        """Attention pairs of the prefilling ones (see ``LinearCost``)."""
 
     @property
     def prefill_since_s(self) -> float:

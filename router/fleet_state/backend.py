@@ -43,7 +43,9 @@ class Flight:
         "decoding_at_dispatch",
         "dispatched_s",
         "first_token_s",
+        "fresh_tokens",
         "output_tokens",
+        "pairs",
         "predicted_tpot_s",
         "predicted_ttft_s",
         "prefilling_at_dispatch",
@@ -54,14 +56,21 @@ class Flight:
     )
 
     def __init__(
-        self, request: Request, backend: BackendState, now: float, tried: frozenset[str]
+        self,
+        request: Request,
+        backend: BackendState,
+        now: float,
+        tried: frozenset[str],
+        cached_tokens: int = 0,
     ) -> None:
         self.request = request
         self.backend = backend
         self.dispatched_s = now
         self.first_token_s: float | None = None
         self.decoding = False
-        self.prompt_tokens = request.prompt_tokens
+        self.prompt_tokens = prompt = request.prompt_tokens
+        self.fresh_tokens = fresh = prompt - cached_tokens
+        self.pairs = fresh * (cached_tokens + 0.5 * fresh)
         self.output_tokens = request.forecast.mean_tokens
         self.prefilling_at_dispatch = backend.prefilling
         self.decoding_at_dispatch = backend.decoding
@@ -89,6 +98,7 @@ class BackendState:
         "max_context_tokens",
         "max_num_seqs",
         "pending_output_tokens",
+        "pending_prefill_pairs",
         "pending_prefill_tokens",
         "prefill_since_s",
         "prefilling",
@@ -113,6 +123,7 @@ class BackendState:
         self.in_flight = 0
         self.prefilling = 0
         self.pending_prefill_tokens = 0
+        self.pending_prefill_pairs = 0.0
         self.prefill_since_s = 0.0
         self.decoding = 0
         self.context_tokens = 0.0
@@ -140,7 +151,8 @@ class BackendState:
             self.prefill_since_s = now
         self.in_flight += 1
         self.prefilling += 1
-        self.pending_prefill_tokens += flight.prompt_tokens
+        self.pending_prefill_tokens += flight.fresh_tokens
+        self.pending_prefill_pairs += flight.pairs
         self.context_tokens += flight.prompt_tokens + 0.5 * flight.output_tokens
         self.pending_output_tokens += flight.output_tokens
         self.version += 1
@@ -155,8 +167,7 @@ class BackendState:
         if flight.decoding:
             return
         flight.decoding = True
-        self.prefilling -= 1
-        self.pending_prefill_tokens -= flight.prompt_tokens
+        self._drop_prefill(flight)
         self.prefill_since_s = now
         self.decoding += 1
         self.version += 1
@@ -164,8 +175,7 @@ class BackendState:
     def ended(self, flight: Flight, now: float) -> None:
         """It is over, in whatever way; its share of every count goes (I2)."""
         if not flight.decoding:
-            self.prefilling -= 1
-            self.pending_prefill_tokens -= flight.prompt_tokens
+            self._drop_prefill(flight)
             # One sent since then was not the one being prefilled, so that one's progress stands.
             if flight.dispatched_s <= self.prefill_since_s:
                 self.prefill_since_s = now
@@ -178,6 +188,14 @@ class BackendState:
         else:  # start from exact zeros again, so that rounding never accumulates
             self.context_tokens = self.pending_output_tokens = 0.0
         self.version += 1
+
+    def _drop_prefill(self, flight: Flight) -> None:
+        self.prefilling -= 1
+        self.pending_prefill_tokens -= flight.fresh_tokens
+        if self.prefilling:
+            self.pending_prefill_pairs -= flight.pairs
+        else:  # exact zero, so that rounding never accumulates
+            self.pending_prefill_pairs = 0.0
 
     def scraped(self, signals: EngineSignals) -> None:
         """The engine said something of itself."""

@@ -25,7 +25,8 @@ def prefill_backlog_s(view: BackendView, now: float) -> float:
     cost = view.cost
     pending = view.pending_prefill_tokens
     iterations = pending / view.chunk_tokens + 1.0
-    total = cost.prefill_s * pending + iterations * _decode_share_s(view)
+    total = cost.prefill_s * pending + cost.pair_s * view.pending_prefill_pairs
+    total += iterations * _decode_share_s(view)
     return max(total - (now - view.prefill_since_s), 0.0)
 
 
@@ -43,11 +44,11 @@ def kv_wait_s(view: BackendView, prompt_tokens: int) -> float:
     return drain_s * excess / max(view.context_tokens, excess)
 
 
-def ttft_s(view: BackendView, prompt_tokens: int, now: float) -> float:
+def ttft_s(view: BackendView, prompt_tokens: int, now: float, *, cached_tokens: int = 0) -> float:
     """Predicted seconds from now to the first token of one more request."""
-    cost = view.cost
     share = _decode_share_s(view)
-    own = cost.prefill_s * prompt_tokens + (prompt_tokens / view.chunk_tokens + 1.0) * share
+    chunks = (prompt_tokens - cached_tokens) / view.chunk_tokens + 1.0
+    own = view.cost.prompt_s(prompt_tokens, cached_tokens) + chunks * share
     residual = 0.5 * share if view.in_flight else 0.0
     return residual + prefill_backlog_s(view, now) + kv_wait_s(view, prompt_tokens) + own
 

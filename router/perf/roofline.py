@@ -126,7 +126,8 @@ class IterationModel:
         """Best linear form: relative least squares over a grid of typical iterations.
 
         The grid: 0 to 2,048 tokens of fresh prompt, 0 to 128 decoding sequences of 256 to 2,048
-        tokens of context each. ``context_s`` is exact; the other three are fitted, none negative.
+        tokens of context each. ``context_s`` and ``pair_s`` are exact; the other three are fitted,
+        none negative.
         """
         rows = [
             (n, b, b * context)
@@ -136,11 +137,12 @@ class IterationModel:
             if n or b
         ]
         prefill, decode, context = np.array(rows, dtype=float).T
-        total_s = self.times_s(prefill, decode, context, prefill**2 / 2)
-        rest_s = total_s - self.context_s * context
+        pairs = prefill**2 / 2
+        total_s = self.times_s(prefill, decode, context, pairs)
+        rest_s = total_s - self.context_s * context - self.pair_s * pairs
         columns = np.stack([np.ones_like(prefill), prefill, decode], axis=1)
         step_s, prefill_s, seq_s = _non_negative_fit(columns, rest_s, total_s)
-        return LinearCost(step_s, prefill_s, seq_s, self.context_s)
+        return LinearCost(step_s, prefill_s, seq_s, self.context_s, self.pair_s)
 
 
 def _non_negative_fit(

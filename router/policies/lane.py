@@ -28,9 +28,11 @@ class Lane:
         "_busy_s",
         "_busy_since_s",
         "_context_s",
+        "_decoding",
         "_fixed_s",
         "_half_pending_tokens",
         "_in_flight",
+        "_pair_s",
         "_per_token_s",
         "_prefill_s",
         "_price",
@@ -62,16 +64,14 @@ class Lane:
         share_s = cost.step_s + cost.seq_s * view.decoding + held_s
         self.version = view.version
         self._in_flight = in_flight
-        self._prefill_s, self._seq_s, self._context_s = (
-            cost.prefill_s,
-            cost.seq_s,
-            cost.context_s,
-        )
+        self._prefill_s, self._pair_s = cost.prefill_s, cost.pair_s
+        self._seq_s, self._context_s = cost.seq_s, cost.context_s
         self._alone_s = cost.step_s + cost.seq_s
         self._per_token_s = cost.prefill_s + share_s / view.chunk_tokens
         self._fixed_s = share_s * (1.5 if in_flight else 1.0)
         self._step_s = cost.step_s + cost.seq_s * (in_flight + 1) + held_s
         self._shared_step_s = cost.step_s / (in_flight + 1)
+        self._decoding = view.decoding
         self._stall = cost.prefill_s * view.decoding
         self._half_pending_tokens = 0.5 * view.pending_output_tokens
         self._price = view.price
@@ -79,6 +79,7 @@ class Lane:
         self.backlog_ends_s = -math.inf
         if view.prefilling:
             backlog_s = self._per_token_s * view.pending_prefill_tokens + share_s
+            backlog_s += cost.pair_s * view.pending_prefill_pairs
             self.backlog_ends_s = view.prefill_since_s + backlog_s
 
     def prefill_share(self, now: float) -> float:
@@ -88,15 +89,16 @@ class Lane:
         share = self._busy_s * math.exp((self._busy_since_s - now) / MEMORY_S) / MEMORY_S
         return share if share < PREFILL_SHARE_LIMIT else PREFILL_SHARE_LIMIT
 
-    def add_prefill(self, tokens: float, now: float) -> None:
+    def add_prefill(self, prompt: int, cached: int, now: float) -> None:
         """A prompt was sent here."""
         decay = math.exp((self._busy_since_s - now) / MEMORY_S)
-        self._busy_s = self._busy_s * decay + tokens * self._prefill_s
+        self._busy_s = self._busy_s * decay + self.view.cost.prompt_s(prompt, cached)
         self._busy_since_s = now
 
     def pain(  # noqa: PLR0917
         self,
-        prompt: float,
+        prompt: int,
+        cached: int,
         output: float,
         waited_s: float,
         share: float,
@@ -106,7 +108,8 @@ class Lane:
         """Added pain of one request here; the formula is in ``motley.py``.
 
         Args:
-            prompt: prompt tokens to compute, cached ones deducted.
+            prompt: prompt tokens.
+            cached: of those, the ones that it probably has cached.
             output: forecast output tokens, at least 1.
             waited_s: seconds from arrival until its prefill can begin.
             share: prefill share of this backend.
@@ -115,7 +118,9 @@ class Lane:
         """
         worst_s = scale.e2e_s
         stretch = 1.0 / (1.0 - share)
-        ttft = waited_s + self._fixed_s + prompt * self._per_token_s
+        fresh = prompt - cached
+        pairs_s = self._pair_s * fresh * (cached + 0.5 * fresh)
+        ttft = waited_s + self._fixed_s + fresh * self._per_token_s + pairs_s
         context_s = self._context_s * (prompt + 0.5 * output)
         tau = (self._step_s + context_s) * stretch
         decode = output * tau / worst_s
@@ -126,11 +131,12 @@ class Lane:
         if self._in_flight:
             overlap = self._in_flight * output
             overlap = min(overlap, self._half_pending_tokens)
-            inflicted_s = prompt * self._stall + (self._seq_s + context_s) * stretch * overlap
+            inflicted_s = fresh * self._stall + pairs_s * self._decoding
+            inflicted_s += (self._seq_s + context_s) * stretch * overlap
             crowding = tau / self._alone_s
             pain += weights.externality * crowding * 2.0 * decode * inflicted_s / worst_s
         if self._price:
-            engine_s = prompt * self._prefill_s
+            engine_s = fresh * self._prefill_s + pairs_s
             engine_s += output * (self._seq_s + context_s + self._shared_step_s)
             pain += weights.price * 2.0 * e2e * self._price * engine_s / worst_s
         return pain

@@ -28,7 +28,9 @@ Why each term:
 Late binding: a backend whose prefill backlog exceeds ``backlog_s`` seconds, or whose KV is full,
 takes nothing more; if all are so, the request waits in the router, oldest first, and goes to
 whichever backend frees up: a request bound to a slow card cannot come back, and errors of the
-belief cannot pile up in an engine's queue.
+belief cannot pile up in an engine's queue. If only some are so, and waiting for one of them would
+hurt ``hold_margin`` times less than the best of the others (a very long prompt and only slow
+cards free), the request waits for that one, and nobody behind it gets that one first.
 
 Speed: the pain of a typical request is kept per backend and recomputed when its state changes;
 per decision only the two best of each group of identical hardware, and those that hold the
@@ -40,9 +42,10 @@ the choice within its group is k; if none of them can take the request, all are 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 
 from router.domain.outcome import Outcome
+from router.domain.protocols import Hold
 from router.domain.request import Request
 from router.domain.state import BackendView
 from router.policies.context import PolicyContext
@@ -52,14 +55,15 @@ from router.policies.tail_scale import TailScale
 
 SAMPLE_ABOVE = 256
 SAMPLE_SIZE = 128
-TYPICAL_PROMPT_TOKENS = 1000.0
+TYPICAL_PROMPT_TOKENS = 1000
 TYPICAL_OUTPUT_TOKENS = 200.0
 
 
 class Motley:
     """Argmin of the added pain among the backends that can begin soon.
 
-    Parameters: ``ttft_weight`` (w), ``externality``, ``price_weight``, ``backlog_s``.
+    Parameters: ``ttft_weight`` (w), ``externality``, ``price_weight``, ``backlog_s``,
+    ``hold_margin``.
     """
 
     def __init__(self, context: PolicyContext) -> None:
@@ -70,6 +74,7 @@ class Motley:
             context.param("price_weight", 1.0),
         )
         self._backlog_s = context.param("backlog_s", 0.3)
+        self._hold_margin = context.param("hold_margin", 1.5)
         self._lanes: dict[int, Lane] = {}
         self._scale = TailScale()
         self._index = PrefixIndex()
@@ -80,22 +85,31 @@ class Motley:
 
     def choose(
         self, request: Request, candidates: Sequence[BackendView], now: float
-    ) -> BackendView | None:
-        """The least pain, or ``None`` while everything is saturated."""
-        chosen = self._best(self._shortlist(self._sample(candidates), request, now), request, now)
-        if chosen is None and len(candidates) > SAMPLE_ABOVE:
-            chosen = self._best(self._shortlist(candidates, request, now), request, now)
-        if chosen is None:
+    ) -> BackendView | Hold | None:
+        """The least pain, or what to wait for."""
+        free, busy = self._shortlist(self._sample(candidates), request, now)
+        if not free and len(candidates) > SAMPLE_ABOVE:
+            free, busy = self._shortlist(candidates, request, now)
+        if not free:
             return None
-        chosen.add_prefill(self._uncached(chosen.view, request), now)
-        if request.prefix_hashes:
-            self._index.insert(
-                chosen.view.spec.name,
-                request.prefix_hashes,
-                request.prefix_block_tokens,
-                chosen.view.kv_capacity_tokens,
-            )
+        chosen, pain = self._best(free, request, now)
+        if busy:
+            awaited, later_pain = self._best(busy, request, now)
+            if later_pain * self._hold_margin < pain:
+                return Hold(awaited.view)
         return chosen.view
+
+    def dispatched(self, request: Request, backend: BackendView, now: float) -> int:
+        """Remember the prompt as cached there; return the tokens that were cached before."""
+        cached = self._cached(backend, request)
+        self._lane(backend).add_prefill(request.prompt_tokens, cached, now)
+        self._index.insert(
+            backend.spec.name,
+            request.prefix_hashes,
+            request.prefix_block_tokens,
+            backend.kv_capacity_tokens,
+        )
+        return cached
 
     def _sample(self, candidates: Sequence[BackendView]) -> Sequence[BackendView]:
         """All of them, or every k-th; from a random one on, so that ties are broken at random."""
@@ -107,20 +121,30 @@ class Motley:
 
     def _shortlist(
         self, candidates: Sequence[BackendView], request: Request, now: float
-    ) -> Iterable[Lane]:
-        """The two best of each group by key, and the holders of the prefix, that have room."""
+    ) -> tuple[list[Lane], list[Lane]]:
+        """Who is worth scoring: those that can begin soon, and those worth waiting for.
+
+        The first are the two best of each group by key, and the holders of the prefix; the second
+        the soonest free of each group. None without room for the prompt is in either.
+        """
         lanes, limit, prompt = self._lanes, now + self._backlog_s, request.prompt_tokens
         holders = self._index.holders(request.prefix_hashes)
         first: dict[str, Lane] = {}
         second: dict[str, Lane] = {}
-        chosen: list[Lane] = []
+        soonest: dict[str, Lane] = {}
+        free: list[Lane] = []
         for view in candidates:
             lane = lanes.get(view.index)
             if lane is None or lane.version != view.version:
                 lane = self._refreshed(view, now)
-            if lane.backlog_ends_s > limit or lane.room_tokens < prompt:
+            if lane.room_tokens < prompt:
                 continue
             group = lane.group
+            if lane.backlog_ends_s > limit:
+                rival = soonest.get(group)
+                if rival is None or lane.backlog_ends_s < rival.backlog_ends_s:
+                    soonest[group] = lane
+                continue
             leader = first.get(group)
             if leader is None:
                 first[group] = lane
@@ -129,19 +153,24 @@ class Motley:
             elif group not in second or lane.key < second[group].key:
                 second[group] = lane
             if holders and view.spec.name in holders:
-                chosen.append(lane)
-        chosen += first.values()
-        chosen += second.values()
-        return chosen
+                free.append(lane)
+        free += first.values()
+        free += second.values()
+        return free, list(soonest.values())
 
-    def _refreshed(self, view: BackendView, now: float) -> Lane:
+    def _lane(self, view: BackendView) -> Lane:
         lane = self._lanes.get(view.index)
         if lane is None or lane.view is not view:
             lane = self._lanes[view.index] = Lane(view)
+        return lane
+
+    def _refreshed(self, view: BackendView, now: float) -> Lane:
+        lane = self._lane(view)
         lane.refresh()
         backlog_s = max(lane.backlog_ends_s - now, 0.0)
         lane.key = lane.pain(
             TYPICAL_PROMPT_TOKENS,
+            0,
             TYPICAL_OUTPUT_TOKENS,
             backlog_s,
             0.0,
@@ -150,15 +179,15 @@ class Motley:
         )
         return lane
 
-    def _best(self, lanes: Iterable[Lane], request: Request, now: float) -> Lane | None:
+    def _best(self, lanes: list[Lane], request: Request, now: float) -> tuple[Lane, float]:
         waited_s = now - request.arrival_s
         output = max(request.forecast.mean_tokens, 1.0)
-        best: Lane | None = None
-        least = math.inf
+        best, least = lanes[0], math.inf
         for lane in lanes:
             backlog_s = max(lane.backlog_ends_s - now, 0.0)
             pain = lane.pain(
-                self._uncached(lane.view, request),
+                request.prompt_tokens,
+                self._cached(lane.view, request),
                 output,
                 waited_s + backlog_s,
                 lane.prefill_share(now),
@@ -167,12 +196,13 @@ class Motley:
             )
             if pain < least:
                 best, least = lane, pain
-        return best
+        return best, least
 
-    def _uncached(self, view: BackendView, request: Request) -> float:
+    def _cached(self, view: BackendView, request: Request) -> int:
+        """Prompt tokens the backend probably has; an engine always computes the last one."""
         if not request.prefix_hashes:
-            return request.prompt_tokens
+            return 0
         matched = self._index.matched_tokens(
             view.spec.name, request.prefix_hashes, request.prefix_block_tokens
         )
-        return max(request.prompt_tokens - matched, 1.0)
+        return min(matched, request.prompt_tokens - 1)

@@ -106,7 +106,7 @@ def test_a_cached_prefix_is_not_computed_again():
     policy = policy_of("motley")
     request = ask(forecast=100.0, prefix_hashes=(1, 2, 3), prefix_block_tokens=300)
     a, b = views(a={}, b={})
-    assert picked(policy, [a], request) == "a"
+    assert policy.dispatched(request, a, 0.0) == 0
     # Somewhat busier, and 900 of 1,000 tokens less to do; a minute later its prefill is forgotten.
     a.in_flight = a.decoding = 1
     a.context_tokens, a.version = 100.0, 1
@@ -117,7 +117,11 @@ def test_a_cached_prefix_is_not_computed_again():
 def test_recent_prefill_stretches_decoding_so_equals_take_turns():
     policy = policy_of("motley")
     fleet = views(a={}, b={}, c={})
-    chosen = [picked(policy, fleet, REQUEST, now=0.01 * n) for n in range(3)]
+    chosen = []
+    for n in range(3):
+        view = policy.choose(REQUEST, fleet, 0.01 * n)
+        policy.dispatched(REQUEST, view, 0.01 * n)
+        chosen.append(view.spec.name)
     assert sorted(chosen) == ["a", "b", "c"]
 
 
