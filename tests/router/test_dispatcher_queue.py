@@ -7,6 +7,7 @@ from collections.abc import Sequence
 
 from router.dispatcher import Dispatcher
 from router.domain.decision import Assign, Reject, Wait
+from router.domain.protocols import Hold
 from router.domain.request import Request
 from router.domain.state import BackendView
 from tests.fakes import LimitPolicy, ask, assigned, balance, capability, make_dispatcher, spec
@@ -214,3 +215,40 @@ def test_a_wait_ends_with_the_time_it_took_in_the_books():
     dispatcher.first_token("s", 5.0)
     told = dispatcher.complete("s", 6.0, output_tokens=2)
     assert (told.dispatched_s, told.ttft_s) == (4.0, 4.0)
+
+
+class Picky:
+    """Long prompts are for ``fast`` alone, one at a time; the others take the first free."""
+
+    def choose(
+        self, request: Request, candidates: Sequence[BackendView], now: float
+    ) -> BackendView | Hold | None:
+        fast = next((v for v in candidates if v.spec.name == "fast"), None)
+        if request.prompt_tokens > 1_000:
+            if fast is None:
+                return None
+            return Hold(fast) if fast.in_flight else fast
+        return next((v for v in candidates if not v.in_flight), None)
+
+
+class TestWaitingForOneBackend:
+    """``Hold``: a request waits for one backend and leaves the others to those behind it."""
+
+    def dispatcher(self) -> Dispatcher:
+        dispatcher = make_dispatcher("fast", "slow", policy=Picky())
+        assigned(dispatcher.dispatch(ask("first"), 0.0))
+        assert dispatcher.dispatch(ask("long", prompt_tokens=9_000), 0.0) == Wait("saturated")
+        return dispatcher
+
+    def test_the_others_are_free_for_those_behind_it(self):
+        dispatcher = self.dispatcher()
+        assert assigned(dispatcher.dispatch(ask("short"), 0.0)) == "slow"
+
+    def test_the_one_it_waits_for_is_its_own_when_it_is_free(self):
+        dispatcher = self.dispatcher()
+        assigned(dispatcher.dispatch(ask("short"), 0.0))
+        dispatcher.dispatch(ask("later"), 0.0)
+        dispatcher.complete("first", 1.0, output_tokens=1)
+        assert decided(dispatcher, 1.0) == {"long": "fast"}
+        dispatcher.complete("long", 2.0, output_tokens=1)
+        assert decided(dispatcher, 2.0) == {"later": "fast"}

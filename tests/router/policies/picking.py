@@ -5,7 +5,7 @@ from __future__ import annotations
 import random
 from collections.abc import Mapping, Sequence
 
-from router.domain.protocols import Policy
+from router.domain.protocols import Hold, Policy
 from router.domain.request import Request
 from router.domain.state import BackendView
 from router.policies.context import PolicyContext
@@ -27,7 +27,15 @@ def picked(
     """The name it chooses."""
     chosen = policy.choose(request or ask(), candidates, now)
     assert chosen is not None
+    assert not isinstance(chosen, Hold)
     return chosen.spec.name
+
+
+def awaited(policy: Policy, candidates: Sequence[BackendView], request: Request) -> str:
+    """The name of the one backend it wants to wait for."""
+    chosen = policy.choose(request, candidates, 0.0)
+    assert isinstance(chosen, Hold)
+    return chosen.backend.spec.name
 
 
 def scores(values: Mapping[str, float]) -> str:

@@ -12,7 +12,7 @@ import pytest
 from router.domain.protocols import Observer
 from router.policies.tail_scale import TailScale
 from tests.fakes import SLOW, ask, outcome, view, views
-from tests.router.policies.picking import picked, policy_of, scores
+from tests.router.policies.picking import awaited, picked, policy_of, scores
 
 REQUEST = ask(forecast=100.0)
 TTFT98_S, E2E98_S = 1.0, 20.0
@@ -85,8 +85,13 @@ class TestLateBinding:
 
     def test_one_that_can_begin_soon_is_taken_instead_even_if_it_is_slow(self):
         fleet = views(fast=self.backlog(4_000), slow={"cost": SLOW})
-        assert picked(policy_of("motley"), fleet, REQUEST) == "slow"
+        hasty = policy_of("motley", hold_margin=1e9)
+        assert picked(hasty, fleet, REQUEST) == "slow"
         assert picked(policy_of("motley", backlog_s=0.5), fleet, REQUEST) == "fast"
+
+    def test_but_a_far_worse_one_is_not_taken_while_a_better_one_is_about_to_be_free(self):
+        fleet = views(fast=self.backlog(4_000), slow={"cost": SLOW})
+        assert awaited(policy_of("motley"), fleet, REQUEST) == "fast"
 
     @pytest.mark.parametrize(("held", "taken"), [(89_000.0, True), (89_001.0, False)])
     def test_kv_beyond_nine_tenths_is_not_touched(self, held: float, taken: bool):
