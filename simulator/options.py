@@ -45,7 +45,7 @@ class ReplayOptions:
     feedback_interval_s: float = 1.0
     plan: bool = False
     routers: int = 1
-    zone_delay_s: Mapping[str, float] = field(default_factory=dict)
+    zone_delay_s: Mapping[str, float] = field(default_factory=dict, hash=False)
     client_timeout_s: float | None = None
     oracle: bool = False
 

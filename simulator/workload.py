@@ -58,8 +58,8 @@ class TraceSpec:
     jitter_s: float = 0.0
     rate_scale: float = 1.0
     model: str | None = None
-    models: Mapping[str, float] = field(default_factory=dict)
-    classes: Mapping[str, float] = field(default_factory=dict)
+    models: Mapping[str, float] = field(default_factory=dict, hash=False)
+    classes: Mapping[str, float] = field(default_factory=dict, hash=False)
     max_tokens: str = "ceiling"
 
 

@@ -191,6 +191,9 @@ def goodput_plot(curves: Mapping[str, Sequence[tuple[float, float, float]]], tar
             style = {"color": paint[policy], "marker": "o", "ms": 4, "lw": 1.8}
             goodput.plot(offered, good, label=policy, **style)
             attainment.plot(offered, met, **style)
+        for axis in (goodput, attainment):
+            axis.set_xlim(left=0)
+        goodput.set_ylim(bottom=0)
         most = max((x for points in curves.values() for x, _, _ in points), default=1.0)
         goodput.plot([0, most], [0, most], color=_NOISE, ls=":", lw=1)
         attainment.axhline(target, color=_INK, ls="--", lw=1)

@@ -1,0 +1,148 @@
+"""Where cells run: in processes of this machine, or on Ray."""
+
+from __future__ import annotations
+
+import multiprocessing
+import socket
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
+from concurrent.futures.process import BrokenProcessPool
+from typing import Any
+
+from router.domain.errors import ConfigError
+from simulator.summary import Summary
+from simulator.sweep.cell import Cell, run_cell
+
+Outcome = tuple[Cell, Summary | None, str]
+"""A cell, its result or ``None``, and what went wrong."""
+
+_REACH_S = 5.0
+
+Executor = Callable[[Sequence[Cell]], Iterator[Outcome]]
+
+
+class LocalPool:
+    """Processes of this machine, started afresh so that no state leaks in.
+
+    A worker that dies (out of memory, a signal) takes the pool with it. The cells it may have
+    died of are then run one by one, so that the guilty one is known and the others are kept.
+
+    Args:
+        jobs: processes.
+        run: what a worker does; tests pass their own.
+    """
+
+    def __init__(self, jobs: int, run: Callable[[Cell], Summary] = run_cell) -> None:
+        self._jobs = jobs
+        self._run = run
+
+    def __call__(self, cells: Sequence[Cell]) -> Iterator[Outcome]:
+        """Run cells; yields each as it ends, whatever the order."""
+        todo, suspects = deque(cells), deque[Cell]()
+        while todo:
+            yield from self._round(todo, suspects, self._jobs)
+        while suspects:
+            alone = deque([suspects.popleft()])
+            dead = deque[Cell]()
+            yield from self._round(alone, dead, 1)
+            for cell in dead:
+                yield cell, None, "the worker process died (out of memory?)"
+
+    def _round(self, todo: deque[Cell], suspects: deque[Cell], jobs: int) -> Iterator[Outcome]:
+        """Run until all is done or the pool breaks; no more is handed out than runs at once."""
+        context = multiprocessing.get_context("spawn")
+        pool = ProcessPoolExecutor(jobs, mp_context=context)
+        running: dict[Future[Summary], Cell] = {}
+        try:
+            while todo or running:
+                while todo and len(running) < jobs:
+                    running[pool.submit(self._run, todo[0])] = todo[0]
+                    todo.popleft()
+                done, _ = wait(running, return_when=FIRST_COMPLETED)
+                for future in done:
+                    cell = running.pop(future)
+                    error = future.exception()
+                    if isinstance(error, BrokenProcessPool):
+                        suspects.extend([cell, *running.values()])
+                        return
+                    yield _outcome(cell, future, error)
+        finally:
+            pool.shutdown(wait=False, cancel_futures=True)
+
+
+def _outcome(cell: Cell, future: Future[Summary], error: BaseException | None) -> Outcome:
+    if error is None:
+        return cell, future.result(), ""
+    return cell, None, f"{type(error).__name__}: {error}"
+
+
+class RayPool:
+    """Tasks on a Ray cluster; files must be visible under the same paths on every machine.
+
+    Args:
+        address: of the cluster; ``None`` starts one on this machine.
+        jobs: tasks at once; ``None`` lets Ray decide by its CPUs.
+        run: what a task does.
+
+    Raises:
+        ConfigError: Ray is not installed, or the cluster cannot be reached.
+    """
+
+    def __init__(
+        self,
+        address: str | None,
+        jobs: int | None = None,
+        run: Callable[[Cell], Summary] = run_cell,
+    ) -> None:
+        try:
+            import ray  # noqa: PLC0415 - an extra, not a dependency
+        except ImportError:
+            raise ConfigError("--ray needs Ray: pip install 'motley-router[ray]'") from None
+        _check_reachable(address)
+        self._ray: Any = ray
+        self._run = run
+        self._owned = not ray.is_initialized()
+        if self._owned:
+            try:
+                ray.init(address=address, log_to_driver=False, include_dashboard=False)
+            except (ConnectionError, ValueError, RuntimeError) as error:
+                raise ConfigError(f"no Ray cluster at {address!r}: {error}") from None
+        self._window = jobs or 2 * max(1, int(ray.cluster_resources().get("CPU", 1)))
+
+    def __call__(self, cells: Sequence[Cell]) -> Iterator[Outcome]:
+        """Run cells; yields each as it ends, whatever the order."""
+        ray = self._ray
+        task = ray.remote(num_cpus=1, max_retries=0)(self._run)
+        todo, running = deque(cells), dict[Any, Cell]()
+        while todo or running:
+            while todo and len(running) < self._window:
+                cell = todo.popleft()
+                running[task.remote(cell)] = cell
+            (done, *_), _ = ray.wait(list(running), num_returns=1)
+            cell = running.pop(done)
+            try:
+                yield cell, ray.get(done), ""
+            except ray.exceptions.RayError as error:
+                cause = getattr(error, "cause", None) or error
+                yield cell, None, f"{type(cause).__name__}: {cause}"
+
+    def close(self) -> None:
+        """Leave the cluster, or stop it if it was started here."""
+        if self._owned:
+            self._ray.shutdown()
+
+
+def _check_reachable(address: str | None) -> None:
+    """Ray itself would try a dead address for minutes.
+
+    Raises:
+        ConfigError: nothing listens there.
+    """
+    host, _, port = (address or "").removeprefix("ray://").rpartition(":")
+    if not host or not port.isdigit():
+        return  # none, or a word such as "auto"
+    try:
+        socket.create_connection((host, int(port)), timeout=_REACH_S).close()
+    except OSError as error:
+        raise ConfigError(f"no Ray cluster at {address!r}: {error}") from None
