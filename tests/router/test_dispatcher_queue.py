@@ -68,8 +68,8 @@ class TestNobodyOvertakes:
         dispatcher = make_dispatcher(
             "short", "long", policy=LimitPolicy(1), capabilities=SHORT_AND_LONG
         )
-        dispatcher.dispatch(ask("r", prompt_tokens=9_000), 0.0)
-        assert dispatcher.dispatch(ask("s", prompt_tokens=9_000), 0.0) == Wait("saturated")
+        dispatcher.dispatch(ask("r", prompt_tokens=5_000), 0.0)
+        assert dispatcher.dispatch(ask("s", prompt_tokens=5_000), 0.0) == Wait("saturated")
         assert assigned(dispatcher.dispatch(ask("t"), 0.0)) == "short"
 
     def test_so_a_request_that_needs_more_than_others_gets_its_turn(self):
@@ -116,7 +116,7 @@ def test_a_long_prompt_holds_nobody_up_who_fits_elsewhere():
     dispatcher = make_dispatcher("short", "long", policy=policy, capabilities=SHORT_AND_LONG)
     dispatcher.dispatch(ask("r", prompt_tokens=100), 0.0)
     dispatcher.dispatch(ask("s", prompt_tokens=100), 0.0)
-    for name, prompt in [("long1", 9_000), ("long2", 9_000), ("t", 100), ("u", 100)]:
+    for name, prompt in [("long1", 5_000), ("long2", 9_000), ("t", 100), ("u", 100)]:
         assert dispatcher.dispatch(ask(name, prompt_tokens=prompt), 0.0) == Wait("saturated")
     dispatcher.complete("r", 1.0, output_tokens=1)
     policy.asked.clear()
@@ -128,7 +128,7 @@ def test_a_long_prompt_holds_nobody_up_who_fits_elsewhere():
 def test_a_long_prompt_waits_for_the_one_that_can_hold_it_and_others_pass():
     dispatcher = make_dispatcher("short", "long", capabilities=SHORT_AND_LONG)
     dispatcher.set_health("long", healthy=False, now=0.0)
-    long = dispatcher.dispatch(ask("long1", prompt_tokens=9_000), 0.0)
+    long = dispatcher.dispatch(ask("long1", prompt_tokens=5_000), 0.0)
     assert long == Wait("no_healthy_backend")
     assert assigned(dispatcher.dispatch(ask("r"), 0.0)) == "short"
     assert decided(dispatcher, 1.0) == {}
@@ -237,7 +237,7 @@ class TestWaitingForOneBackend:
     def dispatcher(self) -> Dispatcher:
         dispatcher = make_dispatcher("fast", "slow", policy=Picky())
         assigned(dispatcher.dispatch(ask("first"), 0.0))
-        assert dispatcher.dispatch(ask("long", prompt_tokens=9_000), 0.0) == Wait("saturated")
+        assert dispatcher.dispatch(ask("long", prompt_tokens=5_000), 0.0) == Wait("saturated")
         return dispatcher
 
     def test_the_others_are_free_for_those_behind_it(self):
