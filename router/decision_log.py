@@ -21,6 +21,7 @@ from router.domain.fleet import BackendSpec
 from router.domain.outcome import Outcome
 from router.domain.request import LengthForecast, Request
 from router.domain.state import EngineSignals, LinearCost
+from router.fleet_state.backend import Capability
 
 Line = dict[str, Any]
 Sink = Callable[[bytes], object]
@@ -151,11 +152,11 @@ class LoggingDispatcher(Dispatcher):
         self._write("drain", now, {"backend": backend})
 
     def add_backend(  # noqa: D102
-        self, spec: BackendSpec, now: float, *, cost: LinearCost | None = None
+        self, spec: BackendSpec, now: float, *, capability: Capability | None = None
     ) -> None:
-        super().add_backend(spec, now, cost=cost)
-        believed = asdict(self.state.get(spec.name).prior)
-        self._write("add_backend", now, {"spec": asdict(spec), "cost": believed})
+        known = capability or self.state.capability_of(spec)
+        super().add_backend(spec, now, capability=known)
+        self._write("add_backend", now, {"spec": asdict(spec), "capability": asdict(known)})
 
     def remove_backend(self, backend: str, now: float) -> None:  # noqa: D102
         super().remove_backend(backend, now)
@@ -214,6 +215,11 @@ def _decode(raw: bytes, number: int) -> Line:
     return line
 
 
+def recorded_capability(facts: Mapping[str, Any]) -> Capability:
+    """A capability as a log holds it."""
+    return Capability(**{**facts, "cost": LinearCost(**facts["cost"])})
+
+
 def _open(
     line: Line, build: Callable[[Line, Sink], LoggingDispatcher], sink: Sink
 ) -> LoggingDispatcher:
@@ -239,8 +245,8 @@ def _call(dispatcher: LoggingDispatcher, line: Line) -> None:
         case "scrape":
             dispatcher.scrape(args["backend"], EngineSignals(**args["signals"]), now)
         case "add_backend":
-            spec, cost = BackendSpec(**args["spec"]), LinearCost(**args["cost"])
-            dispatcher.add_backend(spec, now, cost=cost)
+            known = recorded_capability(args["capability"])
+            dispatcher.add_backend(BackendSpec(**args["spec"]), now, capability=known)
         case (
             "redispatch"
             | "first_token"

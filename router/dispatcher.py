@@ -25,8 +25,8 @@ from router.domain.fleet import BackendSpec
 from router.domain.outcome import Outcome, OutcomeStatus
 from router.domain.protocols import DispatchListener, Hold, LengthPredictor, Observer, Policy
 from router.domain.request import Request
-from router.domain.state import EngineSignals, LinearCost
-from router.fleet_state.backend import BackendState, Flight
+from router.domain.state import EngineSignals
+from router.fleet_state.backend import BackendState, Capability, Flight
 from router.fleet_state.eligible import eligible
 from router.fleet_state.fleet import FleetState
 from router.perf.estimate import tpot_s, ttft_s
@@ -240,10 +240,10 @@ class Dispatcher:
         spec: BackendSpec,
         now: float,  # noqa: ARG002
         *,
-        cost: LinearCost | None = None,
+        capability: Capability | None = None,
     ) -> None:
-        """A backend joins; ``cost`` is the belief about its speed if it is not to be looked up."""
-        self.state.add(spec, cost)
+        """A backend joins; ``capability`` is what it can do, if that is not to be looked up."""
+        self.state.add(spec, capability)
 
     def remove_backend(self, backend: str, now: float) -> None:  # noqa: ARG002
         """A backend leaves; what is in flight there runs on until it is reported over."""
@@ -257,9 +257,10 @@ class Dispatcher:
             return options
         if not request.forecast.p90_tokens:
             request.forecast = self._predictor.forecast(request)
-        decision = self._ask(request, options, tried, now)
+        full = self._waiting.full
+        decision = self._ask(request, options, tried, now, claims=not full)
         if type(decision) is Wait:
-            if self._waiting.full:
+            if full:
                 return self._waiting.turn_away(request, decision)
             if self.queued:  # time has passed: the first in the queue may go by now
                 self._look_s = now
@@ -277,18 +278,24 @@ class Dispatcher:
         options: list[BackendState] | Wait,
         tried: frozenset[str],
         now: float,
+        *,
+        claims: bool,
     ) -> Assign | Wait:
-        """Let the policy choose among the options that nobody waits for; claim what it awaits."""
+        """Let the policy choose among the options that nobody waits for.
+
+        If the request then stays (``claims``), it claims what it waits for.
+        """
         if isinstance(options, Wait):
             return options
-        if self._claimed and self.queued:
+        if not self.queued:
+            self._claimed.clear()
+        elif self._claimed:
             options = [b for b in options if b.index not in self._claimed]
         chosen = self._policy.choose(request, options, now) if options else None
-        if isinstance(chosen, Hold):
-            self._claimed.add(chosen.backend.index)
-            return SATURATED
-        if chosen is None:
-            self._claimed.update([b.index for b in options])
+        if chosen is None or isinstance(chosen, Hold):
+            if claims:
+                awaited = options if chosen is None else (chosen.backend,)
+                self._claimed.update([b.index for b in awaited])
             return SATURATED
         # Policies return one of the candidates, and every candidate is a BackendState.
         return self._send(request, cast(BackendState, chosen), tried, now)
@@ -331,8 +338,9 @@ class Dispatcher:
         options = self._options(request, entry.tried, now)
         if isinstance(options, Reject):
             return options
-        decision = self._ask(request, options, entry.tried, now)
-        if isinstance(decision, Wait) and now < entry.deadline_s:
+        patient = now < entry.deadline_s
+        decision = self._ask(request, options, entry.tried, now, claims=patient)
+        if isinstance(decision, Wait) and patient:
             everyone = self.state.candidates(request.model, now)
             if all(b.index in self._claimed for b in everyone):
                 hopeless.add(request.model)

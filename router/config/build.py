@@ -8,7 +8,7 @@ from dataclasses import asdict
 from typing import Any, TypeVar
 
 from router.config.load import MotleyConfig
-from router.decision_log import LoggingDispatcher, Sink
+from router.decision_log import LoggingDispatcher, Sink, recorded_capability
 from router.dispatcher import Dispatcher
 from router.domain.fleet import BackendSpec, Fleet
 from router.domain.protocols import LengthPredictor, Observer
@@ -67,8 +67,8 @@ def build_dispatcher(
     capabilities: dict[str, Capability] = {}
 
     def remembered(spec: BackendSpec) -> Capability:
-        capabilities[spec.name] = capability(spec, config.hardware, believed)
-        return capabilities[spec.name]
+        known = capabilities[spec.name] = capability(spec, config.hardware, believed)
+        return known
 
     header = _header(config, strict_context=strict_context)
     arguments: dict[str, Any] = {
@@ -88,15 +88,10 @@ def rebuild_dispatcher(header: Mapping[str, Any], log: Sink) -> LoggingDispatche
     """Build, from a decision log's first line, the dispatcher that can replay it.
 
     Forecasts and capabilities are in the log, so it does not matter which predictor and which
-    catalogue made them; a backend that joined later gets the catalogue's.
+    catalogue made them.
     """
-    recorded = {name: _capability(known) for name, known in header["capabilities"].items()}
+    recorded = {name: recorded_capability(c) for name, c in header["capabilities"].items()}
     fleet = Fleet(tuple(BackendSpec(**spec) for spec in header["fleet"]))
-    hardware = Hardware()
-
-    def remembered(spec: BackendSpec) -> Capability:
-        return recorded.get(spec.name) or capability(spec, hardware, catalogue_belief(hardware))
-
     dispatcher = _assemble(
         LoggingDispatcher,
         header,
@@ -104,13 +99,9 @@ def rebuild_dispatcher(header: Mapping[str, Any], log: Sink) -> LoggingDispatche
         predictor=BucketLengthPredictor(),
         # Predictions at dispatch are made only for observers, and change no decision.
         observers=(),
-        capability_of=remembered,
+        capability_of=lambda spec: recorded[spec.name],
     )
     return dispatcher.log_to(log, {k: v for k, v in header.items() if k != "call"})
-
-
-def _capability(recorded: Mapping[str, Any]) -> Capability:
-    return Capability(**{**recorded, "cost": LinearCost(**recorded["cost"])})
 
 
 def _header(config: MotleyConfig, *, strict_context: bool) -> dict[str, Any]:

@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import replace
 
 from router.domain.errors import BadInputError, ConfigError, UnknownNameError
 from router.domain.fleet import BackendSpec, Fleet
-from router.domain.state import EngineSignals, LinearCost
+from router.domain.state import EngineSignals
 from router.fleet_state.backend import BackendState, Capability
 from router.health.breaker import BreakerConfig
 
@@ -30,7 +29,7 @@ class FleetState:
         capability_of: CapabilityOf,
         breaker: BreakerConfig | None = None,
     ) -> None:
-        self._capability_of = capability_of
+        self.capability_of = capability_of
         self._breaker = breaker or BreakerConfig()
         self._by_name: dict[str, BackendState] = {}
         self._usable: dict[str, list[BackendState]] = {}
@@ -64,18 +63,16 @@ class FleetState:
         except KeyError:
             raise UnknownNameError("backend", name, self._by_name) from None
 
-    def add(self, spec: BackendSpec, cost: LinearCost | None = None) -> BackendState:
-        """A backend joins; ``cost`` replaces the belief that its capability comes with.
+    def add(self, spec: BackendSpec, capability: Capability | None = None) -> BackendState:
+        """A backend joins; its ``capability`` is looked up if it is not given.
 
         Raises:
             ConfigError: the name is taken.
         """
         if spec.name in self._by_name:
             raise ConfigError(f"backend {spec.name!r} exists already; give it another name")
-        capability = self._capability_of(spec)
-        if cost is not None:
-            capability = replace(capability, cost=cost)
-        state = BackendState(spec, self._next_index, capability, self._breaker)
+        known = capability or self.capability_of(spec)
+        state = BackendState(spec, self._next_index, known, self._breaker)
         self._next_index += 1
         self._by_name[spec.name] = state
         self.changed()

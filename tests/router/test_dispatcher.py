@@ -218,7 +218,7 @@ class TestFleetChanges:
     def test_a_new_backend_is_used_from_the_next_decision_on(self):
         dispatcher = make_dispatcher("a")
         dispatcher.dispatch(ask("r"), 0.0)
-        dispatcher.add_backend(spec("b"), 1.0, cost=SLOW)
+        dispatcher.add_backend(spec("b"), 1.0, capability=capability(SLOW))
         assert assigned(dispatcher.dispatch(ask("s"), 1.0)) == "b"
         assert dispatcher.state.get("b").cost == SLOW
 

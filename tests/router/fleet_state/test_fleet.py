@@ -9,7 +9,7 @@ import pytest
 from router.domain.errors import BadInputError, ConfigError, UnknownNameError
 from router.domain.state import EngineSignals
 from router.fleet_state.fleet import FleetState
-from tests.fakes import FAST, MODEL, SLOW, fleet_state, spec
+from tests.fakes import FAST, MODEL, SLOW, capability, fleet_state, spec
 
 
 def names(state: FleetState, now: float = 0.0, model: str = MODEL) -> list[str]:
@@ -83,9 +83,9 @@ def test_a_name_is_taken_once():
         fleet_state("a", "a")
 
 
-def test_a_belief_given_with_the_backend_replaces_the_looked_up_one():
+def test_a_capability_given_with_the_backend_replaces_the_looked_up_one():
     state = fleet_state("a")
-    assert state.add(spec("b"), SLOW).cost == SLOW
+    assert state.add(spec("b"), capability(SLOW)).cost == SLOW
     assert state.add(spec("c")).cost == FAST
 
 
