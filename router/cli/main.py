@@ -25,6 +25,7 @@ COMMANDS = (
     "trace",
     "accuracy",
     "calibrate",
+    "validate",
     "replay",
 )
 """In the order a newcomer meets them; ``router/cli/<name>.py`` holds the function ``<name>``."""
