@@ -167,5 +167,6 @@ def _start_logging(level: str) -> None:
     if level.lower() not in LEVELS:
         raise ConfigError(f"unknown log level {level!r}; one of: {', '.join(LEVELS)}")
     logging.basicConfig(format=LOG_FORMAT, level=level.upper(), force=True)
-    # The server's own start and stop messages say nothing that the greeting does not.
-    logging.getLogger("uvicorn").setLevel(max(logging.WARNING, logging.getLogger().level))
+    # Its start and stop messages say nothing that the greeting does not, and its warnings are
+    # about what clients send: they could fill a disk.
+    logging.getLogger("uvicorn").setLevel(max(logging.ERROR, logging.getLogger().level))

@@ -3,7 +3,7 @@
 Start with ``exchange.py`` (one client request, from its bytes to its end), ``attempt.py`` (one
 try on one backend, the guard that keeps every counter right) and ``app.py`` (the only builder).
 
-The relay engine (``exchange``, ``attempt``, ``upstream``, ``engine``) knows no web server: it is
-driven by callbacks and talks to a ``Client``. ``asgi.py`` is the front end for any ASGI server;
-FastAPI serves every path that is not hot (``ops_api.py``).
+The relay engine (``exchange``, ``attempt``, ``connection``, ``upstream``, ``engine``) knows no web
+server: it is driven by callbacks and talks to a ``Client`` (``seams.py``). ``asgi.py`` is the
+front end for any ASGI server; FastAPI serves every path that is not hot (``ops_api.py``).
 """

@@ -25,7 +25,7 @@ AsgiApp = Callable[[Scope, Receive, Send], Awaitable[None]]
 
 HIGH_WATER_BYTES = 65_536
 LOW_WATER_BYTES = 16_384
-UPLOAD_TIMEOUT_S = 60.0
+UPLOAD_IDLE_S = 30.0
 
 HOT_PATHS: Mapping[str, bool] = {
     "/v1/chat/completions": True,
@@ -72,7 +72,7 @@ class AsgiClient:
         self._waiter: asyncio.Future[None] | None = None
         self._exchange: Exchange | None = None
 
-    # ``exchange.Client``
+    # ``seams.Client``
 
     def start(self, status: int, headers: Headers) -> None:
         """Status and headers."""
@@ -171,6 +171,7 @@ class Relay:
             request_id=request_id,
             generates=HOT_PATHS[path],
         )
+        del body  # the call lets go of it once an answer has begun
         await self._exchange(call, receive, send)
 
     async def _admit(
@@ -213,11 +214,12 @@ async def _watch(receive: Receive, exchange: Exchange, client: AsgiClient) -> No
 
 
 async def _rest_of_body(first: Message, receive: Receive, limit: int) -> bytes | Problem | None:
+    loop = asyncio.get_running_loop()
     parts: list[bytes] = []
     size = 0
     message = first
     try:
-        async with asyncio.timeout(UPLOAD_TIMEOUT_S):
+        async with asyncio.timeout(UPLOAD_IDLE_S) as patience:
             while message["type"] == "http.request":
                 part: bytes = message.get("body", b"")
                 parts.append(part)
@@ -227,9 +229,10 @@ async def _rest_of_body(first: Message, receive: Receive, limit: int) -> bytes |
                 if not message.get("more_body", False):
                     return b"".join(parts)
                 message = await receive()
+                patience.reschedule(loop.time() + UPLOAD_IDLE_S)
     except TimeoutError:
-        message_ = f"The request body did not arrive within {UPLOAD_TIMEOUT_S:g} s."
-        return Problem(408, message_, code="upload_timeout")
+        why = f"Nothing more of the request body arrived for {UPLOAD_IDLE_S:g} s."
+        return Problem(408, why, code="upload_timeout")
     return None
 
 

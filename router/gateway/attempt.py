@@ -8,13 +8,13 @@ as a ``Setback``, which the exchange may turn into another attempt elsewhere.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from enum import Enum, auto
-from typing import Protocol
 
 from router.gateway.connection import Connection, UpstreamFailure
 from router.gateway.deadline import Deadline
+from router.gateway.limits import Limits
 from router.gateway.problems import RETRY_AFTER_S, Problem, from_engine, in_band
+from router.gateway.seams import Owner, Setback
 from router.gateway.tally import Tally, Usage, first_event
 from router.gateway.ticket import Ticket
 from router.gateway.upstream import UpstreamPool
@@ -25,67 +25,6 @@ COMMENT_HOLD_S = 10.0
 after that the client's own idle timeout matters more."""
 HOLD_BYTES = 65_536
 ERROR_BYTES = 65_536
-
-
-@dataclass(frozen=True, slots=True)
-class Limits:
-    """How long things may take, in seconds.
-
-    Attributes:
-        connect_s: until the connection stands.
-        first_byte_s: from then to the first byte of an answer.
-        idle_s: between two reads that bring more than keep-alive comments.
-        total_s: from arrival to the end of the answer.
-        retries: further attempts after the first.
-    """
-
-    connect_s: float
-    first_byte_s: float
-    idle_s: float
-    total_s: float
-    retries: int
-
-    @property
-    def shortest_s(self) -> float:
-        """The limit that may be the first to pass."""
-        return min(self.connect_s, self.first_byte_s, self.idle_s, self.total_s)
-
-
-@dataclass(frozen=True, slots=True)
-class Setback:
-    """Why an attempt ended before the client saw a byte of it.
-
-    Attributes:
-        problem: what to answer if nobody else can.
-        retryable: whether another backend may do better.
-        backpressure: the backend was busy, not broken.
-        reason: the kind of failure in a word: ``connect``, ``timeout``, ``broken``, ``garbage``,
-            ``busy`` or ``error``.
-    """
-
-    problem: Problem
-    retryable: bool = True
-    backpressure: bool = False
-    reason: str = "error"
-
-
-class Owner(Protocol):
-    """The exchange, as its attempt sees it."""
-
-    def answer_begins(self, status: int, headers: Headers) -> None:
-        """A real answer: commit to it."""
-
-    def answer_data(self, data: bytes) -> None:
-        """Some of the body."""
-
-    def answer_ends(self, usage: Usage | None) -> None:
-        """The answer is complete; ``usage`` is the engine's own count, if it gave one."""
-
-    def answer_breaks(self, problem: Problem, *, at_boundary: bool) -> None:
-        """It broke after it began; ``at_boundary`` if one more event can be appended."""
-
-    def attempt_failed(self, setback: Setback) -> None:
-        """There is no answer; the owner closes the ticket."""
 
 
 class Stage(Enum):

@@ -15,12 +15,12 @@ from random import getrandbits
 from router.dispatcher import Dispatcher
 from router.domain.fleet import BackendSpec
 from router.domain.request import Request
-from router.gateway.attempt import Limits
-from router.gateway.events import Events
-from router.gateway.exchange import Client, Exchange
+from router.gateway.exchange import Exchange
+from router.gateway.limits import Limits
 from router.gateway.prefix import BLOCK_BYTES, prefix_hashes
 from router.gateway.problems import Problem
 from router.gateway.prompt_size import PromptSizer
+from router.gateway.seams import Client, Events
 from router.gateway.tally import Usage
 from router.gateway.upstream import Address, UpstreamPool, parse_address
 from router.gateway.wire import (
@@ -28,7 +28,6 @@ from router.gateway.wire import (
     Call,
     RoutingFields,
     end_to_end,
-    has_images,
     prompt_bytes,
     token_limit,
     with_model,
@@ -203,10 +202,10 @@ class Engine:
         """It is over."""
         self._live.pop(request_id, None)
 
-    def learn(self, model: str, body: bytes, usage: Usage) -> None:
-        """An engine counted a prompt; images distort the ratio, so those are left out."""
-        if usage.prompt is not None and not has_images(body):
-            self.sizer.learn(model, len(body), usage.prompt)
+    def learn(self, model: str, size_bytes: int, usage: Usage) -> None:
+        """An engine counted the tokens of a prompt; a size of 0 stands for "no guide"."""
+        if usage.prompt is not None and size_bytes:
+            self.sizer.learn(model, size_bytes, usage.prompt)
 
     # The queue
 

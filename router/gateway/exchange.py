@@ -6,17 +6,24 @@ Driven by callbacks: the front end hands in a ``Call`` and a ``Client``; backend
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING
 
 from router.domain.decision import Assign, Decision, Reject
 from router.domain.fleet import BackendSpec
 from router.domain.request import Request
-from router.gateway.attempt import Attempt, Setback
-from router.gateway.events import LEFT_EARLY, NO_MODEL
+from router.gateway.attempt import Attempt
 from router.gateway.problems import Problem, from_reject
+from router.gateway.seams import LEFT_EARLY, NO_MODEL, Client, Setback
 from router.gateway.tally import Usage
 from router.gateway.ticket import Ticket
-from router.gateway.wire import BadRequestError, Call, Headers, end_to_end, routing_fields
+from router.gateway.wire import (
+    BadRequestError,
+    Call,
+    Headers,
+    end_to_end,
+    has_images,
+    routing_fields,
+)
 
 if TYPE_CHECKING:
     from router.gateway.engine import Engine
@@ -24,27 +31,8 @@ if TYPE_CHECKING:
 _NOT_FOR_CLIENTS = frozenset((b"date", b"server", b"x-request-id"))
 
 
-class Client(Protocol):
-    """Whoever asked, as the engine sees it; implemented by the front ends.
-
-    No method may call back into the exchange before it returns, except ``pause``/``resume``.
-    """
-
-    def start(self, status: int, headers: Headers) -> None:
-        """Status and headers."""
-
-    def write(self, data: bytes) -> None:
-        """Some of the body."""
-
-    def end(self) -> None:
-        """The answer is complete."""
-
-    def cut(self) -> None:
-        """The answer broke off: let the client see that, by cutting the connection."""
-
-
 class Exchange:
-    """Implements ``attempt.Owner``."""
+    """Implements ``seams.Owner``."""
 
     __slots__ = (
         "_asked",
@@ -55,6 +43,7 @@ class Exchange:
         "_engine",
         "_give_up_s",
         "_over",
+        "_size_bytes",
         "_status",
         "_streams",
         "_ticket",
@@ -71,6 +60,7 @@ class Exchange:
         self._ticket: Ticket | None = None
         self._tried: list[str] = []
         self._asked = ""
+        self._size_bytes = 0
         self._streams = False
         self._status = 0
         self._give_up_s = 0.0
@@ -94,6 +84,8 @@ class Exchange:
             self._answer(error.problem)
             return
         self._asked = fields.model or ""
+        # Base64 costs tokens by no ratio: such a body teaches nothing.
+        self._size_bytes = 0 if has_images(call.body) else len(call.body)
         self._streams = fields.stream is True
         self._give_up_s = request.arrival_s + engine.limits.total_s
         engine.joined(self, request.request_id)
@@ -188,11 +180,12 @@ class Exchange:
             type=problem.type,
         )
 
-    # What the attempt reports (``attempt.Owner``)
+    # What the attempt reports (``seams.Owner``)
 
     def answer_begins(self, status: int, headers: Headers) -> None:
         """Pass status and headers on, ours added."""
         self._answered(status)
+        self._call.body = b""
         self._client.start(status, end_to_end(headers, _NOT_FOR_CLIENTS) + self._own_headers())
 
     def answer_data(self, data: bytes) -> None:
@@ -203,7 +196,7 @@ class Exchange:
         """All of it has been passed on; learn how long the prompt really was."""
         self._client.end()
         if usage is not None and self.request is not None:
-            self._engine.learn(self.request.model, self._call.body, usage)
+            self._engine.learn(self.request.model, self._size_bytes, usage)
         self._close()
 
     def answer_breaks(self, problem: Problem, *, at_boundary: bool) -> None:

@@ -54,7 +54,8 @@ def parse_address(name: str, url: str | None) -> Address:
     try:
         parts = urlsplit(url)
         host, port = parts.hostname, parts.port
-    except ValueError as error:
+        (host or "").encode("idna")
+    except ValueError as error:  # UnicodeError is one
         raise ConfigError(f"backend {name!r}: url {url!r} cannot be read: {error}") from error
     if parts.scheme not in ("http", "https") or not host:
         raise ConfigError(f"backend {name!r}: url {url!r} is not of the form http://host:port")

@@ -64,7 +64,7 @@ class _OnlyModel(msgspec.Struct):
 _DECODER = msgspec.json.Decoder(RoutingFields)
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Call:
     """One request as the front end hands it over.
 
@@ -72,7 +72,8 @@ class Call:
         path: path as configured for the hot routes, bytes.
         query: query string without the question mark; empty if none.
         headers: names in lower case, in the client's order.
-        body: the whole body.
+        body: the whole body; dropped once an answer has begun, for it may be large and the
+            answer long.
         request_id: ``x-request-id``, echoed or made.
         generates: whether the path generates tokens (else one pass: embeddings, rerank).
     """
@@ -83,13 +84,6 @@ class Call:
     body: bytes
     request_id: str
     generates: bool = True
-
-    def header(self, name: bytes) -> str:
-        """First value of a header, decoded; empty if absent."""
-        for key, value in self.headers:
-            if key == name:
-                return value.decode("latin-1").strip()
-        return ""
 
 
 class BadRequestError(ProblemError):

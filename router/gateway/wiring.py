@@ -4,17 +4,19 @@ from __future__ import annotations
 
 import random
 import time
+from functools import partial
 
 from router.config.build import build_dispatcher
 from router.config.load import MotleyConfig
 from router.domain.protocols import Clock
 from router.domain.state import EngineSignals
-from router.gateway.attempt import Limits
 from router.gateway.auth import Keyring
 from router.gateway.engine import Engine, EngineSettings
 from router.gateway.health_probe import HealthProbe
 from router.gateway.instruments import build_instruments
+from router.gateway.limits import Limits
 from router.gateway.log_file import LogFile
+from router.gateway.planning import Costs, Demand, Planning, ReportingPlanner
 from router.gateway.runtime import Chore, Runtime
 from router.gateway.upstream import parse_address
 from telemetry.http_get import HttpGetter
@@ -32,9 +34,10 @@ def build_runtime(config: MotleyConfig, clock: Clock) -> Runtime:
     path = config.server.decision_log
     file = LogFile(path) if path else None
     instruments = build_instruments(config)
+    demand = Demand(config.planner.window_s) if config.planner.enabled else None
     dispatcher = build_dispatcher(
         config,
-        observers=instruments.observers,
+        observers=[*instruments.observers, *([demand] if demand else [])],
         strict_context=False,
         log=file.write if file else None,
     )
@@ -46,6 +49,9 @@ def build_runtime(config: MotleyConfig, clock: Clock) -> Runtime:
         chores.append(Chore("scraper", scraper.run))
     if config.telemetry.feedback:
         chores.append(Chore("feedback", lambda: instruments.keep_correcting(engine)))
+    if demand is not None:
+        planning = Planning(engine, config.planner, demand, partial(_planner, config))
+        chores.append(Chore("planner", planning.run))
     if file:
         chores.append(Chore("decision log", file.keep_flushing))
     return Runtime(
@@ -75,6 +81,12 @@ def _settings(config: MotleyConfig) -> EngineSettings:
         slo_classes=frozenset(config.slos),
         keeps_credentials=bool(config.server.api_keys),
     )
+
+
+def _planner(config: MotleyConfig, costs: Costs) -> ReportingPlanner:
+    from solver.planner import RollingPlanner  # noqa: PLC0415 - a second, and few plan
+
+    return RollingPlanner(config.planner, slos=config.slos, hardware=config.hardware, costs=costs)
 
 
 def _probe(engine: Engine, config: MotleyConfig) -> Chore:

@@ -7,6 +7,7 @@ import json
 
 import pytest
 
+from router.gateway import asgi
 from tests.router.gateway.conftest import StartEngine, StartGateway
 from tests.router.gateway.fakes import MODEL, REQUEST, chat
 
@@ -140,3 +141,41 @@ async def test_expect_100_continue(engine: StartEngine, gateway: StartGateway) -
     writer.write(REQUEST)
     assert (await reader.readline()).startswith(b"HTTP/1.1 200 ")
     writer.close()
+
+
+async def test_a_websocket_upgrade_is_an_ordinary_wrong_request(gateway: StartGateway) -> None:
+    gate = await gateway("http://127.0.0.1:9")
+    reader, writer = await gate.connect()
+    writer.write(
+        b"GET /v1/chat/completions HTTP/1.1\r\nhost: g\r\nconnection: upgrade\r\n"
+        b"upgrade: websocket\r\nsec-websocket-key: x\r\nsec-websocket-version: 13\r\n\r\n"
+    )
+    assert (await reader.readline()).startswith(b"HTTP/1.1 405 ")
+    writer.close()
+
+
+async def test_a_client_that_sends_half_and_closes_its_side(
+    engine: StartEngine, gateway: StartGateway
+) -> None:
+    backend = await engine(chat())
+    gate = await gateway(backend)
+    reader, writer = await gate.connect()
+    writer.write(HEAD + b"content-length: 100\r\n\r\n{")
+    writer.write_eof()
+    await reader.read()
+    writer.close()
+    assert backend.received == []
+    assert gate.books["arrived"] == 0
+
+
+async def test_an_upload_that_stalls_ends(
+    engine: StartEngine, gateway: StartGateway, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(asgi, "UPLOAD_IDLE_S", 0.1)
+    gate = await gateway(await engine(chat()))
+    reader, writer = await gate.connect()
+    writer.write(HEAD + b"content-length: 100\r\n\r\n{")
+    raw = await reader.read()
+    writer.close()
+    assert raw.startswith(b"HTTP/1.1 408 ")
+    assert b"upload_timeout" in raw

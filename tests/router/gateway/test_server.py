@@ -36,7 +36,9 @@ def test_addresses(url: str, address: Address) -> None:
     assert parse_address("b", url) == address
 
 
-@pytest.mark.parametrize("url", [None, "", "h:8000", "ftp://h", "http://", "http://h:99999"])
+@pytest.mark.parametrize(
+    "url", [None, "", "h:8000", "ftp://h", "http://", "http://h:99999", "http://a..b"]
+)
 def test_what_is_no_address(url: str | None) -> None:
     with pytest.raises(ConfigError, match="'b'"):
         parse_address("b", url)

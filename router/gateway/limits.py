@@ -1,0 +1,29 @@
+"""Timeouts and retries of the relay."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """How long things may take, in seconds.
+
+    Attributes:
+        connect_s: until the connection stands.
+        first_byte_s: from then to the first byte of an answer.
+        idle_s: between two reads that bring more than keep-alive comments.
+        total_s: from arrival to the end of the answer.
+        retries: further attempts after the first.
+    """
+
+    connect_s: float
+    first_byte_s: float
+    idle_s: float
+    total_s: float
+    retries: int
+
+    @property
+    def shortest_s(self) -> float:
+        """The limit that may be the first to pass."""
+        return min(self.connect_s, self.first_byte_s, self.idle_s, self.total_s)
