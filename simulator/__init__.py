@@ -1,5 +1,6 @@
 """Replay of real traces over any fleet, driving the gateway's own decision code.
 
-Start with ``replica.py`` (how an engine schedules), ``replay.py`` (trace in, requests out) and
-``report.py`` (what came of it).
+Start with ``replay.py`` (trace in, requests out), ``run.py`` (how one is put together) and
+``replica/`` (how an engine schedules). ``traces/`` reads what arrives, ``report/`` shows what
+came of it, ``sweep/`` crosses everything with everything.
 """

@@ -26,8 +26,8 @@ _T_975 = (
     *(2.201, 2.179, 2.160, 2.145, 2.131, 2.120, 2.110, 2.101, 2.093, 2.086),
 )
 _BLOCKS = 40
-_MOST_DRAWS = 400
-_MOST_VALUES = 40_000_000
+_MOST_DRAWS = 200
+_MOST_VALUES = 20_000_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,10 +110,10 @@ def compare(results: Sequence[RunResult], metrics: Sequence[Metric] = METRICS) -
         results: runs on one trace, fleet and load; the same seeds for each policy.
         metrics: what to compare.
     """
-    columns = {(r.policy, r.seed): latencies(r) for r in results}
+    columns = _Columns(results)
     policies = list(dict.fromkeys(r.policy for r in results))
     seeds = sorted({r.seed for r in results})
-    reference = best_policy(results, columns)
+    reference = best_policy(results)
     return [
         _difference(metric, policy, reference, seeds, columns)
         for policy in policies
@@ -122,37 +122,56 @@ def compare(results: Sequence[RunResult], metrics: Sequence[Metric] = METRICS) -
     ]
 
 
-def best_policy(
-    results: Sequence[RunResult], columns: dict[tuple[str, int], Latencies] | None = None
-) -> str:
+def best_policy(results: Sequence[RunResult]) -> str:
     """The policy with the lowest E2E P99, averaged over its seeds."""
-    columns = columns or {(r.policy, r.seed): latencies(r) for r in results}
     scores: dict[str, list[float]] = {}
-    for (policy, _), values in columns.items():
-        scores.setdefault(policy, []).append(RANKING.of(RANKING.values(values)))
+    for result in results:
+        scores.setdefault(result.policy, []).append(RANKING.of(latencies(result).e2e_s))
     means = {policy: float(np.mean(values)) for policy, values in scores.items()}
     return min(means, key=lambda policy: (math.isnan(means[policy]), means[policy]))
 
 
 def _difference(
-    metric: Metric,
-    policy: str,
-    reference: str,
-    seeds: Sequence[int],
-    columns: dict[tuple[str, int], Latencies],
+    metric: Metric, policy: str, reference: str, seeds: Sequence[int], columns: _Columns
 ) -> Difference:
-    pairs = [
-        (metric.values(columns[policy, seed]), metric.values(columns[reference, seed]))
+    both = [
+        seed
         for seed in seeds
-        if (policy, seed) in columns and (reference, seed) in columns
+        if (policy, seed) in columns.runs and (reference, seed) in columns.runs
     ]
-    paired = [metric.of(mine) - metric.of(theirs) for mine, theirs in pairs]
+    paired = [
+        columns.figure(metric, policy, seed) - columns.figure(metric, reference, seed)
+        for seed in both
+    ]
     mean = float(np.mean(paired)) if paired else math.nan
     if len(paired) >= 3:
         low, high = t_interval(paired)
         return Difference(policy, reference, metric, mean, low, high, "seeds")
-    low, high = _mean_interval([bootstrap(metric, mine, theirs) for mine, theirs in pairs])
+    intervals = [
+        _middle(columns.redrawn(metric, policy, seed) - columns.redrawn(metric, reference, seed))
+        for seed in both
+    ]
+    low, high = _mean_interval(intervals)
     return Difference(policy, reference, metric, mean, low, high, "blocks")
+
+
+class _Columns:
+    """The latency columns of all runs, and what is computed from them once."""
+
+    def __init__(self, results: Sequence[RunResult]) -> None:
+        self.runs = {(r.policy, r.seed): latencies(r) for r in results}
+        self._redrawn: dict[tuple[str, str, int], Floats] = {}
+
+    def figure(self, metric: Metric, policy: str, seed: int) -> float:
+        """The metric of one run."""
+        return metric.of(metric.values(self.runs[policy, seed]))
+
+    def redrawn(self, metric: Metric, policy: str, seed: int) -> Floats:
+        """The metric of one run under every draw of blocks."""
+        key = (metric.name, policy, seed)
+        if key not in self._redrawn:
+            self._redrawn[key] = redraw(metric, metric.values(self.runs[policy, seed]))
+        return self._redrawn[key]
 
 
 def t_interval(values: Sequence[float]) -> tuple[float, float]:
@@ -170,17 +189,27 @@ def bootstrap(metric: Metric, mine: Floats, theirs: Floats) -> tuple[float, floa
         metric: what to compare.
         mine, theirs: one value per request in order of arrival, NaN where there is none.
     """
-    n = len(mine)
+    return _middle(redraw(metric, mine) - redraw(metric, theirs))
+
+
+def redraw(metric: Metric, values: Floats) -> Floats:
+    """The metric under every draw of blocks; runs of equal length get equal draws.
+
+    Args:
+        metric: what to compute.
+        values: one per request in order of arrival, NaN where there is none.
+    """
+    n = len(values)
     edges = np.linspace(0, n, min(_BLOCKS, n) + 1).astype(np.int64)
-    blocks = [np.arange(a, b) for a, b in pairwise(edges.tolist())]
+    blocks = [values[a:b] for a, b in pairwise(edges.tolist())]
     rng = np.random.default_rng(len(blocks))
     draws = max(50, min(_MOST_DRAWS, _MOST_VALUES // max(1, n)))
-    differences = []
-    for _ in range(draws):
-        chosen = np.concatenate([blocks[k] for k in rng.integers(len(blocks), size=len(blocks))])
-        differences.append(metric.of(mine[chosen]) - metric.of(theirs[chosen]))
-    known = np.array(differences)
-    known = known[~np.isnan(known)]
+    chosen = rng.integers(len(blocks), size=(draws, len(blocks))).tolist()
+    return np.array([metric.of(np.concatenate([blocks[k] for k in row])) for row in chosen])
+
+
+def _middle(differences: Floats) -> tuple[float, float]:
+    known = differences[~np.isnan(differences)]
     if not len(known):
         return math.nan, math.nan
     low, high = np.percentile(known, [2.5, 97.5]).tolist()

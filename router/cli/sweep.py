@@ -117,7 +117,9 @@ def _run(spec: SweepSpec, store: Store, execute: Executor, retries: int) -> Swee
         TimeRemainingColumn(),
         TextColumn("{task.description}", style="dim"),
     )
-    with Progress(*columns, console=console, transient=True) as bar:
+    with Progress(
+        *columns, console=console, transient=True, disable=not console.is_terminal
+    ) as bar:
         task = bar.add_task("", total=None)
 
         def progress(done: int, known: int, what: str) -> None:

@@ -1,0 +1,48 @@
+"""``motley trace``: describe, bend, write."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from router.cli.main import run
+from simulator.traces.read import load_trace
+
+
+def test_it_describes_a_trace(capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(["trace", "chat-prefix-like", "--duration", "60"]) == 0
+
+    text = capsys.readouterr().out
+    for expected in ("requests", "input tokens", "burstiness", "shared prefixes"):
+        assert expected in text
+
+
+def test_what_it_writes_it_reads(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    out = tmp_path / "mine.jsonl.gz"
+    arguments = ["--duration", "60", "--rate-scale", "2", "--classes", "bulk=1,interactive=1"]
+
+    assert run(["trace", "azure-conv-like", *arguments, "--out", str(out)]) == 0
+
+    trace, report = load_trace(out, strict=True)
+    assert f"{len(trace)} requests written" in capsys.readouterr().out
+    assert trace.span_s < 30
+    assert set(trace.slo_class.used()) == {"bulk", "interactive"}
+    assert report.summary() == ""
+
+
+def test_a_file_of_lengths_says_what_it_needs(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = tmp_path / "lengths.csv"
+    path.write_text("input_tokens,output_tokens\n10,20\n30,40\n")
+
+    assert run(["trace", str(path)]) == 0
+    assert "--arrivals poisson" in capsys.readouterr().out
+    assert run(["trace", str(path), "--arrivals", "constant", "--rate", "4"]) == 0
+    assert "4.00" not in capsys.readouterr().err
+
+
+def test_a_bad_name_is_one_line_and_exit_code_2(capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(["trace", "azure-conf-like"]) == 2
+    assert "Did you mean 'azure-conv-like'" in capsys.readouterr().err

@@ -1,0 +1,70 @@
+"""The table in the terminal: fits in 80 columns, marks the best, tells the losses."""
+
+from __future__ import annotations
+
+import io
+
+from rich.console import Console
+
+from simulator.compare import RANKING, compare
+from simulator.options import ReplayOptions
+from simulator.report.table import average_seeds, results_table, seconds
+from simulator.results import RunResult
+from simulator.run import run_policy
+from simulator.summary import summarize
+from simulator.synthetic import builtin_trace
+from tests.simulator.builders import fleet_config
+
+
+def results(**options: object) -> list[RunResult]:
+    trace = builtin_trace("azure-conv-like", duration_s=30, seed=1)
+    chosen = ReplayOptions(**options)  # type: ignore[arg-type]
+    return [run_policy(trace, fleet_config(), name, chosen) for name in ("motley", "round-robin")]
+
+
+def shown(runs: list[RunResult], width: int) -> list[str]:
+    console = Console(file=io.StringIO(), width=width)
+    summaries = [summarize(run) for run in runs]
+    console.print(results_table(summaries, compare(runs, [RANKING]), wide=width > 130))
+    assert isinstance(console.file, io.StringIO)
+    return console.file.getvalue().splitlines()
+
+
+def test_eighty_columns_show_every_figure_uncut() -> None:
+    lines = shown(results(), 80)
+
+    assert not any("…" in line for line in lines)
+    assert any(line.strip().startswith("motley") and "best" in line for line in lines)
+
+
+def test_a_wide_terminal_shows_intervals() -> None:
+    text = "\n".join(shown(results(), 160))
+
+    assert "[+" in text
+    assert "good" in text
+
+
+def test_lost_requests_get_a_column_and_a_reason() -> None:
+    text = "\n".join(shown(results(client_timeout_s=1.0), 100))
+
+    assert "lost" in text
+    assert "client_timeout" in text
+
+
+def test_seeds_are_averaged_figure_by_figure() -> None:
+    first, second = (summarize(results(seed=seed)[0]) for seed in (0, 1))
+    (average,) = average_seeds([first, second])
+
+    for name in ("ttft_s", "e2e_s"):
+        expected = (first[name]["p99"] + second[name]["p99"]) / 2
+        assert average[name]["p99"] == expected
+
+
+def test_seconds_have_three_digits_that_matter() -> None:
+    assert [seconds(v) for v in (None, 0.01234, 1.234, 99.99, 123.4)] == [
+        "-",
+        "0.012",
+        "1.23",
+        "99.99",
+        "123",
+    ]
