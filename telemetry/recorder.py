@@ -225,26 +225,40 @@ def _fresh(directory: Path) -> Path:
 
 
 def _convert(journal: Path) -> None:
-    """Turn a journal into a finished file, then delete it."""
-    if journal.stat().st_size == 0:
-        journal.unlink()
-        return
-    if find_spec("pyarrow") is None:
-        journal.rename(journal.with_suffix(".jsonl"))
-        return
+    """Turn a journal into a finished file, in the order of arrival, then delete it."""
     half = journal.with_suffix(".tmp")
-    write_parquet(_read(journal), half)
-    with half.open("rb") as file:
-        os.fsync(file.fileno())
-    half.rename(journal.with_suffix(".parquet"))
+    with journal.open("rb") as file:
+        places = _places(file)
+        if find_spec("pyarrow") is None:
+            done = journal.with_suffix(".jsonl")
+            with half.open("wb") as lines:
+                lines.writelines(_lines(file, places))
+        else:
+            done = journal.with_suffix(".parquet")
+            write_parquet((_DECODER.decode(line) for line in _lines(file, places)), half)
+    if places:
+        with half.open("rb") as written:
+            os.fsync(written.fileno())
+        half.rename(done)
+    else:
+        half.unlink(missing_ok=True)
     journal.unlink()
 
 
-def _read(journal: Path) -> Iterator[RecordRow]:
-    """The rows of a journal; a torn line (the process died in the middle of it) is skipped."""
-    with journal.open("rb") as file:
-        for line in file:
-            try:
-                yield _DECODER.decode(line)
-            except msgspec.DecodeError:
-                continue
+def _places(file: BinaryIO) -> list[tuple[float, int]]:
+    """(arrival, offset) of every whole row by arrival: rows are written as requests end.
+
+    A torn line (the process died in the middle of it) is no row.
+    """
+    found, offset = [], 0
+    for line in file:
+        with suppress(msgspec.DecodeError):
+            found.append((_DECODER.decode(line).arrival_s, offset))
+        offset += len(line)
+    return sorted(found)
+
+
+def _lines(file: BinaryIO, places: list[tuple[float, int]]) -> Iterator[bytes]:
+    for _, offset in places:
+        file.seek(offset)
+        yield file.readline()
