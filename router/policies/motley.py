@@ -63,7 +63,7 @@ class Motley:
     """Argmin of the added pain among the backends that can begin soon.
 
     Parameters: ``ttft_weight`` (w), ``externality``, ``price_weight``, ``backlog_s``,
-    ``hold_margin``.
+    ``hold_margin``, ``prefix_weight`` (0: the prefix cache is ignored).
     """
 
     def __init__(self, context: PolicyContext) -> None:
@@ -75,6 +75,7 @@ class Motley:
         )
         self._backlog_s = context.param("backlog_s", 0.3)
         self._hold_margin = context.param("hold_margin", 1.5)
+        self._prefix_weight = context.param("prefix_weight", 1.0)
         self._lanes: dict[int, Lane] = {}
         self._scale = TailScale()
         self._index = PrefixIndex()
@@ -205,4 +206,4 @@ class Motley:
         matched = self._index.matched_tokens(
             view.spec.name, request.prefix_hashes, request.prefix_block_tokens
         )
-        return min(matched, request.prompt_tokens - 1)
+        return min(int(matched * self._prefix_weight), request.prompt_tokens - 1)
