@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from itertools import repeat
+from itertools import pairwise, repeat
 
 from simulator.replica.job import Job
 from simulator.replica.prefix_cache import CachedBlock, PrefixCache
@@ -71,7 +71,7 @@ class KvPool:
         """The leading blocks of the prompt that are cached."""
         if not (self.caching and job.prefix_hashes):
             return []
-        return self.cache.match(job.prefix_hashes, self._sizes(job, job.shareable_blocks))
+        return self.cache.match(job.prefix_hashes, self._sizes(job, 0, job.shareable_blocks))
 
     def lookup(self, job: Job, tokens: int) -> tuple[list[CachedBlock], int]:
         """The cached leading blocks, and how many of ``tokens`` need no computing for them.
@@ -125,19 +125,22 @@ class KvPool:
         """Offer the prompt blocks filled by ``computed`` tokens to the prefix cache."""
         if not (self.caching and job.prefix_hashes):
             return
-        last = min(computed // job.prefix_block_tokens, job.shareable_blocks)
-        for index in range(holding.covered, last):
-            self._offer(holding, job.prefix_hashes[index], self._size(job, index))
-        holding.covered = max(holding.covered, last)
+        first, last = holding.covered, computed // job.prefix_block_tokens
+        if last > first:
+            last = min(last, job.shareable_blocks)
+            holding.covered = last
+            self._offer(holding, job, job.prefix_hashes[first:last], first)
+
+    def all_new(self, holding: Holding, job: Job) -> bool:
+        """Whether none of the prompt's further blocks is in the prefix cache."""
+        return self.cache.has_none(job.prefix_hashes[holding.covered : job.shareable_blocks])
 
     def cover_output(self, holding: Holding, job: Job, tokens: int) -> None:
         """Offer the blocks that the answer completed, ``tokens`` long with its prompt."""
-        if not (self.caching and job.output_hashes and job.prefix_block_tokens):
-            return
-        first = job.prompt_tokens // job.prefix_block_tokens
-        last = min(tokens // job.prefix_block_tokens, first + len(job.output_hashes))
-        for index in range(first, last):
-            self._offer(holding, job.output_hashes[index - first], self._size(job, index))
+        if self.caching and job.output_hashes and job.prefix_block_tokens:
+            first = job.prompt_tokens // job.prefix_block_tokens
+            filled = tokens // job.prefix_block_tokens - first
+            self._offer(holding, job, job.output_hashes[:filled], first)
 
     def release(self, holding: Holding, *, keep: bool = True) -> None:
         """Free what ``holding`` holds; with ``keep`` its contents stay cached for reuse."""
@@ -150,27 +153,26 @@ class KvPool:
             holding.cached = []
         holding.blocks = holding.shared = holding.covered = 0
 
-    def _offer(self, holding: Holding, key: int, size: int) -> None:
-        cache = self.cache
-        block = cache.insert(key, size)
-        if block is None:
-            if not self.merges_duplicates:
-                return
-            block = cache.get(key)
-            if block is None or block.size != size:
-                return
-            # Its own copy goes back, the shared one is referenced instead.
-            self.used += cache.acquire((block,)) - size
-        holding.cached.append(block)
-        holding.shared += size
+    def _offer(self, holding: Holding, job: Job, keys: Sequence[int], first: int) -> None:
+        """Put a job's blocks from the ``first`` on in the prefix cache, those that are new."""
+        insert = self.cache.insert
+        for key, size in zip(keys, self._sizes(job, first, len(keys)), strict=False):
+            block = insert(key, size)
+            if block is None:
+                if not self.merges_duplicates:
+                    continue
+                block = self.cache.get(key)
+                if block is None or block.size != size:
+                    continue
+                # Its own copy goes back, the shared one is referenced instead.
+                self.used += self.cache.acquire((block,)) - size
+            holding.cached.append(block)
+            holding.shared += size
 
-    def _sizes(self, job: Job, count: int) -> Iterable[int]:
-        """KV blocks of each of the first ``count`` hashed blocks."""
+    def _sizes(self, job: Job, first: int, count: int) -> Iterable[int]:
+        """KV blocks of ``count`` hashed blocks of a job, from the ``first`` on."""
         width, unit = job.prefix_block_tokens, self.block_tokens
         if width % unit == 0:
             return repeat(width // unit, count)
-        return [self._size(job, index) for index in range(count)]
-
-    def _size(self, job: Job, index: int) -> int:
-        width, unit = job.prefix_block_tokens, self.block_tokens
-        return (index + 1) * width // unit - index * width // unit
+        ends = [index * width // unit for index in range(first, first + count + 1)]
+        return [end - begin for begin, end in pairwise(ends)]

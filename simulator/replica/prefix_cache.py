@@ -45,6 +45,10 @@ class PrefixCache:
         """The block of this hash, if it is still there."""
         return self._blocks.get(key)
 
+    def has_none(self, keys: Iterable[int]) -> bool:
+        """Whether none of these hashes is cached."""
+        return self._blocks.keys().isdisjoint(keys)
+
     def match(self, keys: Iterable[int], sizes: Iterable[int]) -> list[CachedBlock]:
         """The longest run of leading blocks that is cached, ``sizes`` KV blocks each."""
         found: list[CachedBlock] = []

@@ -155,6 +155,10 @@ class DecodeBatch:
         """KV blocks that the next iteration takes."""
         return self._phases[self.iteration % self._unit]
 
+    def growth_at(self, later: int) -> int:
+        """KV blocks that the iteration ``later`` after the next one takes."""
+        return self._phases[(self.iteration + later) % self._unit]
+
     def furthest(self, blocks: int, iterations: int) -> int:
         """How many of the next ``iterations`` fit into ``blocks`` free KV blocks."""
         count, unit = self.count, self._unit

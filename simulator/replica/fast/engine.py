@@ -55,12 +55,11 @@ class FastEngine(FastCore):
         if member is None:
             return False
         member.cancelled = True
+        self._cut(now, 0)
         if member.entered:
-            self._cut(now, 0)
-            self._batch.end_at(member, self._batch.iteration + self._run)
+            self._batch.end_at(member, self._batch.iteration + self._run * self._decodes)
         elif not any(member is chunk for chunk, _ in self._chunks):
-            self._waiting.remove(member)
-            self._cut(now, 0)  # whoever is next in the queue may be smaller
+            self._waiting.remove(member)  # and whoever is next in the queue may be smaller
         return True
 
     def next_event_s(self) -> float:
@@ -94,7 +93,9 @@ class FastEngine(FastCore):
         """See ``Replica.kv_blocks``."""
         self._run_to(now)
         step = 0
-        if self._run and not self._grown:
+        if self._bounds is not None:
+            self._pass_chunks(self._step_at(now) - 1)
+        elif self._run and not self._grown:
             step = self._step_at(now)
             if step > 1 and (self._leaving or self._uncached):
                 self._commit(step - 1)

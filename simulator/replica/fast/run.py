@@ -3,31 +3,38 @@
 from __future__ import annotations
 
 import math
+from bisect import bisect_right
 
 
 class PendingRun:
-    """A run of iterations of which the first takes ``_extra + _first`` seconds, each further one
-    ``_increment`` more than ``_first`` and the one before; or a single iteration that ends at
-    ``_end``, with ``_run`` 1 if members of the decode batch take part in it and 0 if not.
+    """``_run`` iterations in which nobody comes or goes, over at ``_end``.
+
+    With ``_bounds`` these are the ends of the iterations, one by one (a long prompt in chunks).
+    Without, the first takes ``_extra + _first`` seconds and each further one ``_increment`` more
+    than the one before, ``_extra`` not counted (decodes).
     """
 
-    __slots__ = ("_began", "_end", "_extra", "_first", "_grown", "_increment", "_run")
+    __slots__ = ("_began", "_bounds", "_end", "_extra", "_first", "_increment", "_run")
 
     def _rest(self) -> None:
         """Nothing is running."""
         self._run = 0
-        self._grown = False
         self._began = self._extra = self._first = self._increment = 0.0
+        self._bounds: list[float] | None = None
         self._end = math.inf
 
     def _time_at(self, steps: int) -> float:
         """When the first ``steps`` iterations of the run are over."""
+        if self._bounds is not None:
+            return self._bounds[steps - 1]
         return self._began + self._extra + elapsed_until(steps, self._first, self._increment)
 
     def _step_at(self, now: float) -> int:
         """Which iteration of the run is in progress, counted from 1."""
         if self._run <= 1:
             return 1
+        if self._bounds is not None:
+            return min(bisect_right(self._bounds, now) + 1, self._run)
         elapsed = now - self._began - self._extra
         return min(iteration_at(elapsed, self._first, self._increment), self._run)
 

@@ -171,7 +171,7 @@ class FastSglang(FastEngine):
     def _start_stalled(self, at: float) -> None:
         """The last member waits for the memory of those that just ended."""
         seconds = self._times.decode_s(self._wasted, self._wasted_context)
-        self._run, self._grown = 0, True
+        self._run, self._decodes, self._grown = 1, False, True
         self._end = at + self._speed * seconds
 
     def _progress(self, member: Member) -> tuple[int, int]:
@@ -203,7 +203,15 @@ class FastSglang(FastEngine):
         self._full = self._full or budget.out_of_tokens
         if chunks:
             self._start_chunks(chunks, at, mixed=False)
+            self._go_on(chunks, reserved)
         return bool(chunks)
+
+    def _go_on(self, chunks: list[tuple[Member, int]], reserved: float) -> None:
+        """Let the next chunks of a long prompt follow, if nobody waits to be tried in between."""
+        whole, page, pool = self.config.max_num_batched_tokens, self._unit, self._pool
+        tried = self._waiting and (not self._full or self.config.queue_order == "lpm")
+        if self._partial is not None and chunks[0][1] == whole and not tried:
+            self._repeat_chunk(lambda used: int((pool.total - used) * page - reserved) >= whole)
 
     def _sort(self, horizon: float) -> None:
         queue = [*self._waiting]

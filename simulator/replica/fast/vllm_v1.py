@@ -93,7 +93,19 @@ class FastVllmV1(FastEngine):
             pool.used -= grown
             return False
         self._start_chunks(chunks, at, mixed=True)
+        whole = self.config.max_num_batched_tokens - batch.count
+        if self._partial is not None and chunks[0][1] == whole:
+            self._repeat_chunk(_always)
         return True
+
+    def _may_admit(self) -> bool:
+        # A prompt in chunks leaves nobody any of the budget.
+        return self._bounds is None and super()._may_admit()
+
+    def _give(self, member: Member, tokens: int) -> None:
+        self._pool.grow(member, tokens)
+        if member.job.prefix_hashes:
+            self._pool.cover(member, member.job, tokens)
 
     def _admit(self, chunks: list[tuple[Member, int]], budget: int, horizon: float) -> None:
         """Admit from the head of the queue; the first one that does not fit blocks the rest."""
@@ -121,8 +133,11 @@ class FastVllmV1(FastEngine):
     def _compute(self, member: Member, tokens: int, chunks: list[tuple[Member, int]]) -> int:
         end = member.computed + tokens
         self._partial = member if end < member.target else None
-        self._pool.grow(member, end)
-        if member.job.prefix_hashes:
-            self._pool.cover(member, member.job, end)
+        self._give(member, end)
         chunks.append((member, tokens))
         return tokens
+
+
+def _always(used: int) -> bool:
+    del used
+    return True
