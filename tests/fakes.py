@@ -12,7 +12,7 @@ from router.dispatcher import Dispatcher
 from router.domain.decision import Assign, Decision
 from router.domain.fleet import BackendSpec, Fleet
 from router.domain.outcome import Outcome, OutcomeStatus
-from router.domain.protocols import Observer, Policy
+from router.domain.protocols import Hold, Observer, Policy
 from router.domain.request import LengthForecast, Request
 from router.domain.state import BackendView, LinearCost
 from router.fleet_state.backend import BackendState, Capability
@@ -118,7 +118,7 @@ class LimitPolicy:
 
     def choose(
         self, request: Request, candidates: Sequence[BackendView], now: float
-    ) -> BackendView | None:
+    ) -> BackendView | Hold | None:
         """The least loaded, unless it is full."""
         self.asked.append(request.request_id)
         best = min(candidates, key=lambda v: (v.in_flight, v.index))

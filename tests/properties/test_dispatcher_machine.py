@@ -8,6 +8,7 @@ for one request (I8), a bounded queue, honoured timeouts, growing versions, one 
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -23,12 +24,15 @@ from hypothesis.stateful import (
 )
 
 from router.domain.decision import Assign, Decision, Reject, Wait
-from router.domain.state import EngineSignals
+from router.domain.protocols import Hold
+from router.domain.request import Request
+from router.domain.state import BackendView, EngineSignals
 from router.fleet_state.backend import BackendState
 from router.health.breaker import BreakerConfig
 from tests.fakes import MODEL, LimitPolicy, ask, balance, capability, make_dispatcher, spec
 
 OTHER = "qwen2.5-7b"
+LONG_TOKENS = 1_500
 QUEUE_SIZE = 4
 QUEUE_TIMEOUT_S = 8.0
 NAMES = ("a", "b", "c", "short")
@@ -42,6 +46,26 @@ ASKED = st.tuples(
     st.sampled_from([*[None] * 4, 1, 400, 10**6]),
 )
 """Model, prompt tokens, the client's limit: mostly ordinary."""
+
+
+class MoodyPolicy(LimitPolicy):
+    """Waits for one backend if the prompt is long and that one is full; knows a bit of cache."""
+
+    def choose(
+        self, request: Request, candidates: Sequence[BackendView], now: float
+    ) -> BackendView | Hold | None:
+        favourite = candidates[0]
+        if request.prompt_tokens > LONG_TOKENS and favourite.in_flight >= self.limit:
+            return Hold(favourite)
+        return super().choose(request, candidates, now)
+
+    def dispatched(self, request: Request, backend: BackendView, now: float) -> int:
+        return cached_tokens(request.prompt_tokens)
+
+
+def cached_tokens(prompt: int) -> int:
+    """What the policy takes to be cached of any prompt."""
+    return 100 if prompt > LONG_TOKENS else 0
 
 
 @dataclass
@@ -84,7 +108,7 @@ class DispatcherMachine(RuleBasedStateMachine):
     def build(self, limit: int) -> None:
         self.dispatcher = make_dispatcher(
             *(spec(name, model=MODELS[name]) for name in NAMES),
-            policy=LimitPolicy(limit),
+            policy=MoodyPolicy(limit),
             capabilities=CAPABILITIES,
             breaker=BreakerConfig(failure_threshold=2, open_s=2.0, max_open_s=8.0),
             queue_size=QUEUE_SIZE,
@@ -251,7 +275,9 @@ class DispatcherMachine(RuleBasedStateMachine):
             assert backend.in_flight == len(here), "I2"
             assert backend.prefilling == len(waiting)
             assert backend.decoding == len(here) - len(waiting)
-            assert backend.pending_prefill_tokens == sum(f.prompt for f in waiting)
+            fresh = [f.prompt - cached_tokens(f.prompt) for f in waiting]
+            assert backend.pending_prefill_tokens == sum(fresh)
+            assert (backend.pending_prefill_pairs > 0) == (sum(fresh) > 0)
             context = sum(f.prompt + 0.5 * f.output for f in here)
             assert backend.context_tokens == pytest.approx(context)
             assert backend.pending_output_tokens == pytest.approx(sum(f.output for f in here))

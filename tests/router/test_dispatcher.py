@@ -8,6 +8,7 @@ from router.dispatcher import Dispatcher
 from router.domain.decision import Assign, Reject, Wait
 from router.domain.errors import BadInputError, UnknownNameError
 from router.domain.state import EngineSignals
+from router.health.breaker import BreakerConfig
 from tests.fakes import (
     MODEL,
     SLOW,
@@ -91,6 +92,23 @@ class TestLife:
         dispatcher.first_token("r", 2.0)
         assert dispatcher.complete("r", 3.0, output_tokens=5).first_token_s == 1.0
         assert dispatcher.state.get("a").decoding == 0
+
+    def test_a_first_token_may_be_presumed_where_the_answer_is_not_streamed(self):
+        dispatcher = make_dispatcher("a")
+        dispatcher.dispatch(ask("r"), 0.0)
+        dispatcher.presume_first_token("r", 1.0)
+        backend = dispatcher.state.get("a")
+        assert (backend.prefilling, backend.decoding) == (0, 1)
+        assert dispatcher.complete("r", 2.0, output_tokens=5).ttft_s is None
+        assert (backend.in_flight, backend.decoding) == (0, 0)
+
+    def test_a_presumed_first_token_vouches_for_nobody(self):
+        dispatcher = make_dispatcher("a", breaker=BreakerConfig(failure_threshold=1, open_s=1.0))
+        dispatcher.dispatch(ask("r"), 0.0)
+        dispatcher.fail("r", 0.0)
+        dispatcher.dispatch(ask("probe"), 1.0)
+        dispatcher.presume_first_token("probe", 2.0)
+        assert dispatcher.state.get("a").breaker.state == "half_open"
 
     @pytest.mark.parametrize("end", ["fail", "refuse", "cancel"])
     @pytest.mark.parametrize("begun", [False, True])

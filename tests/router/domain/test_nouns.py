@@ -76,6 +76,16 @@ class TestLinearCost:
         cost = LinearCost(step_s=1.0, prefill_s=0.1, seq_s=0.01, context_s=0.001)
         assert cost.iteration_s(2, 3, 4) == pytest.approx(1.0 + 0.2 + 0.03 + 0.004)
 
+    def test_a_long_prompt_also_pays_for_its_attention(self):
+        cost = LinearCost(step_s=1.0, prefill_s=0.1, seq_s=0.0, context_s=0.0, pair_s=0.001)
+        assert cost.iteration_s(0, 0, 0, 50) == pytest.approx(1.0 + 0.05)
+        # 10 tokens with 5 before each on average; then the last 4, with 6 cached and 2 more.
+        assert cost.prompt_s(10) == pytest.approx(1.0 + 0.001 * 10 * 5)
+        assert cost.prompt_s(10, 6) == pytest.approx(0.4 + 0.001 * 4 * (6 + 2))
+        assert cost.scaled(prefill=2.0, decode=1.0).prompt_s(10) == pytest.approx(
+            2 * cost.prompt_s(10)
+        )
+
     def test_scaling_decode_scales_all_but_prefill(self):
         slower = FAST.scaled(prefill=1.0, decode=2.0)
         assert slower.prefill_s == FAST.prefill_s

@@ -12,9 +12,11 @@ from tests.fakes import FAST, ask, capability, spec, view
 NOTHING: frozenset[str] = frozenset()
 
 
-def flight(backend: BackendState, at: float, prompt: int = 1000, output: float = 100.0) -> Flight:
+def flight(
+    backend: BackendState, at: float, prompt: int = 1000, output: float = 100.0, cached: int = 0
+) -> Flight:
     """Send one request."""
-    sent = Flight(ask(prompt_tokens=prompt, forecast=output), backend, at, NOTHING)
+    sent = Flight(ask(prompt_tokens=prompt, forecast=output), backend, at, NOTHING, cached)
     backend.sent(sent, at)
     return sent
 
@@ -47,6 +49,33 @@ def test_a_request_that_ends_before_its_first_token_leaves_nothing_behind():
     assert loads(backend) == (1, 1, 0, 500, 550.0, 100.0)
     backend.ended(second, 1.0)
     assert loads(backend) == (0, 0, 0, 0, 0.0, 0.0)
+
+
+def test_a_cached_prefix_is_held_but_not_computed():
+    backend = view()
+    first = flight(backend, 0.0, prompt=1000, cached=600)
+    # Each of 400 tokens attends to the 600 before them and to half of the 400 on average.
+    assert (backend.pending_prefill_tokens, backend.pending_prefill_pairs) == (400, 400 * 800.0)
+    assert backend.context_tokens == 1050.0
+    second = flight(backend, 0.0, prompt=100)
+    assert backend.pending_prefill_pairs == 400 * 800.0 + 100 * 50.0
+    backend.first_token(first, 1.0)
+    assert (backend.pending_prefill_tokens, backend.pending_prefill_pairs) == (100, 100 * 50.0)
+    backend.ended(second, 2.0)
+    assert (backend.pending_prefill_tokens, backend.pending_prefill_pairs) == (0, 0.0)
+
+
+def test_a_prefill_that_is_presumed_over_is_over_once():
+    backend = view()
+    sent = flight(backend, 0.0)
+    backend.prefilled(sent, 1.0)
+    assert (backend.prefilling, backend.decoding, backend.pending_prefill_tokens) == (0, 1, 0)
+    assert sent.first_token_s is None, "nobody saw it"
+    backend.first_token(sent, 2.0)
+    assert (backend.prefilling, backend.decoding) == (0, 1)
+    assert sent.first_token_s == 2.0
+    backend.ended(sent, 3.0)
+    assert (backend.in_flight, backend.decoding) == (0, 0)
 
 
 def test_rounding_never_accumulates_over_idle_moments():

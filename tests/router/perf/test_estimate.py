@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
 
 from router.perf.estimate import decode_iteration_s, kv_wait_s, prefill_backlog_s, tpot_s, ttft_s
-from tests.fakes import view
+from tests.fakes import FAST, view
 
 
 def decoding(n: int, **state: Any) -> dict[str, Any]:
@@ -39,6 +40,12 @@ class TestTtft:
     def test_of_nothing_is_one_iteration(self):
         assert ttft_s(view(), 0, 0.0) == pytest.approx(0.010)
 
+    def test_a_cached_prefix_costs_nothing_but_the_attention_to_it(self):
+        cost = replace(FAST, pair_s=1e-8)
+        # 1,000 fresh tokens that attend to 3,000 cached ones and to each other.
+        own = 0.1 + 1e-8 * 1_000 * (3_000 + 500) + (1_000 / 2_048 + 1) * 0.010
+        assert ttft_s(view(cost=cost), 4_000, 0.0, cached_tokens=3_000) == pytest.approx(own)
+
     def test_behind_others_waits_for_half_an_iteration_and_shares_the_rest(self):
         share = 0.010 + 3 * 0.0002 + 3_000 * 1e-6
         expected = 0.5 * share + 0.2048 + 2 * share
@@ -61,6 +68,11 @@ class TestBacklog:
 
     def test_is_never_negative_however_late_the_engine_is(self):
         assert prefill_backlog_s(view(**self.PREFILLING), 1e9) == 0.0
+
+    def test_counts_the_attention_within_the_pending_prompts(self):
+        cost = replace(FAST, pair_s=1e-8)
+        backend = view(cost=cost, pending_prefill_pairs=8e6, **self.PREFILLING)
+        assert prefill_backlog_s(backend, 10.0) == pytest.approx(self.TOTAL_S + 0.08)
 
     def test_is_nothing_when_nobody_prefills(self):
         assert prefill_backlog_s(view(**decoding(3)), 0.0) == 0.0

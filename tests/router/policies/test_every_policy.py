@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from router.domain.protocols import DispatchListener, Hold
 from router.domain.request import Request
 from router.domain.state import EngineSignals
 from router.fleet_state.backend import BackendState
@@ -62,7 +63,8 @@ def test_returns_a_candidate_or_waits(name: str):
     policy, fleet = policy_of(name), busy_fleet()
     for request in requests():
         chosen = policy.choose(request, fleet, 1.0)
-        assert chosen is None or any(chosen is candidate for candidate in fleet)
+        wanted = chosen.backend if isinstance(chosen, Hold) else chosen
+        assert wanted is None or any(wanted is candidate for candidate in fleet)
 
 
 @every_policy
@@ -164,8 +166,25 @@ EXTREMES: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
 def test_survives(name: str, extreme: str):
     asked, state = EXTREMES[extreme]
     fleet = [view("a", 0, FAST, **state), view("b", 1, SLOW, **state)]
-    chosen = policy_of(name).choose(ask(**{"forecast": 100.0, **asked}), fleet, 0.0)
-    assert chosen is None or chosen in fleet
+    policy, request = policy_of(name), ask(**{"forecast": 100.0, **asked})
+    chosen = policy.choose(request, fleet, 0.0)
+    assert chosen is None or isinstance(chosen, Hold) or chosen in fleet
+    if isinstance(policy, DispatchListener):
+        assert policy.dispatched(request, fleet[0], 0.0) <= request.prompt_tokens
+
+
+@every_policy
+def test_what_it_takes_to_be_cached_is_part_of_the_prompt(name: str):
+    policy, (a, b) = policy_of(name), views(a={}, b={})
+    if not isinstance(policy, DispatchListener):
+        return
+    request = ask(forecast=100.0, prefix_hashes=(1, 2, 3, 4), prefix_block_tokens=256)
+    assert policy.dispatched(request, a, 0.0) == 0, "a cold cache"
+    again = policy.dispatched(request, a, 1.0)
+    # The blocks reach beyond the prompt; an engine always computes the last token.
+    assert 0 < again < request.prompt_tokens
+    assert policy.dispatched(request, b, 2.0) == 0, "the caches are the backends' own"
+    assert policy.dispatched(ask(forecast=100.0), a, 3.0) == 0, "no prefix is known"
 
 
 @every_policy
