@@ -37,6 +37,15 @@ async def test_a_body_is_returned_and_the_request_is_plain() -> None:
     assert b"Accept-Encoding: identity" in requests[0]
 
 
+def test_it_works_on_uvloop_whose_transports_are_of_no_asyncio_class() -> None:
+    async def fetch() -> bytes:
+        async with serving(lambda n, r: page("hello")) as (url, _):
+            return await get(url)
+
+    uvloop = pytest.importorskip("uvloop")
+    assert uvloop.run(fetch()) == b"hello"
+
+
 async def test_chunked_and_closed_bodies() -> None:
     chunked = (
         b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n3\r\nabc\r\n2\r\nde\r\n0\r\n\r\n"
