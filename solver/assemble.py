@@ -8,7 +8,7 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 
 from router.domain.errors import InfeasiblePlanError
-from solver.capacity import Base, BaseFits, Corrections, build_base, fit_base, slo_of
+from solver.capacity import Base, BaseFits, Believed, build_base, fit_base, slo_of
 from solver.options import Limits
 from solver.problem import Column, Problem
 from solver.stock import Stock
@@ -23,7 +23,7 @@ def build_problem(
     stock: Stock,
     limits: Limits,
     *,
-    corrections: Corrections | None = None,
+    believed: Believed | None = None,
     tiered: bool = True,
 ) -> Problem:
     """Work out columns and edges.
@@ -32,7 +32,7 @@ def build_problem(
         workload: demand.
         stock: cards and candidates.
         limits: what to respect.
-        corrections: learned multipliers by group.
+        believed: iteration times by group, where they differ from the catalogue's.
         tiered: one column per useful ceiling of each base (to place); otherwise one per base at
             the highest ceiling (to route over what runs).
 
@@ -43,7 +43,9 @@ def build_problem(
     classes = workload.classes
     for work in classes:
         slo_of(work, limits)
-    bases = tuple(build_base(one, limits, corrections or {}) for one in stock.candidates)
+    bases = tuple(
+        build_base(one, limits, stock.hardware, believed or {}) for one in stock.candidates
+    )
     fits = [fit_base(base, classes, limits) for base in bases]
     relaxed = relax_unreachable(classes, bases, fits, max(limits.ceilings))
     if relaxed and limits.strict_slo:

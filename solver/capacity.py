@@ -1,7 +1,7 @@
 """What each candidate engine can do for each class, and which classes may use it.
 
-Uses the same iteration model as the simulator's truth and the policies' prior; ``Corrections``
-carry what telemetry learned about the cards.
+Speeds are the catalogue's priors unless the caller believes something else of a group, as the
+router does once telemetry has taught it.
 """
 
 from __future__ import annotations
@@ -11,19 +11,18 @@ from dataclasses import dataclass
 
 from router.domain.errors import UnknownNameError, WorkloadError
 from router.domain.fleet import BackendSpec
+from router.domain.protocols import PerfModel
 from router.domain.slo import Slo
-from router.perf.build import engine_defaults, iteration_model, kv_capacity_tokens
-from router.perf.build import max_context_tokens as longest_context
-from router.perf.catalog import default_catalog
 from router.perf.feasible import quantization_of
+from router.perf.hardware import Hardware
 from solver.latency import slo_excess
 from solver.options import Limits
 from solver.service import Congestion, EngineFacts, Service, congestion, service
 from solver.stock import Candidate
 from solver.workload import WorkClass
 
-Corrections = Mapping[str, tuple[float, float]]
-"""Learned multipliers on (prefill, decode) time by group; 1.0 is the prior."""
+Believed = Mapping[str, PerfModel]
+"""Iteration time by group, where it is believed to differ from the catalogue's."""
 
 FULL_LOAD_SHARE_OF_TDP = 0.85
 """H100 at batch 128 draws 86 % of its TDP (ML.ENERGY v3.0, as cited by semantic-router)."""
@@ -93,17 +92,17 @@ class BaseFits:
     refused: Mapping[int, str]
 
 
-def build_base(candidate: Candidate, limits: Limits, corrections: Corrections) -> Base:
+def build_base(
+    candidate: Candidate, limits: Limits, hardware: Hardware, believed: Believed
+) -> Base:
     """Look up one candidate's facts."""
-    spec = candidate.spec
-    catalog = default_catalog()
+    spec, catalog = candidate.spec, hardware.catalog
     gpu = catalog.gpu(spec.gpu)
-    defaults = engine_defaults(spec)
-    prefill, decode = corrections.get(spec.group, (1.0, 1.0))
+    defaults = hardware.engine_defaults(spec)
     facts = EngineFacts(
-        model=iteration_model(spec).scaled(prefill, decode),
-        kv_capacity_tokens=kv_capacity_tokens(spec),
-        max_context_tokens=longest_context(spec),
+        model=believed.get(spec.group) or hardware.iteration_model(spec),
+        kv_capacity_tokens=hardware.kv_capacity_tokens(spec),
+        max_context_tokens=hardware.max_context_tokens(spec),
         max_num_seqs=defaults.max_num_seqs,
         max_num_batched_tokens=defaults.max_num_batched_tokens,
         chunked_prefill=defaults.chunked_prefill,

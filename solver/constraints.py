@@ -90,10 +90,9 @@ def starts_limited(unknowns: Unknowns, numbers: Numbers) -> Any:
     return np.ones(unknowns.started.size) @ unknowns.started <= numbers.moves
 
 
-def budget_kept(unknowns: Unknowns, numbers: Numbers, problem: Problem) -> Any:
+def budget_kept(unknowns: Unknowns, numbers: Numbers) -> Any:
     """Replicas cost no more than the budget (1 row, US dollars per hour)."""
-    dollars = np.array([problem.bases[column.base].usd_per_hour for column in problem.columns])
-    return dollars @ unknowns.replicas <= numbers.budget
+    return numbers.dollars @ unknowns.replicas <= numbers.budget
 
 
 def zones_spread(unknowns: Unknowns, shape: Incidence) -> Any:

@@ -50,6 +50,7 @@ def fill(
         "slots": shape.slots,
         "running": problem.running.astype(float),
         "ready": float(limits.min_replicas),
+        "dollars": np.array([problem.bases[c.base].usd_per_hour for c in problem.columns]),
         "budget": limits.budget_usd_per_hour or 0.0,
         "moves": float(limits.max_moves or 0),
         **_costs(problem, weights, count),

@@ -47,11 +47,7 @@ class Model:
         """Whether another problem has the same shape, so that only numbers change."""
         mine = self.problem
         return (
-            len(mine.classes) == len(problem.classes)
-            and [base.group for base in mine.bases] == [base.group for base in problem.bases]
-            and [c.base for c in mine.columns] == [c.base for c in problem.columns]
-            and mine.tenants == problem.tenants
-            and [work.tenant for work in mine.classes] == [w.tenant for w in problem.classes]
+            _outline(mine) == _outline(problem)
             and np.array_equal(mine.edge_class, problem.edge_class)
             and np.array_equal(mine.edge_column, problem.edge_column)
         )
@@ -66,6 +62,7 @@ class Model:
     ) -> StandardForm:
         """Set the numbers from a problem that ``fits`` and return the arrays."""
         self.problem = problem
+        self.shape = incidence(problem)
         fill(self.numbers, problem, self.shape, weights, replicas=replicas, soft=soft)
         form = self.standard()
         if not self.placing:
@@ -75,6 +72,19 @@ class Model:
     def standard(self) -> StandardForm:
         """The arrays at the present numbers."""
         return standard_form(self.statement, self._rules, _variables(self.unknowns))
+
+
+def _outline(problem: Problem) -> tuple[object, ...]:
+    """Everything that is a constant, not a parameter, of the statement."""
+    limits = problem.limits
+    return (
+        [(base.group, base.candidate.pool) for base in problem.bases],
+        [column.base for column in problem.columns],
+        [work.tenant for work in problem.classes],
+        limits.max_moves is None,
+        limits.budget_usd_per_hour is None,
+        limits.max_zone_share,
+    )
 
 
 def rules_of(
@@ -104,7 +114,7 @@ def rules_of(
     if problem.limits.max_moves is not None:
         applied["moves"] = rules.starts_limited(unknowns, numbers)
     if problem.limits.budget_usd_per_hour is not None:
-        applied["budget"] = rules.budget_kept(unknowns, numbers, problem)
+        applied["budget"] = rules.budget_kept(unknowns, numbers)
     if shape.zones.shape[0]:
         applied["zones"] = rules.zones_spread(unknowns, shape)
     return applied

@@ -9,9 +9,10 @@ import numpy as np
 
 from router.domain.errors import InfeasiblePlanError
 from router.domain.fleet import Fleet
+from router.perf.hardware import Hardware
 from solver.answer import Plan, ReplicaCount, Share
 from solver.assemble import build_problem
-from solver.capacity import Corrections
+from solver.capacity import Believed
 from solver.check import dollars_per_hour
 from solver.options import Limits, Weights
 from solver.place import Placement, Searcher, place
@@ -32,7 +33,8 @@ def plan(
     weights: Weights | Mapping[str, object] | None = None,
     limits: Limits | None = None,
     *,
-    corrections: Corrections | None = None,
+    hardware: Hardware | None = None,
+    believed: Believed | None = None,
     searcher: Searcher = search,
     clock: Clock = time.perf_counter,
 ) -> Plan:
@@ -43,7 +45,8 @@ def plan(
         fleet: its cards are the stock, its backends the running placement.
         weights: exchange rates, or a mapping of those that differ from the defaults.
         limits: what to respect.
-        corrections: learned (prefill, decode) multipliers by group.
+        hardware: the catalogue, with the user's own models and measurements.
+        believed: iteration times by group, where they differ from the catalogue's.
         searcher: how to search; ``background.search_apart`` uses a process of its own.
         clock: seconds; only differences matter.
 
@@ -52,13 +55,13 @@ def plan(
         InfeasiblePlanError: which rule cannot be kept, by how much, and what would help.
         SolverError: HiGHS is missing, failed, or found nothing in time.
     """
-    stock = stock_of(fleet, workload.models)
+    stock = stock_of(fleet, workload.models, hardware=hardware)
     return plan_stock(
         workload,
         stock,
         weights,
         limits,
-        corrections=corrections,
+        believed=believed,
         searcher=searcher,
         clock=clock,
     )
@@ -70,7 +73,7 @@ def plan_stock(
     weights: Weights | Mapping[str, object] | None = None,
     limits: Limits | None = None,
     *,
-    corrections: Corrections | None = None,
+    believed: Believed | None = None,
     searcher: Searcher = search,
     clock: Clock = time.perf_counter,
 ) -> Plan:
@@ -78,7 +81,7 @@ def plan_stock(
     began = clock()
     chosen = weights if isinstance(weights, Weights) else Weights.from_mapping(weights or {})
     limits = limits or Limits()
-    problem = build_problem(workload, stock, limits, corrections=corrections)
+    problem = build_problem(workload, stock, limits, believed=believed)
     _check_orphans(problem)
     placement = place(problem, chosen, searcher=searcher, clock=clock)
     reduced, replicas = occupied(problem, placement.replicas)

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field, replace
 
 from router.domain.errors import ImpossibleFleetError, WorkloadError
 from router.domain.fleet import BackendSpec, EngineName, Fleet
-from router.perf.build import check_feasible
+from router.perf.hardware import Hardware
 
 UNLIMITED = 1_000_000
 
@@ -67,11 +67,19 @@ class Candidate:
 
 @dataclass(frozen=True, slots=True)
 class Stock:
-    """Pools, candidates, and what could not be a candidate and why."""
+    """Cards and what they could run.
+
+    Attributes:
+        pools: the cards.
+        candidates: engines that could be built from them.
+        refused: groups that could not, and why.
+        hardware: the catalogue they were checked against.
+    """
 
     pools: tuple[Pool, ...]
     candidates: tuple[Candidate, ...]
     refused: Mapping[str, str] = field(default_factory=dict)
+    hardware: Hardware = field(default_factory=Hardware)
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,12 +92,19 @@ class _Variant:
     max_model_len: int | None
 
 
-def stock_of(fleet: Fleet, models: Iterable[str], *, movable: bool = True) -> Stock:
+def stock_of(
+    fleet: Fleet,
+    models: Iterable[str] = (),
+    *,
+    hardware: Hardware | None = None,
+    movable: bool = True,
+) -> Stock:
     """Pools of a fleet and the engines they could run.
 
     Args:
         fleet: its cards are the stock, its backends the running placement.
         models: models to serve besides those the fleet serves.
+        hardware: the catalogue, with the user's own models and measurements.
         movable: whether replicas may change; if not, only what runs is a candidate.
 
     Raises:
@@ -98,13 +113,14 @@ def stock_of(fleet: Fleet, models: Iterable[str], *, movable: bool = True) -> St
     """
     if not fleet.backends:
         raise WorkloadError("the fleet has no cards: list at least one backend")
+    known = hardware or Hardware()
     pools = pools_of(fleet)
     wanted = sorted(set(models) | fleet.models)
     specs = {group: members[0] for group, members in fleet.groups().items()}
     refused: dict[str, str] = {}
     if movable:
         for spec in _ideas(fleet, pools, wanted):
-            if spec.group not in specs and _feasible(spec, refused):
+            if spec.group not in specs and feasible(spec, known, refused):
                 specs[spec.group] = spec
     place = {(pool.gpu, pool.zone): index for index, pool in enumerate(pools)}
     running = {group: len(members) for group, members in fleet.groups().items()}
@@ -112,7 +128,7 @@ def stock_of(fleet: Fleet, models: Iterable[str], *, movable: bool = True) -> St
         Candidate(spec, place[spec.gpu, spec.zone], running.get(group, 0))
         for group, spec in sorted(specs.items())
     )
-    return Stock(pools, candidates, refused)
+    return Stock(pools, candidates, refused, known)
 
 
 def pools_of(fleet: Fleet) -> tuple[Pool, ...]:
@@ -159,9 +175,14 @@ def _variants(
                 yield _Variant(model, engine, quantization, max_model_len)
 
 
-def _feasible(spec: BackendSpec, refused: dict[str, str]) -> bool:
+def feasible(spec: BackendSpec, hardware: Hardware, refused: dict[str, str]) -> bool:
+    """Whether an engine can run; notes in ``refused`` why not.
+
+    Raises:
+        UnknownNameError: a GPU or model that is in no catalogue.
+    """
     try:
-        check_feasible(spec)
+        hardware.check_feasible(spec)
     except ImpossibleFleetError as error:
         refused[spec.group] = str(error)
         return False

@@ -69,6 +69,7 @@ class Numbers:
         slots: (R,) right-hand sides of the stock rows.
         running: (B,) replicas that run now.
         ready: () least replicas per model.
+        dollars: (J,) US dollars per hour of one replica.
         budget: () US dollars per hour.
         moves: () most replicas to start.
         flow_cost: (E,) per request per second.
@@ -91,6 +92,7 @@ class Numbers:
     slots: Any
     running: Any
     ready: Any
+    dollars: Any
     budget: Any
     moves: Any
     flow_cost: Any
@@ -138,6 +140,7 @@ def declare_numbers(problem: Problem, shape: Incidence, *, placing: bool) -> Num
         "slots": len(shape.stock_rows),
         "running": bases,
         "ready": (),
+        "dollars": columns,
         "budget": (),
         "moves": (),
         "flow_cost": edges,

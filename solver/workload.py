@@ -212,7 +212,8 @@ def build_workload(
     tallies: dict[_Key, _Tally] = {}
     first_s, last_s = math.inf, -math.inf
     for number, arrival in enumerate(arrivals, start=1):
-        _check_arrival(number, arrival)
+        cached = int(getattr(arrival, "cached_tokens", 0))
+        _check_arrival(number, arrival, cached)
         first_s, last_s = min(first_s, arrival.arrival_s), max(last_s, arrival.arrival_s)
         key = _Key(
             arrival.model or default_model,
@@ -221,7 +222,6 @@ def build_workload(
             buckets.prompt_limit(arrival.input_tokens),
             buckets.output_limit(arrival.output_tokens),
         )
-        cached = int(getattr(arrival, "cached_tokens", 0) or 0)
         tallies.setdefault(key, _Tally()).add(arrival.input_tokens, arrival.output_tokens, cached)
     if not tallies:
         raise WorkloadError("the workload is empty: give a trace with at least one request")
@@ -268,7 +268,7 @@ def workload_from_outcomes(
     )
 
 
-def _check_arrival(number: int, arrival: Arrival) -> None:
+def _check_arrival(number: int, arrival: Arrival, cached: int) -> None:
     if not math.isfinite(arrival.arrival_s):
         raise WorkloadError(f"arrival {number}: its time is not a finite number")
     if arrival.input_tokens < 0 or arrival.output_tokens < 0:
@@ -276,6 +276,8 @@ def _check_arrival(number: int, arrival: Arrival) -> None:
             f"arrival {number}: {arrival.input_tokens} prompt and {arrival.output_tokens} output "
             "tokens; neither can be negative"
         )
+    if cached < 0:
+        raise WorkloadError(f"arrival {number}: {cached} cached tokens cannot be")
 
 
 def _work_class(key: _Key, tally: _Tally, seconds: float) -> WorkClass:

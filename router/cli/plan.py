@@ -1,0 +1,222 @@
+"""``motley plan``: what the cards should run, who should go where, and what a second is worth."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from router.cli.workload_options import (
+    ClassesOption,
+    DurationOption,
+    FormatOption,
+    ModelOption,
+    ModelsOption,
+    RateScaleOption,
+    StartOption,
+    StrictOption,
+    trace_spec,
+)
+
+if TYPE_CHECKING:
+    from router.config.load import MotleyConfig
+    from solver.answer import Plan
+    from solver.workload import Workload
+
+_GOALS, _RULES, _SOLVER = "Goals", "Rules", "Solver"
+
+
+def plan(
+    workload: Annotated[
+        str,
+        typer.Option(
+            help="What to plan for: a trace file, or azure-conv-like, azure-code-like, "
+            "chat-prefix-like."
+        ),
+    ],
+    fleet: Annotated[
+        Path, typer.Option(help="Fleet file (YAML): its cards are the stock, its backends run now.")
+    ],
+    json_path: Annotated[
+        str | None, typer.Option("--json", help="Write the plan as JSON; - is stdout.")
+    ] = None,
+    format_name: FormatOption = None,
+    strict: StrictOption = False,
+    rate_scale: RateScaleOption = 1.0,
+    start: StartOption = 0.0,
+    duration: DurationOption = None,
+    model: ModelOption = None,
+    models: ModelsOption = "",
+    classes: ClassesOption = "",
+    seed: Annotated[int, typer.Option(help="Seed of built-in workloads.")] = 0,
+    weights: Annotated[
+        str,
+        typer.Option(
+            help="Exchange rates into requests in the system, as in cost=0.1,energy=2: latency, "
+            "cost (per $/h), energy (per kW), switching, unserved, fairness.",
+            rich_help_panel=_GOALS,
+        ),
+    ] = "",
+    budget: Annotated[
+        float | None,
+        typer.Option(help="Most that the replicas may cost, in $/h.", rich_help_panel=_RULES),
+    ] = None,
+    min_replicas: Annotated[
+        int, typer.Option(min=0, help="Replicas of every model, at least.", rich_help_panel=_RULES)
+    ] = 1,
+    max_zone_share: Annotated[
+        float,
+        typer.Option(help="Most of a model's replicas in one zone.", rich_help_panel=_RULES),
+    ] = 1.0,
+    max_moves: Annotated[
+        int | None, typer.Option(help="Most replicas to start.", rich_help_panel=_RULES)
+    ] = None,
+    by_tenant: Annotated[
+        bool, typer.Option("--by-tenant", help="Plan for each tenant.", rich_help_panel=_RULES)
+    ] = False,
+    strict_slo: Annotated[
+        bool,
+        typer.Option(
+            "--strict-slo",
+            help="Refuse classes whose latency target no engine can meet.",
+            rich_help_panel=_RULES,
+        ),
+    ] = False,
+    allow_unserved: Annotated[
+        bool,
+        typer.Option(
+            "--allow-unserved",
+            help="Return a plan that turns requests away when not all fit.",
+            rich_help_panel=_RULES,
+        ),
+    ] = False,
+    time_limit: Annotated[
+        float, typer.Option(help="Seconds to search for.", rich_help_panel=_SOLVER)
+    ] = 30.0,
+    gap: Annotated[
+        float,
+        typer.Option(help="Stop this close to the optimum (relative).", rich_help_panel=_SOLVER),
+    ] = 0.001,
+) -> None:
+    """Decide what the fleet's cards should run, and which requests should go where.
+
+    The price of a group says how many seconds of delay one more engine-second of work there
+    adds; the router uses it to keep fast cards for those who need them.
+
+    Example: [bold]motley plan --workload azure-conv-like --fleet fleet.yaml --rate-scale 2[/bold]
+    """
+    from router.config.load import load_config
+    from simulator.workload import build_trace
+    from solver.options import Limits
+    from solver.plan import plan as make_plan
+
+    config = load_config(fleet)
+    spec = trace_spec(
+        workload,
+        format_name=format_name,
+        strict=strict,
+        mix=None,
+        rate_scale=rate_scale,
+        start=start,
+        duration=duration,
+        model=model,
+        models=models,
+        classes=classes,
+        arrivals=None,
+        rate=None,
+        upsample=1.0,
+        jitter=0.0,
+        max_tokens="none",
+    )
+    trace, notes = build_trace(spec, seed)
+    for note in notes:
+        print(f"note: {note}", file=sys.stderr)
+    limits = Limits(
+        budget_usd_per_hour=budget,
+        min_replicas=min_replicas,
+        max_zone_share=max_zone_share,
+        max_moves=max_moves,
+        slos=config.slos,
+        strict_slo=strict_slo,
+        allow_unserved=allow_unserved,
+        time_limit_s=time_limit,
+        mip_gap=gap,
+    )
+    with _busy("planning"):
+        found = make_plan(
+            demand_of(trace, config, by_tenant=by_tenant),
+            config.fleet,
+            {**config.planner.weights, **parse_weights(weights)},
+            limits,
+            hardware=config.hardware,
+        )
+    show(found, json_path)
+
+
+def demand_of(trace: Any, config: MotleyConfig, *, by_tenant: bool) -> Workload:
+    """A trace as demand: aliases resolved, unnamed models taken as the fleet's first."""
+    from solver.workload import build_workload, one_tenant_group
+
+    def resolved() -> Iterator[Any]:
+        for record in trace.records():
+            name = config.aliases.get(record.model, record.model)
+            yield record if name == record.model else replace(record, model=name)
+
+    return build_workload(
+        resolved(),
+        default_model=config.fleet.backends[0].model,
+        tenant_group=(lambda tenant: tenant) if by_tenant else one_tenant_group,
+    )
+
+
+def parse_weights(text: str) -> dict[str, object]:
+    """Read ``cost=0.1,energy=2``.
+
+    Raises:
+        WorkloadError: a part that does not look like that, or whose value is no number.
+    """
+    from router.domain.errors import WorkloadError
+
+    found: dict[str, object] = {}
+    for part in filter(None, (piece.strip() for piece in text.split(","))):
+        name, equals, value = part.partition("=")
+        try:
+            found[name.strip()] = float(value)
+        except ValueError:
+            problem = "must be a number" if equals else "should look like name=number"
+            raise WorkloadError(f"--weights: {part!r} {problem}, as in cost=0.1") from None
+    return found
+
+
+def show(found: Plan, json_path: str | None) -> None:
+    """Print tables, or write JSON to a file or to stdout; notes go to stderr with JSON."""
+    from rich.console import Console
+
+    from router.domain.errors import ConfigError
+    from solver.render import render
+
+    if json_path is None:
+        Console().print(render(found))
+        return
+    for note in found.notes:
+        print(f"note: {note}", file=sys.stderr)
+    document = json.dumps(found.to_json(), indent=2, allow_nan=False)
+    if json_path == "-":
+        print(document)
+        return
+    try:
+        Path(json_path).write_text(document + "\n", encoding="utf-8")
+    except OSError as error:
+        raise ConfigError(f"cannot write {json_path}: {error.strerror}") from error
+
+
+def _busy(what: str) -> Any:
+    """A spinner on stderr, where that is a terminal."""
+    from rich.console import Console
+
+    return Console(stderr=True).status(what)

@@ -1,0 +1,39 @@
+"""What the router believes of a backend's speed, in the form that the planner reads."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, fields
+
+from router.domain.state import LinearCost
+
+
+@dataclass(frozen=True, slots=True)
+class BelievedModel:
+    """A ``PerfModel`` over a linear cost; attention within a prefill is part of its slope."""
+
+    cost: LinearCost
+
+    def iteration_s(
+        self,
+        prefill_tokens: int,
+        decode_seqs: int,
+        context_tokens: float,
+        prefill_pairs: float = 0.0,  # noqa: ARG002 - the linear form has no such term
+    ) -> float:
+        """Seconds of one iteration."""
+        return self.cost.iteration_s(prefill_tokens, decode_seqs, context_tokens)
+
+    def linear(self) -> LinearCost:
+        """The cost itself."""
+        return self.cost
+
+
+def average_cost(costs: Sequence[LinearCost]) -> LinearCost:
+    """One cost for a group of backends: harmonic means, because their speeds add up."""
+    means = {}
+    for spec in fields(LinearCost):
+        values = [getattr(cost, spec.name) for cost in costs]
+        slowest = min(values) <= 0.0
+        means[spec.name] = 0.0 if slowest else len(values) / sum(1.0 / value for value in values)
+    return LinearCost(**means)
