@@ -1,4 +1,4 @@
-"""The fast engine's face: ``Replica``, on top of the clockwork of ``core.py``."""
+"""The fast engine's face: ``Replica``, on top of the clockwork of ``clockwork.py``."""
 
 from __future__ import annotations
 
@@ -7,11 +7,11 @@ import math
 from router.domain.state import EngineSignals
 from simulator.replica.checks import check_job, hit_ratio
 from simulator.replica.fast.batch import Member
-from simulator.replica.fast.core import FastCore
+from simulator.replica.fast.clockwork import Clockwork
 from simulator.replica.job import Event, Job
 
 
-class FastEngine(FastCore):
+class FastEngine(Clockwork):
     """Jumps from change to change; implements ``Replica``."""
 
     __slots__ = ()
