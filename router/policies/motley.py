@@ -206,4 +206,5 @@ class Motley:
         matched = self._index.matched_tokens(
             view.spec.name, request.prefix_hashes, request.prefix_block_tokens
         )
-        return min(int(matched * self._prefix_weight), request.prompt_tokens - 1)
+        computed_at_least = min(request.prompt_tokens, 1)
+        return min(int(matched * self._prefix_weight), request.prompt_tokens - computed_at_least)

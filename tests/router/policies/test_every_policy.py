@@ -170,7 +170,10 @@ def test_survives(name: str, extreme: str):
     chosen = policy.choose(request, fleet, 0.0)
     assert chosen is None or isinstance(chosen, Hold) or chosen in fleet
     if isinstance(policy, DispatchListener):
-        assert policy.dispatched(request, fleet[0], 0.0) <= request.prompt_tokens
+        request.prefix_hashes, request.prefix_block_tokens = (1, 2), 256
+        for _ in range(2):
+            cached = policy.dispatched(request, fleet[0], 0.0)
+            assert 0 <= cached <= request.prompt_tokens
 
 
 @every_policy
