@@ -5,10 +5,10 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.ready
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-full lint bench lock clean
+.PHONY: help setup demo test test-full lint bench bench-policies lock clean
 
 help: ## Say what there is to make
-	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 18
 
 setup: $(STAMP) ## Make .venv from the hash-pinned constraints file
 
@@ -37,6 +37,9 @@ lint: setup ## Style, types and the floors
 
 bench: setup ## Run the benchmarks, side by side, as ratios
 	@for script in benchmarks/*.py; do echo "== $$script"; $(BIN)/python $$script || exit 1; done
+
+bench-policies: setup ## Replay every policy on every scenario (25 CPU-minutes) and rewrite the table in README
+	$(BIN)/python -m benchmarks.readme evidence
 
 lock: ## Pin dependencies again (needs uv)
 	uv pip compile pyproject.toml --group dev --universal --python-version 3.11 \

@@ -1,0 +1,130 @@
+"""Write README's measured tables anew: ``python -m benchmarks.readme [NAME ...]``.
+
+Each block between ``<!-- begin:NAME -->`` and ``<!-- end:NAME -->`` is replaced by the output of
+its commands, with the commands themselves and the commit they ran on.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import re
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+ROOT = Path(__file__).resolve().parents[1]
+MOTLEY = str(Path(sys.executable).parent / "motley")
+CONV = "../shared/data/traces/azure2023_conv.csv"
+CODE = "../shared/data/traces/azure2023_code.csv"
+SIMULATE = "motley simulate {trace} --fleet deploy/fleets/demo.yaml --rate-scale {scale} --json -"
+
+
+def run(command: str) -> str:
+    """Standard output of a command, run in the repository's root."""
+    words = [
+        MOTLEY if w == "motley" else sys.executable if w == "python" else w for w in command.split()
+    ]
+    done = subprocess.run(words, cwd=ROOT, capture_output=True, text=True, check=False)
+    if done.returncode:
+        sys.exit(f"{command}\n{done.stderr}")
+    return done.stdout
+
+
+def simulate(trace: str, scale: float, policies: str) -> tuple[str, list[dict[str, Any]]]:
+    command = SIMULATE.format(trace=trace, scale=scale)
+    command += "".join(f" --policy {name}" for name in policies.split())
+    return command, json.loads(run(command))["runs"]
+
+
+def headline() -> str:
+    rows = [
+        "| P99, seconds | TTFT, conversation | E2E, conversation | TTFT, code | E2E, code |",
+        "|---|--:|--:|--:|--:|",
+    ]
+    names = "round-robin least-request nginx-least-conn motley"
+    conv_command, conv = simulate(CONV, 2.5, names)
+    code_command, code = simulate(CODE, 2.5, names)
+    told = {
+        "round-robin": "round robin",
+        "least-request": "least request",
+        "nginx-least-conn": "nginx `least_conn`, weights = true speeds",
+        "motley": "**Motley**",
+    }
+    for one, other in zip(conv, code, strict=True):
+        cells = [_s(run["ttft_s"]["p99"]) + " | " + _s(run["e2e_s"]["p99"]) for run in (one, other)]
+        rows.append(f"| {told[one['policy']]} | " + " | ".join(cells) + " |")
+    note = (
+        f"Azure 2023 traces, whole, at {conv[0]['arrived'] / 1400:.0f} and "
+        f"{code[0]['arrived'] / 1374:.1f} requests/s on the demo fleet, seed 0, belief 20 % "
+        f"wrong. `{conv_command}`; `{code_command}`."
+    )
+    return "\n".join([*rows, "", note])
+
+
+def policies() -> str:
+    from router.policies.registry import POLICIES  # noqa: PLC0415
+
+    unstable = {"random", "round-robin", "production-stack-prefixaware", "aibrix-least-latency"}
+    command, runs = simulate(CONV, 2.5, " ".join(n for n in POLICIES if n not in unstable))
+    rows = [
+        "| policy | TTFT p50 | TTFT p99 | TPOT p99 | E2E mean | E2E p99 | SLO met |",
+        "|---|--:|--:|--:|--:|--:|--:|",
+    ]
+    for r in sorted(runs, key=lambda r: r["e2e_s"]["p99"]):
+        ttft, tpot, e2e = r["ttft_s"], r["tpot_s"], r["e2e_s"]
+        rows.append(
+            f"| `{r['policy']}` | {_s(ttft['p50'])} | {_s(ttft['p99'])} | {_s(tpot['p99'])} | "
+            f"{_s(e2e['mean'])} | {_s(e2e['p99'])} | {r['slo_attainment']:.1%} |"
+        )
+    note = (
+        f"Seconds. Azure conversation 2023, {runs[0]['arrived']} requests, seed 0. Left out: "
+        f"{', '.join(sorted(unstable))}, whose queues grow without bound on this fleet. "
+        f"`{command.split(' --policy')[0]} --policy ...`"
+    )
+    return "\n".join([*rows, "", note])
+
+
+def evidence() -> str:
+    command = "python -m benchmarks.policies.run"
+    return f"{run(command)}\n`make bench-policies`; 3 seeds, belief 25 % wrong, lengths predicted."
+
+
+def fenced(command: str) -> Callable[[], str]:
+    return lambda: f"```\n$ {command}\n{run(command).strip()}\n```"
+
+
+def _s(value: float) -> str:
+    return f"{value:.3g}"
+
+
+BLOCKS: dict[str, Callable[[], str]] = {
+    "headline": headline,
+    "policies": policies,
+    "evidence": evidence,
+    "accuracy": fenced("motley accuracy"),
+    "simulator": fenced("python -m benchmarks.simulator_speed"),
+    "decision": fenced("python -m benchmarks.decision_cost"),
+}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("blocks", nargs="*", metavar="NAME", help=f"of: {', '.join(BLOCKS)}")
+    names = parser.parse_args().blocks or list(BLOCKS)
+    commit = run("git rev-parse --short HEAD").strip()
+    for name in names:
+        body = f"{BLOCKS[name]()}\n\n<sub>at commit {commit}</sub>"
+        path = ROOT / "README.md"
+        pattern = re.compile(f"(<!-- begin:{name} -->\n).*?(<!-- end:{name} -->)", re.DOTALL)
+        text = pattern.sub(
+            lambda found, body=body: found[1] + body + "\n" + found[2], path.read_text("utf-8")
+        )
+        path.write_text(text, "utf-8")
+        print(f"README: {name}")
+
+
+if __name__ == "__main__":
+    main()
