@@ -11,9 +11,12 @@ from router.domain.errors import InfeasiblePlanError
 from solver.capacity import Base, BaseFits, Believed, build_base, fit_base, slo_of
 from solver.options import Limits
 from solver.problem import Column, Problem
+from solver.service import Congestion
 from solver.stock import Stock
 from solver.workload import WorkClass, Workload
 
+IDLE = Congestion(1.0, 1.0)
+"""Stands in for the congestion of an engine without demand."""
 NEARLY_AS_GOOD = 1.5
 """Where nobody meets a class's SLO, engines that miss it by at most this much more may serve it."""
 
@@ -53,10 +56,10 @@ def build_problem(
     columns: list[Column] = []
     edges = _Edges()
     for b, (base, fit) in enumerate(zip(bases, fits, strict=True)):
-        for ceiling in _ceilings(base, fit, limits, tiered=tiered):
-            assert fit.congestion is not None  # it has classes, or it would have no ceiling
+        wanted = base.spec.model in workload.models
+        for ceiling in _ceilings(base, fit, limits, tiered=tiered, wanted=wanted):
             edges.extend(len(columns), base, fit, 0.0 if not tiered else ceiling, ceiling)
-            columns.append(Column(b, ceiling, fit.congestion))
+            columns.append(Column(b, ceiling, fit.congestion or IDLE))
     return Problem(
         classes,
         bases,
@@ -126,15 +129,18 @@ def _kv_share(base: Base, fit: BaseFits, c: int, ceiling: float) -> float:
     return one.context_tokens * one.e2e_s(ceiling) / base.facts.kv_capacity_tokens
 
 
-def _ceilings(base: Base, fit: BaseFits, limits: Limits, *, tiered: bool) -> Iterator[float]:
+def _ceilings(
+    base: Base, fit: BaseFits, limits: Limits, *, tiered: bool, wanted: bool
+) -> Iterator[float]:
     """Ceilings worth a column: the highest, and lower ones that admit classes it does not.
 
     A lower ceiling that admits nobody new is only a tighter copy, unless the KV row could bind
-    at the higher one (``kv_share`` is computed at the ceiling).
+    at the higher one (``kv_share`` is computed at the ceiling). A model that nobody asks for
+    right now keeps a column, so that it can be kept ready.
     """
-    if not allowed(fit, 0.0):
+    if not allowed(fit, 0.0) and wanted:
         return
-    if not tiered:
+    if not tiered or not wanted:
         yield max(limits.ceilings)
         return
     kept: set[int] = set()

@@ -15,7 +15,7 @@ from typing import Any
 from router.domain.errors import MotleyError, SolverError
 from solver.search import Clock, Found, Task, search
 
-START_UP_S = 15.0
+START_UP_S = 60.0
 """Longest time to start an interpreter and import the solver on a busy machine."""
 OVERRUN_S = 2.0
 """How long past its time limit a search may go on before it is stopped."""
