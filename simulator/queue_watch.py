@@ -21,6 +21,9 @@ class QueueWatch:
         clock: the virtual clock.
         dispatcher: whose queue.
         decided: told every decision about a queued request.
+
+    Attributes:
+        occupied: ``False`` only if nobody can be waiting; spares the question, most of the time.
     """
 
     def __init__(self, clock: SimClock, dispatcher: Dispatcher, decided: Decided) -> None:
@@ -29,6 +32,7 @@ class QueueWatch:
         self._decided = decided
         self._looks_s = math.nan
         self._looking = self._again = False
+        self.occupied = False
 
     def look(self, now: float) -> None:
         """Decide what can be decided.
@@ -37,6 +41,7 @@ class QueueWatch:
         still goes on: that one then looks again, so the stack stays flat.
         """
         if not self.dispatcher.queued:
+            self.occupied = False
             return
         self._again = True
         if self._looking:
@@ -51,6 +56,7 @@ class QueueWatch:
 
     def look_later(self) -> None:
         """Make sure that somebody looks when the next deadline comes."""
+        self.occupied = True
         at = self.dispatcher.next_poll_s()
         if at is None or at in (math.inf, self._looks_s):
             return

@@ -10,7 +10,6 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Sequence
 from functools import partial
-from typing import Any
 
 from router.config.load import MotleyConfig
 from router.dispatcher import Dispatcher
@@ -21,7 +20,7 @@ from simulator.fault_process import FaultProcess
 from simulator.faults import Fault
 from simulator.gateways import Gateways
 from simulator.options import ReplayOptions
-from simulator.processes import EngineProcess, SimClock, Verdict
+from simulator.processes import Alarm, EngineProcess, SimClock, Verdict
 from simulator.queue_watch import QueueWatch
 from simulator.replica.interface import Replica
 from simulator.replica.job import Event, Job
@@ -86,6 +85,7 @@ class Replay:
         self._progress = progress
         self._report_every = max(1, len(trace) // _REPORTS)
         self._next = self._settled = self._idle_watches = 0
+        self._door = Alarm(self._clock.env, self._arrive)
         self._done = self._clock.env.event()
 
     def _engine(self, k: int, spec: BackendSpec, replica: Replica) -> EngineProcess:
@@ -102,21 +102,21 @@ class Replay:
         self._gateways.start(self._clock, self.engines, self._look, probe=probe)
         self._clock.every(max(1.0, self._trace.span_s / _SAMPLES), self._sample)
         self._clock.every(_WATCH_S, self._watch)
-        self._clock.at(self._trace.arrival_s[0], self._arrive)
+        self._door.set(self._trace.arrival_s[0])
         self._clock.env.run(until=self._done)
 
     def asked_tokens(self, i: int) -> int:
         """Output tokens that request ``i`` would have had on an engine without limits."""
         return self._trace.output_tokens[i]
 
-    def _arrive(self, timer: Any) -> None:
-        """The next request comes, and sets the timer of the one after it."""
+    def _arrive(self, door: Alarm) -> None:
+        """The next request comes; the door is set for the one after it."""
         i = self._next
         self._next = following = i + 1
-        now = self._clock.tick(timer.value)
         arrivals = self._trace.arrival_s
+        now = self._clock.tick(arrivals[i])
         if following < len(arrivals):
-            self._clock.at(arrivals[following], self._arrive)
+            door.set(arrivals[following] - now)
         router = self._routers[i % len(self._routers)]
         if self._options.client_timeout_s is not None:
             self._clock.call_at(now + self._options.client_timeout_s, partial(self._leave, i))
@@ -232,7 +232,7 @@ class Replay:
     def _look(self, now: float) -> None:
         """Something changed: queued requests may find their way now."""
         for queue in self._queues:
-            if queue.dispatcher.queued:
+            if queue.occupied:
                 queue.look(now)
 
     def _settle(self, i: int, status: Status, now: float, reason: str | None = None) -> None:

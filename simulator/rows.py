@@ -23,38 +23,41 @@ class Rows:
         self._models = [name or default_model for name in trace.model.names]
         self._classes = [name or DEFAULT_CLASS for name in trace.slo_class.names]
         self._shares = trace.has_prefixes
+        self._inputs, self._outputs = trace.input_tokens, trace.output_tokens
+        self._limits, self._blocks = trace.max_tokens, trace.prefix_block_tokens
+        self._model_codes, self._class_codes = trace.model.codes, trace.slo_class.codes
         self._next_turn = next_turns(trace) if self._shares else array("i")
 
     def request(self, i: int, now: float) -> Request:
         """Request ``i`` without its output length (I6)."""
-        trace = self._trace
+        tenant, session = self._trace.tenant, self._trace.session
         return Request(
             str(i),
-            self._models[trace.model.codes[i]],
+            self._models[self._model_codes[i]],
             now,
-            trace.input_tokens[i],
-            trace.max_tokens[i] or None,
-            self._classes[trace.slo_class.codes[i]],
-            trace.tenant.names[trace.tenant.codes[i]],
-            trace.session.names[trace.session.codes[i]],
-            trace.prefix_hashes(i) if self._shares else (),
-            trace.prefix_block_tokens[i],
+            self._inputs[i],
+            self._limits[i] or None,
+            self._classes[self._class_codes[i]],
+            tenant.names[tenant.codes[i]],
+            session.names[session.codes[i]],
+            self._trace.prefix_hashes(i) if self._shares else (),
+            self._blocks[i],
         )
 
     def job(self, i: int, longest_tokens: int) -> Job:
         """Request ``i`` with the truth in it; the answer stops at the engine's limit."""
-        trace = self._trace
-        prompt = trace.input_tokens[i]
-        output = min(trace.output_tokens[i], max(1, longest_tokens - prompt))
+        prompt, output = self._inputs[i], self._outputs[i]
+        if prompt + output > longest_tokens:
+            output = max(1, longest_tokens - prompt)
         if not self._shares:
-            return Job(str(i), prompt, output, trace.max_tokens[i])
+            return Job(str(i), prompt, output, self._limits[i])
         return Job(
             str(i),
             prompt,
             output,
-            trace.max_tokens[i],
-            trace.prefix_hashes(i),
-            trace.prefix_block_tokens[i],
+            self._limits[i],
+            self._trace.prefix_hashes(i),
+            self._blocks[i],
             self._answer_hashes(i, prompt + output),
         )
 
