@@ -42,10 +42,10 @@ class HealthProbe:
         self._failures: Counter[str] = Counter()
 
     async def run(self) -> None:
-        """Probe for ever."""
+        """Probe for ever; a fleet is presumed well until it has been tried."""
         while True:
-            await self.probe_all()
             await asyncio.sleep(self._settings.health_interval_s)
+            await self.probe_all()
 
     async def probe_all(self) -> None:
         """Probe every backend once, all at the same time."""

@@ -12,6 +12,7 @@ import time
 import urllib.error
 import urllib.request
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -164,7 +165,7 @@ def test_sigterm_lets_streams_finish_and_ends_with_0(slow_engine: str) -> None:
         *("serve", "--port", str(port), "--static-backends", slow_engine),
         *("--static-models", MODEL),
     ]
-    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as gateway:
+    with _running(command) as gateway:
         assert gateway.stderr is not None
         greeting = gateway.stderr.readline()
         assert f"serving {MODEL} on 1 backends at http://127.0.0.1:{port}/v1" in greeting
@@ -175,6 +176,16 @@ def test_sigterm_lets_streams_finish_and_ends_with_0(slow_engine: str) -> None:
         assert whole.endswith(b"data: [DONE]\n\n")
         assert gateway.wait(timeout=20) == 0
         assert "Traceback" not in gateway.stderr.read()
+
+
+@contextmanager
+def _running(command: list[str]) -> Iterator[subprocess.Popen[str]]:
+    """A process that does not outlive the block, whatever fails in it."""
+    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as process:
+        try:
+            yield process
+        finally:
+            process.kill()
 
 
 def _ask(url: str) -> http.client.HTTPResponse:

@@ -76,7 +76,7 @@ async def test_one_slow_client_does_not_slow_another(
     gate = await gateway(backend)
     _, writer = await gate.ask()
     await eventually(lambda: bool(backend.received))
-    async with asyncio.timeout(2):
+    async with asyncio.timeout(15):
         assert (await gate.post()).status_code == 200
     writer.transport.abort()
 
@@ -99,7 +99,7 @@ async def test_a_token_arrives_in_the_turn_it_was_sent(
     gate = await gateway(await engine(paced))
     reader, writer = await gate.ask()
     await reader.readuntil(b"\r\n\r\n")
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(15):
         for n in range(20):
             await reader.readuntil(b'"content": "%d"' % n)
             await reader.readuntil(b"\n\n\r\n")

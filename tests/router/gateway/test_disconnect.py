@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import time
 
 import pytest
 
@@ -19,7 +18,9 @@ from tests.router.gateway.fakes import (
     hang,
 )
 
-AT_ONCE_S = 0.1
+FAR_BELOW_ANY_TIMEOUT_S = 10.0
+"""The gateway's own timeouts are a minute and more here, so only the disconnect can be the cause;
+how fast it is, is measured in ``benchmarks/gateway``."""
 
 
 async def endless(request: Received) -> None:
@@ -54,11 +55,8 @@ async def test_the_backend_is_told_at_once(
     _, writer = await gate.ask()
     await eventually(lambda: bool(backend.received))
     await asyncio.sleep(0.05)
-    left_s = time.monotonic()
     writer.close() if how == "close" else writer.transport.abort()
-    async with asyncio.timeout(2):
-        await backend.received[0].client_left.wait()
-    assert time.monotonic() - left_s < AT_ONCE_S
+    await eventually(backend.received[0].client_left.is_set, within_s=FAR_BELOW_ANY_TIMEOUT_S)
     await eventually(lambda: gate.books["cancelled"] == 1)
     gate.assert_at_rest()
 

@@ -10,7 +10,7 @@ from tests.router.gateway.fakes import MODEL, Gateway, chat, eventually
 
 
 def probe_of(gate: Gateway) -> HealthProbe:
-    settings = ReliabilitySection(health_failures=3, health_timeout_s=0.5)
+    settings = ReliabilitySection(health_failures=3, health_timeout_s=5.0)
     return HealthProbe(gate.relay.engine, settings, HttpGetter())
 
 
@@ -19,7 +19,6 @@ async def test_ill_after_some_failures_in_a_row_well_after_one_success(
 ) -> None:
     backend = await engine(chat())
     gate = await gateway(backend)
-    await eventually(lambda: bool(backend.probes))
     (state,) = gate.relay.engine.dispatcher.state.backends
     probe = probe_of(gate)
     backend.probe_status = 503
@@ -36,7 +35,6 @@ async def test_a_backend_that_is_gone_becomes_ill(
 ) -> None:
     backend = await engine(chat())
     gate = await gateway(backend)
-    await eventually(lambda: bool(backend.probes))
     await backend.stop()
     probe = probe_of(gate)
     for _ in range(3):
@@ -71,10 +69,16 @@ async def test_each_engine_is_asked_for_what_costs_it_nothing(
         {"engine": "sglang", "url": sglang.url},
         {"engine": "vllm", "url": own.url, "labels": {"health_path": "/alive"}},
     ]
-    await gateway(backends=[{"gpu": "a100-80", "model": MODEL, **kind} for kind in kinds])
-    await eventually(lambda: all(fake.probes for fake in (vllm, sglang, own)))
+    gate = await gateway(backends=[{"gpu": "a100-80", "model": MODEL, **kind} for kind in kinds])
+    await probe_of(gate).probe_all()
     assert [fake.probes[0] for fake in (vllm, sglang, own)] == [
         "/health",
         "/v1/models",
         "/alive",
     ]
+
+
+async def test_probes_go_on_by_themselves(engine: StartEngine, gateway: StartGateway) -> None:
+    backend = await engine(chat())
+    await gateway(backend, reliability={"health_interval_s": 0.02})
+    await eventually(lambda: len(backend.probes) >= 3)

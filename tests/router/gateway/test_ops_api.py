@@ -65,7 +65,7 @@ async def test_workers_tell_what_is_known_of_them(
 async def test_workers_join_and_leave(engine: StartEngine, gateway: StartGateway) -> None:
     backend = await engine(chat())
     gate = await gateway(DEAD, server={"api_keys": ["k"]})
-    async with httpx.AsyncClient(base_url=gate.url, headers=KEY) as client:
+    async with gate.client(**KEY) as client:
         entry = {"gpu": "t4", "model": "qwen2.5-0.5b", "url": backend.url}
         unknown = await client.post("/workers", json={**entry, "model": "nope"})
         assert unknown.status_code == 400
@@ -87,7 +87,7 @@ async def test_a_worker_that_leaves_finishes_what_it_has(
     gate = await gateway(await engine(stream(["a"] * 20, gap_s=0.01)), server={"api_keys": ["k"]})
     asked = asyncio.create_task(gate.post(authorization="Bearer k"))
     await eventually(lambda: gate.books["in_flight"] == 1)
-    async with httpx.AsyncClient(base_url=gate.url, headers=KEY) as client:
+    async with gate.client(**KEY) as client:
         assert (await client.delete("/workers/e0")).json()["in_flight"] == 1
     assert (await asked).content.endswith(b"data: [DONE]\n\n")
 
@@ -108,7 +108,7 @@ async def test_a_worker_that_cannot_be(
     gateway: StartGateway, entry: dict[str, str], what: str
 ) -> None:
     gate = await gateway(DEAD, server={"api_keys": ["k"]})
-    async with httpx.AsyncClient(base_url=gate.url, headers=KEY) as client:
+    async with gate.client(**KEY) as client:
         answered = await client.post("/workers", json=entry)
     assert answered.status_code == 400
     assert what in answered.json()["error"]["message"]
@@ -118,7 +118,7 @@ async def test_workers_change_only_for_those_who_hold_a_key(gateway: StartGatewa
     """Whoever may add a worker may make the gateway talk to any address."""
     entry = {"gpu": "a100-80", "model": MODEL, "url": "http://169.254.169.254"}
     gate = await gateway(DEAD)
-    async with httpx.AsyncClient(base_url=gate.url) as client:
+    async with gate.client() as client:
         refused = await client.post("/workers", json=entry)
         assert (refused.status_code, refused.json()["error"]["code"]) == (403, "keys_required")
         assert (await client.delete("/workers/e0")).status_code == 403
