@@ -50,7 +50,7 @@ class CostEstimate:
 
 @dataclass(slots=True)
 class _Backend:
-    prior: tuple[float, float, float, float]
+    prior: LinearCost
     filter: LogFilter
     learned: int = 0
 
@@ -70,11 +70,15 @@ class Calibration:
 
     def add(self, name: str, prior: LinearCost) -> None:
         """Start a backend at its prior."""
-        given = (prior.step_s, prior.prefill_s, prior.seq_s, prior.context_s)
-        step, prefill, seq, context = (max(value, SMALLEST_S) for value in given)
-        self._backends[name] = _Backend(
-            (step, prefill, seq, context), LogFilter(SPREAD, WANDER_PER_S, LIMIT, FIRST_NOISE)
+        start = LinearCost(
+            step_s=max(prior.step_s, SMALLEST_S),
+            prefill_s=max(prior.prefill_s, SMALLEST_S),
+            seq_s=max(prior.seq_s, SMALLEST_S),
+            context_s=max(prior.context_s, SMALLEST_S),
+            pair_s=prior.pair_s,
         )
+        filter_ = LogFilter(SPREAD, WANDER_PER_S, LIMIT, FIRST_NOISE)
+        self._backends[name] = _Backend(start, filter_)
         self._sightings[name] = Sightings(self.shapes.get(name, VLLM_LIKE))
 
     def observe(self, outcome: Outcome) -> None:
@@ -89,13 +93,13 @@ class Calibration:
         backend = self._backends.get(name)
         if backend is None:
             return
-        step, prefill, seq, context = backend.prior
+        prior = backend.prior
         base = (
             PRIOR_OVERHEAD_S * sighting.requests,
-            step * sighting.steps,
-            prefill * sighting.prefill_tokens,
-            seq * sighting.seq_steps,
-            context * sighting.context_steps,
+            prior.step_s * sighting.steps,
+            prior.prefill_s * sighting.prefill_tokens + prior.pair_s * sighting.prefill_pairs,
+            prior.seq_s * sighting.seq_steps,
+            prior.context_s * sighting.context_steps,
         )
         if backend.filter.learn(base, sighting.duration_s, sighting.phase, sighting.at_s):
             backend.learned += 1
@@ -116,16 +120,18 @@ class Calibration:
 
 
 def _estimate(backend: _Backend) -> CostEstimate:
-    overhead, *factors = backend.filter.factors()
-    values = (p * f for p, f in zip(backend.prior, factors, strict=True))
-    deviations = (math.expm1(backend.filter.deviation(k)) for k in range(1, 5))
+    prior = backend.prior
+    overhead, step, prefill, seq, context = backend.filter.factors()
+    one, two, three, four = (math.expm1(backend.filter.deviation(k)) for k in range(1, 5))
     return CostEstimate(
-        cost=_cost(*values),
-        deviation=_cost(*deviations),
+        cost=LinearCost(
+            step_s=prior.step_s * step,
+            prefill_s=prior.prefill_s * prefill,
+            seq_s=prior.seq_s * seq,
+            context_s=prior.context_s * context,
+            pair_s=prior.pair_s * prefill,
+        ),
+        deviation=LinearCost(one, two, three, four, pair_s=two),
         overhead_s=overhead * PRIOR_OVERHEAD_S,
         learned=backend.learned,
     )
-
-
-def _cost(step_s: float, prefill_s: float, seq_s: float, context_s: float) -> LinearCost:
-    return LinearCost(step_s, prefill_s, seq_s, context_s)

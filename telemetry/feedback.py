@@ -10,17 +10,23 @@ The ratio is taken against the prior cost, worked out anew from what the backend
 correction in force when the request was sent. The loop is therefore open: what is learned does
 not enter what it is learned from, so corrections cannot chase themselves, whatever the delay
 between learning and applying.
+
+Identical backends share what they learn (``kin.py``): one that is wrongly believed to be slow
+gets no traffic to show it by.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from itertools import repeat
 
 from router.domain.outcome import Outcome
 from router.domain.state import LinearCost
-from telemetry.calibration import Calibration
+from telemetry.calibration import SMALLEST_S, Calibration
 from telemetry.drift import Drift, DriftDetector
+from telemetry.kin import Member, blend
 from telemetry.log_filter import LogFilter
 from telemetry.sightings import VLLM_LIKE, EngineShape, Sighting, Sightings
 
@@ -43,6 +49,9 @@ EAGER_OUTCOMES = 200
 SETTLING, SETTLED = 100, 0.12
 """Drift is judged after this many durations, where the other phase is known this well."""
 
+LEAST_TAUGHT = 0.1
+"""Precisions below this are rounding: nothing was taught."""
+
 CLEAR_SHARE = 0.5
 """A duration says something about a phase if at least this share of it is that phase's."""
 
@@ -50,6 +59,7 @@ CLEAR_SHARE = 0.5
 @dataclass(slots=True)
 class _Backend:
     prior: LinearCost
+    group: str
     sightings: Sightings
     filter: LogFilter
     outcomes: int = 0
@@ -88,6 +98,7 @@ class Feedback:
     Args:
         priors: believed cost of each backend before anything was seen.
         shapes: how each engine schedules; the default is vLLM's.
+        groups: names of groups of identical backends; those in none share nothing.
         calibration: learns the cost's coefficients from the same sightings, if given.
         drift: judges whether a backend has changed, if given.
         on_drift: called with each change found.
@@ -99,6 +110,7 @@ class Feedback:
 
     priors: Mapping[str, LinearCost]
     shapes: Mapping[str, EngineShape] = field(default_factory=dict)
+    groups: Mapping[str, str] = field(default_factory=dict)
     calibration: Calibration | None = None
     drift: DriftDetector | None = None
     on_drift: Callable[[Drift], None] | None = None
@@ -109,12 +121,14 @@ class Feedback:
 
     def __post_init__(self) -> None:
         for name, prior in self.priors.items():
-            self.add(name, prior, self.shapes.get(name, VLLM_LIKE))
+            self.add(name, prior, self.shapes.get(name, VLLM_LIKE), self.groups.get(name, ""))
 
-    def add(self, name: str, prior: LinearCost, shape: EngineShape = VLLM_LIKE) -> None:
+    def add(
+        self, name: str, prior: LinearCost, shape: EngineShape = VLLM_LIKE, group: str = ""
+    ) -> None:
         """Start to learn a backend anew: it joined, or another one took its name."""
         self._backends[name] = _Backend(
-            prior, Sightings(shape), LogFilter(SPREAD, WANDER_PER_S, LIMIT, FIRST_NOISE)
+            prior, group, Sightings(shape), LogFilter(SPREAD, WANDER_PER_S, LIMIT, FIRST_NOISE)
         )
         if self.calibration is not None:
             self.calibration.add(name, prior)
@@ -148,11 +162,24 @@ class Feedback:
 
     def corrections(self) -> dict[str, tuple[float, float]]:
         """(prefill, decode) multipliers on the prior cost, by backend; 1.0 is the prior."""
-        return {
-            name: (factors[PREFILL], factors[DECODE])
-            for name, backend in self._backends.items()
-            for factors in (backend.filter.factors(),)
-        }
+        prefill, decode = (
+            blend(map(self._member, self._backends, repeat(part)), SPREAD[part])
+            for part in (PREFILL, DECODE)
+        )
+        return {name: (math.exp(prefill[name]), math.exp(decode[name])) for name in prefill}
+
+    def _member(self, name: str, part: int) -> Member:
+        """What this backend's own traffic taught: the prior's share of the estimate taken out."""
+        backend = self._backends[name]
+        after = 1.0 / backend.filter.deviation(part) ** 2
+        precision = after - 1.0 / SPREAD[part] ** 2
+        if precision < LEAST_TAUGHT:
+            precision = multiplier = 0.0
+        else:
+            multiplier = backend.filter.phi[part] * after / precision
+        cost = backend.prior.prefill_s if part == PREFILL else backend.prior.step_s
+        prior_cost = math.log(max(cost, SMALLEST_S))
+        return Member(name, backend.group, multiplier, precision, prior_cost)
 
     def changes(self, least: float = 0.02) -> dict[str, tuple[float, float]]:
         """The corrections that moved by more than ``least`` since they were last returned here.
@@ -214,7 +241,7 @@ def _parts(prior: LinearCost, sighting: Sighting) -> tuple[float, float, float]:
     """Seconds of overhead, prefill and decode that the prior expects."""
     return (
         PRIOR_OVERHEAD_S * sighting.requests,
-        prior.prefill_s * sighting.prefill_tokens,
+        prior.prefill_s * sighting.prefill_tokens + prior.pair_s * sighting.prefill_pairs,
         prior.step_s * sighting.steps
         + prior.seq_s * sighting.seq_steps
         + prior.context_s * sighting.context_steps,

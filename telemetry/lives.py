@@ -28,6 +28,7 @@ class Life:
     Attributes:
         dispatched_s, first_s, finished_s: when; without a streamed first token a guess.
         prompt: prompt tokens that had to be computed.
+        pairs: attention pairs of that, ``n * (c + n / 2)`` on top of ``c`` cached ones.
         context: its KV tokens on average while it decoded.
         streamed: whether the first token came on its own.
         known: whether ``prompt`` is known, or a guess from the cache's hit ratio.
@@ -37,6 +38,7 @@ class Life:
     first_s: float
     finished_s: float
     prompt: int
+    pairs: float
     context: float
     streamed: bool
     known: bool
@@ -58,16 +60,18 @@ def life_of(outcome: Outcome, cached_share: float) -> Life | None:
     if first_s is not None and not dispatched_s < first_s <= finished_s:
         return None
     if outcome.output_tokens == 0:  # it ended before it decoded anything
-        return Life(dispatched_s, finished_s, finished_s, 0, 0.0, streamed=False, known=False)
+        return Life(dispatched_s, finished_s, finished_s, 0, 0.0, 0.0, streamed=False, known=False)
     streamed = first_s is not None and not _buffered(outcome, first_s)
     if first_s is None or not streamed:
         # Only to place it among the others; what is learned from it is the whole duration.
         first_s = dispatched_s + _guess(outcome)
+    computed = _computed(outcome, cached_share)
     return Life(
         dispatched_s=dispatched_s,
         first_s=first_s,
         finished_s=finished_s,
-        prompt=_computed(outcome, cached_share),
+        prompt=computed,
+        pairs=computed * (max(0, outcome.prompt_tokens - computed) + computed / 2.0),
         context=outcome.prompt_tokens + outcome.output_tokens / 2.0,
         streamed=streamed,
         known=outcome.cached_tokens is not None or cached_share <= UNCLEAR_SHARE,

@@ -60,10 +60,13 @@ class EngineShape:
         chunk_tokens: most prompt tokens of one iteration.
         mixed: whether prompts are computed in the same iterations as decodes (chunked prefill
             of vLLM); else they are iterations of their own (SGLang, vLLM on Volta).
+        ahead: iterations a busy engine has scheduled before the running one ends; a newcomer
+            waits for them too.
     """
 
     chunk_tokens: int = 2048
     mixed: bool = True
+    ahead: int = 0
 
 
 VLLM_LIKE = EngineShape()
@@ -79,7 +82,7 @@ class Sighting:
         at_s: when it ended.
         requests: 1 if the engine's front end and the network are in it, else 0.
         steps: iterations.
-        prefill_tokens: prompt tokens computed in them.
+        prefill_tokens, prefill_pairs: prompt tokens computed in them, and their attention pairs.
         seq_steps: sequences decoded, summed over the iterations.
         context_steps: KV tokens read, summed over the iterations.
     """
@@ -92,6 +95,7 @@ class Sighting:
     prefill_tokens: float
     seq_steps: float
     context_steps: float
+    prefill_pairs: float
 
 
 @dataclass(slots=True)
@@ -101,6 +105,7 @@ class _Batch:
     seqs: float = 0.0
     context: float = 0.0
     prefill_tokens: float = 0.0
+    prefill_pairs: float = 0.0
     prefills: list[tuple[float, float]] = field(default_factory=list)
 
     def prefill_steps(self) -> float:
@@ -195,7 +200,7 @@ class Sightings:
         beside = batch if self._shape.mixed else 0.0
         own = math.ceil(tokens / max(1.0, self._shape.chunk_tokens - beside))
         # It arrives in the middle of a running iteration, half of which is left on average.
-        left = 0.5 if batch else 0.0
+        left = 0.5 + self._shape.ahead if batch else 0.0
         decoded = beside * own + batch * left
         return Sighting(
             phase="prefill",
@@ -206,6 +211,7 @@ class Sightings:
             prefill_tokens=float(tokens),
             seq_steps=decoded,
             context_steps=decoded * self._context,
+            prefill_pairs=life.pairs,
         )
 
     def _decode(self, outcome: Outcome, life: Life, now: float) -> Sighting | None:
@@ -223,6 +229,7 @@ class Sightings:
             prefill_tokens=batch.prefill_tokens,
             seq_steps=steps * (1.0 + batch.seqs),
             context_steps=steps * (life.context + batch.context),
+            prefill_pairs=batch.prefill_pairs,
         )
 
     def _batch(self, outcome: Outcome, life: Life, now: float) -> _Batch | None:
@@ -261,6 +268,7 @@ def _overlap(batch: _Batch, other: Life, life: Life, weight: float) -> None:
     if began_s > first_s:
         batch.prefills.append((began_s, weight))
         batch.prefill_tokens += weight * other.prompt
+        batch.prefill_pairs += weight * other.pairs
     else:
         began_s = first_s
     ended_s = other.finished_s if other.finished_s < end_s else end_s
@@ -280,4 +288,5 @@ def _whole(prefill: Sighting, decode: Sighting) -> Sighting:
         prefill_tokens=prefill.prefill_tokens + decode.prefill_tokens,
         seq_steps=prefill.seq_steps + decode.seq_steps,
         context_steps=prefill.context_steps + decode.context_steps,
+        prefill_pairs=prefill.prefill_pairs + decode.prefill_pairs,
     )

@@ -10,8 +10,8 @@ from router.domain.state import LinearCost
 from telemetry.calibration import SPREAD, Calibration
 from tests.telemetry.tiny_engine import outcome, poisson, serve
 
-A100 = LinearCost(step_s=0.0105, prefill_s=8e-5, seq_s=2e-5, context_s=7.6e-8)
-T4 = LinearCost(step_s=0.035, prefill_s=4e-4, seq_s=4e-5, context_s=4.5e-7)
+A100 = LinearCost(step_s=0.0105, prefill_s=8e-5, seq_s=2e-5, context_s=7.6e-8, pair_s=6.2e-9)
+T4 = LinearCost(step_s=0.035, prefill_s=4e-4, seq_s=4e-5, context_s=4.5e-7, pair_s=2.7e-8)
 
 
 def learned(truth: LinearCost, prior: LinearCost, per_s: float, requests: int) -> Calibration:
@@ -26,7 +26,7 @@ def learned(truth: LinearCost, prior: LinearCost, per_s: float, requests: int) -
 def test_what_makes_up_an_iteration_is_found_from_a_prior_half_wrong(
     truth: LinearCost, per_s: float, off: float
 ) -> None:
-    prior = LinearCost(*(value * off for value in _fields(truth)))
+    prior = truth.scaled(prefill=off, decode=off)
     estimate = learned(truth, prior, per_s, 400).estimates()["b"]
     assert estimate.cost.prefill_s == pytest.approx(truth.prefill_s, rel=0.1)
     assert estimate.cost.step_s == pytest.approx(truth.step_s, rel=0.1)

@@ -16,8 +16,8 @@ from telemetry.feedback import Feedback
 from telemetry.sightings import EngineShape
 from tests.telemetry.tiny_engine import Speed, outcome, poisson, serve
 
-A100 = LinearCost(step_s=0.0105, prefill_s=8e-5, seq_s=2e-5, context_s=7.6e-8)
-T4 = LinearCost(step_s=0.035, prefill_s=4e-4, seq_s=4e-5, context_s=4.5e-7)
+A100 = LinearCost(step_s=0.0105, prefill_s=8e-5, seq_s=2e-5, context_s=7.6e-8, pair_s=6.2e-9)
+T4 = LinearCost(step_s=0.035, prefill_s=4e-4, seq_s=4e-5, context_s=4.5e-7, pair_s=2.7e-8)
 SGLANG = EngineShape(chunk_tokens=8192, mixed=False)
 VLLM = EngineShape()
 
@@ -100,12 +100,13 @@ def test_a_card_that_throttles_is_followed_within_a_minute(
 def test_hidden_cache_hits_are_not_taken_for_speed() -> None:
     """Half of each prompt is cached, unsaid: with the scraped ratio nothing is learned from first
     tokens, without it prefill looks twice as fast as it is."""
+    truth = dataclasses.replace(A100, pair_s=0.0)
     hidden = [
         dataclasses.replace(finished, prompt_tokens=2 * finished.prompt_tokens)
-        for finished in traffic(A100, 4.0, 100.0)
+        for finished in traffic(truth, 4.0, 100.0)
     ]
-    fooled = Feedback({"b": A100})
-    told = Feedback({"b": A100}, cached_share_of=lambda name: 0.5)
+    fooled = Feedback({"b": truth})
+    told = Feedback({"b": truth}, cached_share_of=lambda name: 0.5)
     for finished in hidden:
         fooled.observe(finished)
         told.observe(finished)
@@ -215,6 +216,23 @@ def test_backends_nobody_announced_are_counted_and_ignored() -> None:
     feedback.add("c", T4)
     feedback.remove("b")
     assert set(feedback.corrections()) == {"c"}
+
+
+def test_a_backend_without_traffic_learns_from_its_equals() -> None:
+    """Three equal cards, believed wrongly in different ways; the third gets no request."""
+    feedback = Feedback(
+        {"a": wrong(A100, 1.5, 1.5), "b": wrong(A100, 0.7, 1.2), "c": wrong(A100, 2.0, 0.6)},
+        groups=dict.fromkeys("abc", "a100"),
+    )
+    for name in "ab":
+        for finished in traffic(A100, 4.0, 60.0, seed=ord(name)):
+            feedback.observe(dataclasses.replace(finished, backend=name))
+    learned = feedback.corrections()
+    assert learned["a"] == (pytest.approx(1.5, rel=0.1), pytest.approx(1.5, rel=0.1))
+    assert learned["b"] == (pytest.approx(0.7, rel=0.1), pytest.approx(1.2, rel=0.1))
+    # Pulled most of the way, in logs, from 1 to the truth; its own traffic would do the rest.
+    assert learned["c"][0] == pytest.approx(2.0, rel=0.2)
+    assert learned["c"][1] == pytest.approx(0.6, rel=0.2)
 
 
 def test_changes_are_told_once() -> None:

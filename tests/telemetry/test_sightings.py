@@ -12,7 +12,7 @@ from router.domain.state import LinearCost
 from telemetry.sightings import REMEMBERED, EngineShape, Sighting, Sightings
 from tests.telemetry.tiny_engine import Job, outcome, poisson, serve
 
-A100 = LinearCost(step_s=0.0105, prefill_s=8e-5, seq_s=2e-5, context_s=7.6e-8)
+A100 = LinearCost(step_s=0.0105, prefill_s=8e-5, seq_s=2e-5, context_s=7.6e-8, pair_s=6.2e-9)
 MIXED = EngineShape(chunk_tokens=2048, mixed=True)
 SEPARATE = EngineShape(chunk_tokens=2048, mixed=False)
 
@@ -23,6 +23,7 @@ def seconds(sighting: Sighting, cost: LinearCost) -> float:
         + cost.prefill_s * sighting.prefill_tokens
         + cost.seq_s * sighting.seq_steps
         + cost.context_s * sighting.context_steps
+        + cost.pair_s * sighting.prefill_pairs
     )
 
 
@@ -61,6 +62,7 @@ def test_prompts_computed_together_are_one_step_where_prefill_is_separate() -> N
 def test_cached_prompt_tokens_are_not_computed() -> None:
     (prefill,) = Sightings(MIXED).note(outcome(prompt=3000, cached=2900))
     assert (prefill.prefill_tokens, prefill.steps) == (100, 1)
+    assert prefill.prefill_pairs == 100 * (2900 + 50)
     (prefill,) = Sightings(MIXED).note(outcome(prompt=3000, cached=9999))
     assert prefill.prefill_tokens == 1
 
@@ -72,6 +74,15 @@ def test_where_the_engine_hides_its_cache_hits_first_tokens_tell_nothing() -> No
     assert prefill.prefill_tokens == 2000
     (prefill,) = sightings.note(outcome(prompt=3000), cached_share=0.1)
     assert prefill.prefill_tokens == 2700
+
+
+def test_a_newcomer_waits_for_what_is_scheduled_already() -> None:
+    """Half of the running iteration, and with asynchronous scheduling the next one too."""
+    (at_once,) = Sightings(MIXED).note(outcome(decoding=8))
+    (later,) = Sightings(EngineShape(2048, mixed=True, ahead=1)).note(outcome(decoding=8))
+    assert (at_once.steps, later.steps) == (1.5, 2.5)
+    (idle,) = Sightings(EngineShape(2048, mixed=True, ahead=1)).note(outcome(decoding=0))
+    assert idle.steps == 1
 
 
 def test_a_first_token_behind_other_prompts_tells_nothing() -> None:

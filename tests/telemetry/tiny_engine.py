@@ -59,7 +59,8 @@ def serve(
         slow = cost.scaled(prefill=speed(now)[0], decode=speed(now)[1])
         context = sum(job.prompt + job.done for job in batch)
         if chunk or batch:
-            now += slow.iteration_s(sum(n for _, n in chunk), len(batch), context)
+            pairs = sum(n * (job.prompt - job.left + n / 2) for job, n in chunk)
+            now += slow.iteration_s(sum(n for _, n in chunk), len(batch), context, pairs)
         while coming and coming[0].at_s <= now:
             job = coming.popleft()
             job.prefilling, job.decoding, job.left = len(prefill), len(decode), job.prompt
