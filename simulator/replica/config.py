@@ -88,6 +88,8 @@ class ReplicaConfig:
         for name in sizes:
             if getattr(self, name) < 1:
                 raise ConfigError(f"{name} must be at least 1, not {getattr(self, name)}")
+        if not 0.0 <= self.watermark < 1.0:
+            raise ConfigError(f"watermark must be in [0, 1), not {self.watermark}")
         if self.longest_job_tokens < 1:
             raise ConfigError(
                 f"a KV cache of {self.kv_capacity_tokens} tokens does not hold one block of "
@@ -97,8 +99,6 @@ class ReplicaConfig:
             raise ConfigError("vLLM V0 cannot schedule ahead; set schedule_ahead to 0")
         if self.schedule_ahead not in {0, 1}:
             raise ConfigError(f"schedule_ahead must be 0 or 1, not {self.schedule_ahead}")
-        if not 0.0 <= self.watermark < 1.0:
-            raise ConfigError(f"watermark must be in [0, 1), not {self.watermark}")
 
     def _check_budget(self) -> None:
         budget = self.max_num_batched_tokens

@@ -24,7 +24,7 @@ class VllmV1Scheduler(Scheduler):
 
     def _run(self, step: Step) -> int:
         """Give every running request its tokens; returns the budget that is left."""
-        budget = self.config.max_num_batched_tokens
+        budget = self.config.max_num_batched_tokens - len(step.wasted)
         position = 0
         while position < len(self.running) and budget > 0:
             seq = self.running[position]

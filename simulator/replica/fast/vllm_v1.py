@@ -76,7 +76,7 @@ class FastVllmV1(FastEngine):
         pool.used += grown
         if pool.cache.idle_size:
             pool.trim()
-        budget = self.config.max_num_batched_tokens - batch.count
+        budget = self.config.max_num_batched_tokens - batch.count - self._wasted
         chunks: list[tuple[Member, int]] = []
         partial = self._partial
         if partial is not None:

@@ -25,11 +25,6 @@ def engine(*, exact: bool = True, truth: Affine | None = None, **settings: objec
     return make_replica(config, truth or tick(), exact=exact)
 
 
-@pytest.fixture(params=[True, False], ids=["exact", "fast"])
-def exact(request: pytest.FixtureRequest) -> bool:
-    return bool(request.param)
-
-
 def test_one_job_takes_one_iteration_per_prompt_chunk_and_per_further_token(exact: bool) -> None:
     job = Job("a", prompt_tokens=250, output_tokens=4)
     events = play(engine(exact=exact), [(0.0, job)])
