@@ -76,6 +76,7 @@ class UpstreamPool:
         self.address = address
         self._tls = ssl.create_default_context() if address.tls else None
         self._idle: list[Connection] = []
+        self._closed = False
 
     def open(
         self, receiver: Receiver, request: Sequence[bytes], *, fresh: bool = False
@@ -109,7 +110,7 @@ class UpstreamPool:
 
     def release(self, connection: Connection) -> None:
         """Keep a connection that has served, for the next request."""
-        if len(self._idle) < MAX_IDLE_CONNECTIONS:
+        if len(self._idle) < MAX_IDLE_CONNECTIONS and not self._closed:
             self._idle.append(connection)
         else:
             connection.close()
@@ -125,7 +126,8 @@ class UpstreamPool:
         return len(self._idle)
 
     def close(self) -> None:
-        """Close what is idle; requests under way keep their connections."""
+        """Close what is idle, and what is under way when it ends."""
+        self._closed = True
         idle, self._idle = self._idle, []
         for connection in idle:
             connection.close()

@@ -84,12 +84,14 @@ async def test_workers_join_and_leave(engine: StartEngine, gateway: StartGateway
 async def test_a_worker_that_leaves_finishes_what_it_has(
     engine: StartEngine, gateway: StartGateway
 ) -> None:
-    gate = await gateway(await engine(stream(["a"] * 20, gap_s=0.01)), server={"api_keys": ["k"]})
+    backend = await engine(stream(["a"] * 20, gap_s=0.01))
+    gate = await gateway(backend, server={"api_keys": ["k"]})
     asked = asyncio.create_task(gate.post(authorization="Bearer k"))
     await eventually(lambda: gate.books["in_flight"] == 1)
     async with gate.client(**KEY) as client:
         assert (await client.delete("/workers/e0")).json()["in_flight"] == 1
     assert (await asked).content.endswith(b"data: [DONE]\n\n")
+    await eventually(backend.received[0].reader.at_eof)
 
 
 @pytest.mark.parametrize(
