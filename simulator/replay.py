@@ -71,7 +71,7 @@ class Replay:
         self.timeline = Timeline()
         self._trace, self._options = trace, options
         self._clock = SimClock()
-        self._rows = Rows(trace, config.fleet.backends[0].model)
+        self._rows = Rows(trace, config.fleet.backends[0].model, config.aliases)
         self._most_attempts = 1 + config.reliability.max_retries
         self._gateways = gateways
         self.dispatchers = self._routers = gateways.dispatchers
@@ -104,10 +104,6 @@ class Replay:
         self._clock.every(_WATCH_S, self._watch)
         self._door.set(self._trace.arrival_s[0])
         self._clock.env.run(until=self._done)
-
-    def asked_tokens(self, i: int) -> int:
-        """Output tokens that request ``i`` would have had on an engine without limits."""
-        return self._trace.output_tokens[i]
 
     def _arrive(self, door: Alarm) -> None:
         """The next request comes; the door is set for the one after it."""

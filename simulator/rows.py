@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from array import array
+from collections.abc import Mapping
 
 from router.domain.request import Request
 from simulator.replica.job import Job
@@ -16,11 +17,15 @@ class Rows:
     Args:
         trace: the columns.
         default_model: for requests that name none.
+        aliases: other names of models.
     """
 
-    def __init__(self, trace: Trace, default_model: str) -> None:
+    def __init__(
+        self, trace: Trace, default_model: str, aliases: Mapping[str, str] | None = None
+    ) -> None:
         self._trace = trace
-        self._models = [name or default_model for name in trace.model.names]
+        known = aliases or {}
+        self._models = [known.get(name, name) or default_model for name in trace.model.names]
         self._classes = [name or DEFAULT_CLASS for name in trace.slo_class.names]
         self._shares = trace.has_prefixes
         self._inputs, self._outputs = trace.input_tokens, trace.output_tokens

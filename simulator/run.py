@@ -26,7 +26,7 @@ from simulator.replay import Progress, Replay
 from simulator.replica.build import make_replica
 from simulator.replica.config import replica_config
 from simulator.replica.interface import Replica
-from simulator.results import RunResult, Status
+from simulator.results import DEFAULT_CLASS, RunResult, Status
 from simulator.traces.columns import Trace
 
 TruthOf = Callable[[BackendSpec], PerfModel]
@@ -97,7 +97,7 @@ def run_policy(
         preemptions=sum(engine.replica.preemptions for engine in replay.engines),
         wall_s=time.perf_counter() - wall_s,
         cpu_s=time.process_time() - cpu_s,
-        notes=_notes(options, replay),
+        notes=_notes(trace, config, options, replay),
         options=options.as_json(),
     )
 
@@ -151,7 +151,7 @@ def check_trace(trace: Trace, config: MotleyConfig) -> None:
             "--arrivals poisson --rate 5",
             path=trace.name,
         )
-    served = config.fleet.models
+    served = config.fleet.models | set(config.aliases)
     unknown = [name for name in trace.model.used() if name and name not in served]
     if unknown:
         raise ConfigError(
@@ -191,19 +191,23 @@ def _stock_replica(options: ReplayOptions, hardware: Hardware) -> ReplicaOf:
     )
 
 
-def _notes(options: ReplayOptions, replay: Replay) -> list[str]:
+def _notes(trace: Trace, config: MotleyConfig, options: ReplayOptions, replay: Replay) -> list[str]:
     notes = []
     if options.oracle:
         notes.append("ORACLE: true lengths, exact costs and fresh signals; a bound, not a result")
     elif options.length_predictor == "oracle":
         notes.append("ORACLE LENGTHS: the forecast is the true output length")
+    strange = [name for name in trace.slo_class.used() if name and name not in config.slos]
+    if strange:
+        names = ", ".join(map(repr, strange))
+        notes.append(f"no SLO is set for class {names}: judged as {DEFAULT_CLASS!r}")
     stuck = replay.reasons.get("never_finished", 0)
     if stuck:
         notes.append(f"{stuck} request(s) could never finish and were counted as failed")
     cut = sum(
         1
         for i, asked in enumerate(replay.records.output_tokens)
-        if replay.records.status[i] == Status.COMPLETED and asked < replay.asked_tokens(i)
+        if replay.records.status[i] == Status.COMPLETED and asked < trace.output_tokens[i]
     )
     if cut:
         notes.append(f"{cut} answer(s) were cut at the engine's context limit")

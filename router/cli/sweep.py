@@ -125,7 +125,11 @@ def _run(spec: SweepSpec, store: Store, execute: Executor, retries: int) -> Swee
         def progress(done: int, known: int, what: str) -> None:
             bar.update(task, completed=done, total=known, description=what)
 
-        result = Sweep(spec, store, execute, retries=retries, progress=progress).run()
+        try:
+            result = Sweep(spec, store, execute, retries=retries, progress=progress).run()
+        except KeyboardInterrupt:
+            console.print("interrupted; what is finished is kept, run it again to go on")
+            raise
     if result.resumed:
         console.print(f"{result.resumed} runs were done already", style="dim", highlight=False)
     return result

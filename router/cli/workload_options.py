@@ -41,7 +41,10 @@ StartOption = Annotated[
 ]
 DurationOption = Annotated[
     float | None,
-    typer.Option(help="Replay this many seconds of the trace only.", rich_help_panel=_LOAD),
+    typer.Option(
+        help="Replay this many seconds of the trace only, counted before --rate-scale.",
+        rich_help_panel=_LOAD,
+    ),
 ]
 UpsampleOption = Annotated[
     float,

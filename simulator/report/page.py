@@ -9,7 +9,7 @@ from pathlib import Path
 from simulator.compare import RANKING, Difference, best_policy, compare
 from simulator.report import plots
 from simulator.report.style import CSS
-from simulator.report.table import average_seeds, seconds
+from simulator.report.table import average_seeds, lost_text, seconds
 from simulator.results import RunResult
 from simulator.summary import Summary, summarize
 
@@ -89,6 +89,8 @@ def facts(summaries: Sequence[Summary], results: Sequence[RunResult]) -> str:
     }
     body = "".join(f"<dt>{escape(k)}</dt><dd>{escape(v)}</dd>" for k, v in rows.items())
     notes = dict.fromkeys(note for summary in summaries for note in summary["notes"])
+    lost = lost_text([summarize(result) for result in results])
+    notes.update(dict.fromkeys([lost] if lost else []))
     warned = "".join(f'<p class="warn">{escape(note)}</p>' for note in notes)
     return f"<dl>{body}</dl>{warned}"
 

@@ -237,13 +237,16 @@ def _log_seconds(axis: Axes) -> None:
     """A logarithmic axis of seconds with plain numbers at 1, 2 and 5."""
     from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter  # noqa: PLC0415
 
+    axis.set_xlabel("seconds")
+    if not axis.has_data():  # nothing finished
+        axis.set_xticks([])
+        return
     axis.set_xscale("log")
     low, high = axis.get_xlim()
     fine = high / low < 300
     axis.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5) if fine else (1,)))
     axis.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
     axis.xaxis.set_minor_formatter(NullFormatter())
-    axis.set_xlabel("seconds")
 
 
 def _legend(figure: Figure, axis: Axes, columns: int) -> None:

@@ -141,11 +141,19 @@ def _footnotes(summaries: Sequence[Summary], differences: Sequence[Difference]) 
     if differences:
         method = "paired over seeds" if differences[0].method == "seeds" else "block bootstrap"
         lines.append(f"Noise: the 95 % interval of the difference holds zero ({method}).")
+    lost = lost_text(summaries)
+    if lost:
+        lines.append(lost)
+    return lines + list(dict.fromkeys(note for s in summaries for note in s["notes"]))
+
+
+def lost_text(summaries: Sequence[Summary]) -> str:
+    """Why requests were lost, over all runs; empty when none was."""
     reasons: dict[str, int] = {}
     for summary in summaries:
         for reason, count in summary["reasons"].items():
             reasons[reason] = reasons.get(reason, 0) + count
-    if reasons:
-        listed = ", ".join(f"{reason} {count}" for reason, count in sorted(reasons.items()))
-        lines.append(f"Lost, over all runs: {listed}.")
-    return lines + list(dict.fromkeys(note for s in summaries for note in s["notes"]))
+    if not reasons:
+        return ""
+    listed = ", ".join(f"{reason} {count}" for reason, count in sorted(reasons.items()))
+    return f"Lost, over all runs: {listed}."

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import multiprocessing
+import signal
 import socket
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
@@ -52,7 +53,7 @@ class LocalPool:
     def _round(self, todo: deque[Cell], suspects: deque[Cell], jobs: int) -> Iterator[Outcome]:
         """Run until all is done or the pool breaks; no more is handed out than runs at once."""
         context = multiprocessing.get_context("spawn")
-        pool = ProcessPoolExecutor(jobs, mp_context=context)
+        pool = ProcessPoolExecutor(jobs, mp_context=context, initializer=_die_of_ctrl_c)
         running: dict[Future[Summary], Cell] = {}
         try:
             while todo or running:
@@ -69,6 +70,11 @@ class LocalPool:
                     yield _outcome(cell, future, error)
         finally:
             pool.shutdown(wait=False, cancel_futures=True)
+
+
+def _die_of_ctrl_c() -> None:
+    """Ctrl-C reaches the workers too: let them go at once and without a word."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
 
 
 def _outcome(cell: Cell, future: Future[Summary], error: BaseException | None) -> Outcome:

@@ -277,6 +277,20 @@ def test_a_model_nobody_serves_is_an_error_with_the_remedy() -> None:
         run_policy(trace, fleet_config(), "motley", DEFAULTS)
 
 
+def test_an_alias_of_the_fleet_file_stands_for_its_model() -> None:
+    config = replace(fleet_config(), aliases={"gpt-4o": MODEL})
+    trace = make_trace([(0.0, 10, 10)], model="gpt-4o")
+
+    assert run_policy(trace, config, "motley", DEFAULTS).count(Status.COMPLETED) == 1
+
+
+def test_a_class_without_an_slo_is_noted() -> None:
+    trace = make_trace([(0.0, 10, 10)], slo_class="platinum")
+
+    (note,) = run_policy(trace, fleet_config(), "motley", DEFAULTS).notes
+    assert "'platinum'" in note
+
+
 def test_an_empty_or_untimed_trace_is_an_error() -> None:
     untimed = make_trace([(0.0, 10, 10)])
     untimed.timed = False

@@ -11,8 +11,9 @@ from simulator.options import ReplayOptions
 from simulator.report.page import comparison_page
 from simulator.results import RunResult
 from simulator.run import run_policy
+from simulator.summary import summarize
 from simulator.synthetic import builtin_trace
-from tests.simulator.builders import fleet_config
+from tests.simulator.builders import fleet_config, make_trace
 
 pytest.importorskip("matplotlib")
 
@@ -63,3 +64,12 @@ def test_names_from_the_user_cannot_break_the_page() -> None:
     result.trace.name = "<script>alert(1)</script>"
 
     assert "<script>" not in comparison_page([result])
+
+
+def test_runs_in_which_nothing_finished_still_make_a_page() -> None:
+    config = fleet_config()
+    trace = make_trace([(0.0, 900_000, 5), (1.0, 900_000, 5)])
+    results = [run_policy(trace, config, name, ReplayOptions()) for name in ("motley", "random")]
+
+    assert "Lost, over all runs: context_too_long 4." in comparison_page(results)
+    assert summarize(results[0])["e2e_s"]["p99"] is None
