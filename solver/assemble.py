@@ -43,12 +43,24 @@ def build_problem(
         WorkloadError: an SLO class that is not defined.
         InfeasiblePlanError: ``limits.strict_slo`` and a class whose SLO nobody meets.
     """
-    classes = workload.classes
-    for work in classes:
-        slo_of(work, limits)
     bases = tuple(
         build_base(one, limits, stock.hardware, believed or {}) for one in stock.candidates
     )
+    return assemble(workload.classes, bases, stock, limits, tiered=tiered)
+
+
+def assemble(
+    classes: tuple[WorkClass, ...],
+    bases: tuple[Base, ...],
+    stock: Stock,
+    limits: Limits,
+    *,
+    tiered: bool = True,
+) -> Problem:
+    """As ``build_problem``, from bases that were looked up before."""
+    for work in classes:
+        slo_of(work, limits)
+    models = {work.model for work in classes}
     fits = [fit_base(base, classes, limits) for base in bases]
     relaxed = relax_unreachable(classes, bases, fits, max(limits.ceilings))
     if relaxed and limits.strict_slo:
@@ -56,7 +68,7 @@ def build_problem(
     columns: list[Column] = []
     edges = _Edges()
     for b, (base, fit) in enumerate(zip(bases, fits, strict=True)):
-        wanted = base.spec.model in workload.models
+        wanted = base.spec.model in models
         for ceiling in _ceilings(base, fit, limits, tiered=tiered, wanted=wanted):
             edges.extend(len(columns), base, fit, 0.0 if not tiered else ceiling, ceiling)
             columns.append(Column(b, ceiling, fit.congestion or IDLE))

@@ -14,6 +14,7 @@ import cvxpy as cp
 import numpy as np
 
 from router.domain.slo import Slo
+from solver.assemble import assemble
 from solver.figures import fill
 from solver.highs import Highs
 from solver.incidence import Incidence, incidence
@@ -215,12 +216,9 @@ def _rules_in_force(problem: Problem) -> str:
 
 
 def _fits_without_targets(problem: Problem) -> bool:
-    from solver.assemble import build_problem  # noqa: PLC0415
-    from solver.workload import Workload  # noqa: PLC0415
-
     slos = {name: Slo(name) for name in problem.limits.slos}
     limits = replace(problem.limits, slos=slos, strict_slo=False)
-    loose = build_problem(Workload(problem.classes), problem.stock, limits)
+    loose = assemble(problem.classes, problem.bases, problem.stock, limits)
     remaining = smallest(loose, less_traffic, serving=True)
     return remaining is not None and float(remaining[0]) >= 1.0 - 1e-6
 
