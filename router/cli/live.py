@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import secrets
 from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING, Annotated, TypeVar
 
@@ -96,7 +97,7 @@ def target(
 def probe_options(
     seconds: float, max_concurrency: int, max_prompt_tokens: int, seed: int
 ) -> ProbeOptions:
-    """How to probe, from the options."""
+    """How to probe, from the options; the prompts are new every time."""
     from simulator.live.probe import ProbeOptions
 
     return ProbeOptions(
@@ -104,7 +105,13 @@ def probe_options(
         max_concurrency=max_concurrency,
         max_prompt_tokens=max_prompt_tokens,
         seed=seed,
+        salt=new_salt(),
     )
+
+
+def new_salt() -> int:
+    """For prompts that are in no prefix cache."""
+    return secrets.randbits(48)
 
 
 def talk(
@@ -143,15 +150,15 @@ async def measure(
 
 def describe(measured: Measured) -> list[str]:
     """What was measured, and how much it is worth, a line each."""
-    facts, probe, setup = measured.facts, measured.probe, measured.setup
-    cards = f"{setup.spec.gpu} x{setup.spec.tensor_parallel}"
+    spec, probe = measured.setup.spec, measured.probe
     lines = [
-        f"{facts.engine} {facts.version} with {facts.model} on {cards}: "
+        f"{spec.engine} {spec.engine_version} with {spec.model} on {spec.gpu} "
+        f"x{spec.tensor_parallel}: "
         f"{len(probe.observations)} observations of {probe.shapes} shapes in {probe.rounds} "
         f"round(s), {probe.wall_s:.0f} s"
     ]
     lines += [f"lost: {count} x {reason}" for reason, count in sorted(probe.lost.items())]
-    lines += setup.assumed
+    lines += measured.setup.assumed
     if probe.rounds < 2:
         lines.append("one round only: the intervals mean little; give it more --seconds")
     if measured.disturbed:

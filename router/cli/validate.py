@@ -17,7 +17,8 @@ if TYPE_CHECKING:
     from simulator.live.client import EngineClient
     from simulator.live.document import Known
     from simulator.live.probe import ProbeOptions
-    from simulator.live.session import Target, Validation
+    from simulator.live.session import Target
+    from simulator.live.validation import ReplayPlan, Validation
 
 _ENGINE, _REPLAY = "The live engine", "The replay"
 
@@ -83,15 +84,14 @@ def validate(
 ) -> None:
     """Replay a short trace against a live engine and its simulated twin, side by side.
 
-    Measures the engine first (as [bold]motley calibrate --url[/bold] does), then sends it the
-    trace, open loop, with exactly the trace's lengths, and replays the same arrivals in the
-    simulator. Prints the error of every percentile.
+    Sends the engine the trace, open loop, with exactly the trace's lengths; measures its speed
+    before, between and after the replays (as [bold]motley calibrate --url[/bold] does); and
+    replays the same arrivals in the simulator. Prints the error of every percentile.
 
     [bold]motley validate --url http://127.0.0.1:8000 --gpu a100-80 --minutes 5 --repeat 2[/bold]
     """
     from simulator.live.document import document
-    from simulator.live.session import ReplayPlan
-    from simulator.live.session import validate as side_by_side
+    from simulator.live.validation import ReplayPlan
     from simulator.live.workload import Scaling
     from simulator.workload import TraceSpec, build_trace
 
@@ -108,11 +108,10 @@ def validate(
     options = live.probe_options(seconds, max_concurrency, max_prompt_tokens, seed)
     recorded, _ = build_trace(TraceSpec(trace, start_s=start), seed)
     scaling = Scaling(minutes, load, rate_scale, scale_lengths)
-    plan = ReplayPlan(recorded, scaling, repeat, seed)
+    plan = ReplayPlan(recorded, scaling, repeat, live.new_salt())
 
     async def use(client: EngineClient, report: live.Report) -> tuple[Known, Validation]:
-        known = await _known(client, where, options, calibration, report)
-        return known, await side_by_side(client, known.setup, known.cost, plan, report)
+        return await _validated(client, where, options, calibration, plan, report)
 
     known, done = live.talk(url, api_key, timeout, use)
     if json_path is not None:
@@ -121,23 +120,27 @@ def validate(
         _print(known, done)
 
 
-async def _known(
+async def _validated(
     client: EngineClient,
     where: Target,
     options: ProbeOptions,
     calibration: Path | None,
+    plan: ReplayPlan,
     report: live.Report,
-) -> Known:
-    """The engine's iteration, from a file or measured now."""
+) -> tuple[Known, Validation]:
+    """With the engine's iteration from a file, or measured around the replay."""
     from simulator.live.document import Known
     from simulator.live.export import cost_from
-    from simulator.live.session import find, measure
+    from simulator.live.session import find
+    from simulator.live.validation import measure_and_validate
+    from simulator.live.validation import validate as side_by_side
 
     if calibration is not None:
-        _, setup = await find(client, where)
-        return Known(setup, cost_from(calibration, setup), None)
-    measured = await measure(client, where, options, report)
-    return Known(measured.setup, measured.fit.cost, measured.fit)
+        setup = await find(client, where)
+        cost = cost_from(calibration, setup)
+        return Known(setup, cost, None), await side_by_side(client, setup, cost, plan, report)
+    measured, done = await measure_and_validate(client, where, options, plan, report)
+    return Known(measured.setup, measured.fit.cost, measured.fit), done
 
 
 def _write(path: str, text: str) -> None:
@@ -174,5 +177,10 @@ def _print(known: Known, done: Validation) -> None:
             "" if row.spread_percent is None else f"{row.spread_percent:.1f}",
         )
     console.print(table)
+    if done.drift_percent is not None:
+        console.print(
+            f"- the engine itself was {done.drift_percent:.1f} % slower in its slowest probe than "
+            "in its fastest"
+        )
     for note in (*done.notes, *known.setup.assumed):
         console.print(f"- {note}")

@@ -1,10 +1,8 @@
 """A live engine's iteration time as measured, in place of everything the catalogue says.
 
 The constants of ``Priors`` are shares of a known card's peaks and carry over to other models. What
-``motley calibrate --url`` measures needs no card: one engine, one model, one straight line per
-kind of work. A plain sum is as good as the smooth maximum within the range it was measured in
-(3.7 % against 3.3 % median error on 719 points of four GPUs, Helix), and is linear in what is
-fitted.
+``motley calibrate --url`` measures needs no card: one engine, one model, so many seconds per kind
+of work.
 """
 
 from __future__ import annotations
@@ -21,14 +19,21 @@ REQUIRED = ("step_s", "prefill_s", "seq_s", "context_s")
 
 @dataclass(frozen=True, slots=True)
 class MeasuredCost:
-    """Seconds of each kind of work in one engine; see ``IterationModel`` and ``LinearCost``.
+    """Seconds of each kind of work in one engine.
+
+    A straight line, or, with a knee, the roofline of ``IterationModel``: up to about
+    ``knee_tokens`` an iteration takes as long as reading the weights, beyond it grows by
+    ``prefill_s`` per token. On a GPU the line alone is a fifth off at 2,000 prompt tokens when it
+    is right for a few hundred.
 
     Attributes:
-        step_s: fixed cost of any iteration, the reading of the weights included.
-        prefill_s: per prompt token.
-        seq_s: per decoding sequence.
+        step_s: fixed cost of any iteration; reading the weights included if there is no knee.
+        prefill_s: per prompt token; with a knee, per decoding sequence as well.
+        seq_s: per decoding sequence, besides that.
         context_s: per KV token read by a decoding sequence.
         pair_s: per pair of tokens in prefill attention (``prefill_pairs``).
+        knee_tokens: tokens of one iteration that take as long to compute as the weights to read;
+            0 for a straight line.
         api_s: per request, outside the iterations: parsing, scheduling, the network. Part of
             every time to first token, and of no iteration.
     """
@@ -38,17 +43,19 @@ class MeasuredCost:
     seq_s: float
     context_s: float
     pair_s: float = 0.0
+    knee_tokens: float = 0.0
     api_s: float = 0.0
 
     def iteration_model(self) -> IterationModel:
-        """The straight line as an iteration model: no roofline, so no smooth maximum either."""
+        """The same as an iteration model."""
+        token_s = self.prefill_s if self.knee_tokens else 0.0
         return IterationModel(
             step_s=self.step_s,
             seq_s=self.seq_s,
-            prefill_comm_s=self.prefill_s,
-            weights_s=0.0,
-            prefill_token_s=0.0,
-            decode_token_s=0.0,
+            prefill_comm_s=0.0 if self.knee_tokens else self.prefill_s,
+            weights_s=self.knee_tokens * self.prefill_s,
+            prefill_token_s=token_s,
+            decode_token_s=token_s,
             context_s=self.context_s,
             pair_s=self.pair_s,
         )
@@ -58,10 +65,10 @@ MEASURED_NAMES = frozenset(f.name for f in fields(MeasuredCost))
 
 
 def measured_cost(values: Mapping[str, float]) -> MeasuredCost | None:
-    """The measured line among the constants of an override; ``None`` if there is none.
+    """The measured iteration among the constants of an override; ``None`` if there is none.
 
     Raises:
-        ConfigError: half a line, or numbers that no engine has.
+        ConfigError: half an iteration, or numbers that no engine has.
     """
     found = {name: value for name, value in values.items() if name in MEASURED_NAMES}
     if not found:
@@ -74,7 +81,7 @@ def measured_cost(values: Mapping[str, float]) -> MeasuredCost | None:
         )
     for name, value in found.items():
         if not (value >= 0.0 and math.isfinite(value)):
-            raise ConfigError(f"override: {name} must be 0 or more seconds, not {value}")
+            raise ConfigError(f"override: {name} must be 0 or more, not {value}")
     if found["step_s"] == 0.0:
         raise ConfigError("override: step_s must be positive: no iteration is free")
     return MeasuredCost(**found)

@@ -8,8 +8,8 @@ from typing import Any
 
 from router.perf.measured import MeasuredCost
 from simulator.live.fit import CostFit
-from simulator.live.session import Validation
 from simulator.live.setup import EngineSetup
+from simulator.live.validation import Validation
 from simulator.results import RunResult, Status
 
 Document = dict[str, Any]
@@ -59,6 +59,7 @@ def document(known: Known, done: Validation) -> Document:
             for run in done.live
         ],
         "twin": {**_counts(done.twin), "cpu_s": done.twin.cpu_s},
+        "drift_percent": done.drift_percent,
         "rows": [asdict(row) for row in done.rows],
         "notes": list(done.notes),
     }

@@ -9,12 +9,13 @@ drawing the observations anew.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.optimize import nnls
+from scipy.optimize import minimize_scalar, nnls
 
 from router.domain.errors import WorkloadError
 from router.perf.fit import SOFT_ERROR
@@ -27,7 +28,8 @@ from simulator.live.shapes import Kind
 Floats = NDArray[np.float64]
 
 COEFFICIENTS = ("step_s", "prefill_s", "seq_s", "context_s", "pair_s", "api_s")
-KNEES_TOKENS: tuple[float, ...] = tuple(4.0 * 2 ** (k / 4) for k in range(41))
+_KNEE_STEP = 2**0.25
+KNEES_TOKENS: tuple[float, ...] = tuple(4.0 * _KNEE_STEP**k for k in range(41))
 """Where to look for the knee: 4 to 4,096 tokens."""
 KNEE_GAIN = 0.9
 """The knee is one more constant: the loss must fall to this share of the straight line's."""
@@ -111,12 +113,16 @@ def predict_s(cost: MeasuredCost, observation: Observation) -> float:
 
 def _find_knee(observations: Sequence[Observation], times: Floats) -> float:
     """Coarsely, then finely around the best."""
-    losses = {knee: _loss(observations, times, knee) for knee in (0.0, *KNEES_TOKENS)}
-    best = min(losses, key=losses.__getitem__)
-    for knee in best * np.linspace(0.85, 1.18, 12) if best else ():
-        losses[float(knee)] = _loss(observations, times, float(knee))
-    best = min(losses, key=losses.__getitem__)
-    return best if losses[best] < KNEE_GAIN * losses[0.0] else 0.0
+    losses = [_loss(observations, times, knee) for knee in KNEES_TOKENS]
+    coarse = KNEES_TOKENS[int(np.argmin(losses))]
+    fine = minimize_scalar(
+        lambda log: _loss(observations, times, math.exp(log)),
+        bounds=(math.log(coarse / _KNEE_STEP), math.log(coarse * _KNEE_STEP)),
+        method="bounded",
+        options={"xatol": 1e-3},
+    )
+    straight = _loss(observations, times, 0.0)
+    return math.exp(float(fine.x)) if float(fine.fun) < KNEE_GAIN * straight else 0.0
 
 
 def _loss(observations: Sequence[Observation], times: Floats, knee: float) -> float:

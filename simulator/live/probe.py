@@ -42,7 +42,9 @@ class ProbeOptions:
         max_rounds: how often each shape is asked at most.
         max_concurrency: most requests at once.
         max_prompt_tokens: longest prompt.
-        seed: of the prompts and of the order (I5).
+        seed: of the order (I5).
+        salt: of the prompts. A second probe with the same ones would find them in the engine's
+            prefix cache, so commands take a new one every time.
     """
 
     seconds: float = 120.0
@@ -50,6 +52,7 @@ class ProbeOptions:
     max_concurrency: int = 16
     max_prompt_tokens: int = 2_048
     seed: int = 0
+    salt: int = 0
 
     def __post_init__(self) -> None:
         if not self.seconds > 0:
@@ -90,7 +93,8 @@ class Probe:
     def __init__(self, client: EngineClient, setup: EngineSetup, options: ProbeOptions) -> None:
         self._client, self._options = client, options
         self._engine, self._config = setup.spec.engine, setup.config
-        self._rng = np.random.default_rng([options.seed, 0xCA11])
+        self._order = np.random.default_rng([options.seed, 0xCA11])
+        self._prompts = np.random.default_rng([options.salt, 0xCA11])
 
     async def run(self, progress: Progress) -> ProbeResult:
         """Warm up, plan, and ask in rounds, each in an order of its own.
@@ -109,10 +113,10 @@ class Probe:
             started_s = self._client.clock()
             if result.rounds and started_s - begin_s + round_s > self._options.seconds:
                 break
-            for k in self._rng.permutation(len(shapes)).tolist():
+            for k in self._order.permutation(len(shapes)).tolist():
                 self._report(progress, result, begin_s, shapes[k])
-                await self._note(shapes[k], result)
                 await asyncio.sleep(_PAUSE_STEPS * pace.step_s)
+                await self._note(shapes[k], result)
             result.rounds += 1
             round_s = self._client.clock() - started_s
         result.wall_s = self._client.clock() - begin_s
@@ -210,8 +214,22 @@ class Probe:
     async def _ask(
         self, prompt_tokens: int, output_tokens: int, watch: Watch | None = None
     ) -> Answer:
-        prompt = random_prompt(prompt_tokens, self._rng)
-        return await self._client.complete(prompt, output_tokens, watch)
+        prompt = random_prompt(prompt_tokens, self._prompts)
+        answer = await self._client.complete(prompt, output_tokens, watch)
+        if answer.cached_tokens:
+            raise AnswerError("cached", "the engine had this prompt in its prefix cache")
+        return answer
+
+
+def joined(probes: Sequence[ProbeResult]) -> ProbeResult:
+    """Several probes as one."""
+    return ProbeResult(
+        observations=[o for probe in probes for o in probe.observations],
+        rounds=sum(probe.rounds for probe in probes),
+        shapes=max(probe.shapes for probe in probes),
+        lost=sum((probe.lost for probe in probes), Counter()),
+        wall_s=sum(probe.wall_s for probe in probes),
+    )
 
 
 async def _all(asks: Sequence[Coroutine[None, None, Answer]]) -> list[Answer]:

@@ -16,11 +16,14 @@ def random_prompt(tokens: int, rng: np.random.Generator) -> list[int]:
     return drawn
 
 
-def trace_prompt(trace: Trace, i: int, rng: np.random.Generator) -> list[int]:
-    """The prompt of request ``i``: equal prefix hashes become equal tokens, the rest is random."""
+def trace_prompt(trace: Trace, i: int, rng: np.random.Generator, salt: int) -> list[int]:
+    """The prompt of request ``i``: equal prefix hashes become equal tokens, the rest is random.
+
+    ``salt`` makes the tokens of a hash differ from one replay to the next.
+    """
     block = trace.prefix_block_tokens[i]
     prompt: list[int] = []
     for number in trace.prefix_hashes(i):
-        prompt += random_prompt(block, np.random.default_rng(number))
+        prompt += random_prompt(block, np.random.default_rng([salt, number]))
     prompt = prompt[: trace.input_tokens[i]]
     return prompt + random_prompt(trace.input_tokens[i] - len(prompt), rng)

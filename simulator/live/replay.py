@@ -51,7 +51,7 @@ class LiveReplay:
         client: pointed at the model.
         trace: what arrives, fitted to the engine.
         setup: of the engine.
-        seed: of the prompts (I5).
+        salt: of the prompts; another one for every replay, or they are in the prefix cache.
         settled: told now and then how far it is.
     """
 
@@ -61,11 +61,12 @@ class LiveReplay:
         trace: Trace,
         setup: EngineSetup,
         *,
-        seed: int,
+        salt: int,
         settled: Settled,
     ) -> None:
         self._client, self._trace, self._settled = client, trace, settled
-        self._rng = np.random.default_rng([seed, 0x11FE])
+        self._salt = salt
+        self._rng = np.random.default_rng([salt, 0x11FE])
         self._records = Records(len(trace))
         self._reasons: Counter[str] = Counter()
         self._done = 0
@@ -75,7 +76,7 @@ class LiveReplay:
                 policy="live",
                 fleet_name=setup.spec.gpu,
                 rate_scale=1.0,
-                seed=seed,
+                seed=salt,
                 trace=trace,
                 backends=(setup.spec,),
                 records=self._records,
@@ -98,7 +99,7 @@ class LiveReplay:
 
     async def _send(self, i: int, arrival_s: float) -> None:
         records, trace = self._records, self._trace
-        prompt = trace_prompt(trace, i, self._rng)
+        prompt = trace_prompt(trace, i, self._rng, self._salt)
         records.backend[i], records.attempts[i] = 0, 1
         records.dispatched_s[i] = self._client.clock() - self._begin_s
         self._run.late_s.append(records.dispatched_s[i] - arrival_s)

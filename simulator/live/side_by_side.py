@@ -32,8 +32,8 @@ class Row:
         error_percent: of the twin; positive means slower than the engine.
         low_percent, high_percent: 90 % interval of the error, by drawing stretches of the replay
             anew, the same in both.
-        spread_percent: how far a single live replay is from all of them together, at most:
-            what no twin can beat. ``None`` with one replay.
+        spread_percent: how far a single live replay is from their mean, at most: what no twin
+            can beat. ``None`` with one replay.
     """
 
     metric: str
@@ -77,7 +77,7 @@ def side_by_side(live: Sequence[RunResult], twin: RunResult) -> list[Row]:
                     _error(real, simulated, quantile),
                     low,
                     high,
-                    _spread([mine for mine, _ in pairs], real, quantile),
+                    _spread([mine for mine, _ in pairs], quantile),
                 )
             )
     return rows
@@ -94,10 +94,11 @@ def _error(real: Floats, simulated: Floats, quantile: float) -> float:
     return float(100.0 * (np.percentile(simulated, quantile) / np.percentile(real, quantile) - 1.0))
 
 
-def _spread(runs: Sequence[Floats], together: Floats, quantile: float) -> float | None:
+def _spread(runs: Sequence[Floats], quantile: float) -> float | None:
     if len(runs) < 2:
         return None
-    return max(abs(_error(together, run, quantile)) for run in runs if len(run))
+    values = np.array([np.percentile(run, quantile) for run in runs if len(run)])
+    return float(100.0 * np.abs(values / values.mean() - 1.0).max())
 
 
 def _redraws(count: int, rng: np.random.Generator) -> list[NDArray[np.int64]]:

@@ -24,6 +24,17 @@ def test_every_kind_of_work_is_paid_by_the_piece():
     assert model.iteration_s(100, 4, 5_000, 2_500) == pytest.approx(expected)
 
 
+def test_with_a_knee_it_is_the_roofline():
+    model = MeasuredCost(**LINE, knee_tokens=100.0).iteration_model()
+    weights_s, far_beyond = 100 * 3e-4, 1_000_000
+    alone = model.iteration_s(0, 1, 0)
+    assert alone == pytest.approx(0.02 + 1e-3 + weights_s, rel=0.01)  # the weights are read
+    beyond = model.iteration_s(far_beyond, 0, 0)
+    assert beyond == pytest.approx(0.02 + far_beyond * 3e-4, rel=0.01)  # and all is computed
+    # A decoding sequence multiplies as many weights as a prompt token.
+    assert model.iteration_s(0, 64, 0) - 64e-3 == pytest.approx(model.iteration_s(64, 0, 0))
+
+
 def test_the_api_is_no_part_of_an_iteration():
     slow_api = measured_cost(LINE | {"api_s": 9.0})
     assert slow_api is not None
