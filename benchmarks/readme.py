@@ -24,10 +24,9 @@ SIMULATE = "motley simulate {trace} --fleet deploy/fleets/demo.yaml --rate-scale
 
 def run(command: str) -> str:
     """Standard output of a command, run in the repository's root."""
-    words = [
-        MOTLEY if w == "motley" else sys.executable if w == "python" else w for w in command.split()
-    ]
-    done = subprocess.run(words, cwd=ROOT, capture_output=True, text=True, check=False)
+    program, *words = command.split()
+    binary = {"motley": MOTLEY, "python": sys.executable}.get(program, program)
+    done = subprocess.run([binary, *words], cwd=ROOT, capture_output=True, text=True, check=False)
     if done.returncode:
         sys.exit(f"{command}\n{done.stderr}")
     return done.stdout
@@ -88,8 +87,12 @@ def policies() -> str:
 
 
 def evidence() -> str:
-    command = "python -m benchmarks.policies.run"
-    return f"{run(command)}\n`make bench-policies`; 3 seeds, belief 25 % wrong, lengths predicted."
+    command = "python -m benchmarks.policies.run --seeds 2 --requests 2500"
+    note = (
+        "`make bench-policies`; two seeds, 2,500 requests a scenario, belief 25 % wrong, lengths "
+        "predicted."
+    )
+    return f"{run(command)}\n{note}"
 
 
 def fenced(command: str) -> Callable[[], str]:
