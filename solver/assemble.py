@@ -8,10 +8,10 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 
 from router.domain.errors import InfeasiblePlanError
-from solver.capacity import Base, BaseFits, Believed, build_base, fit_base, slo_of
+from solver.capacity import Base, BaseFits, Believed, build_base, fit_bases, slo_of
+from solver.congestion import Congestion
 from solver.options import Limits
 from solver.problem import Column, Problem
-from solver.service import Congestion
 from solver.stock import Stock
 from solver.workload import WorkClass, Workload
 
@@ -61,7 +61,7 @@ def assemble(
     for work in classes:
         slo_of(work, limits)
     models = {work.model for work in classes}
-    fits = [fit_base(base, classes, limits) for base in bases]
+    fits = fit_bases(bases, classes, limits)
     relaxed = relax_unreachable(classes, bases, fits, max(limits.ceilings))
     if relaxed and limits.strict_slo:
         raise InfeasiblePlanError("SLO: " + "; ".join(relaxed.values()))

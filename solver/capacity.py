@@ -7,7 +7,7 @@ router does once telemetry has taught it.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from router.domain.errors import UnknownNameError, WorkloadError
 from router.domain.fleet import BackendSpec
@@ -15,9 +15,10 @@ from router.domain.protocols import PerfModel
 from router.domain.slo import Slo
 from router.perf.feasible import quantization_of
 from router.perf.hardware import Hardware
+from solver.congestion import Congestion, congestion
 from solver.latency import slo_excess
 from solver.options import Limits
-from solver.service import Congestion, EngineFacts, Service, congestion, service
+from solver.service import EngineFacts, Service, service
 from solver.stock import Candidate
 from solver.workload import WorkClass
 
@@ -117,6 +118,21 @@ def build_base(
         max_w=gpu.tdp_w * FULL_LOAD_SHARE_OF_TDP * spec.tensor_parallel,
         load_s=limits.boot_s + weights_gb / limits.load_gb_per_s,
     )
+
+
+def fit_bases(
+    bases: Sequence[Base], classes: Sequence[WorkClass], limits: Limits
+) -> list[BaseFits]:
+    """Which classes each base can serve; worked out once for bases that differ in zone only."""
+    known: dict[tuple[EngineFacts, str, str], BaseFits] = {}
+    found = []
+    for base in bases:
+        key = (base.facts, base.spec.model, base.spec.quantization)
+        fit = known.get(key)
+        if fit is None:
+            fit = known[key] = fit_base(base, classes, limits)
+        found.append(replace(fit, fits=dict(fit.fits)))
+    return found
 
 
 def fit_base(base: Base, classes: Sequence[WorkClass], limits: Limits) -> BaseFits:

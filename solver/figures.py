@@ -61,12 +61,14 @@ def fill(
 
 def tangents(problem: Problem, *, placing: bool) -> tuple[Floats, Floats]:
     """Slopes and intercepts (T,), all tangents of one column together."""
-    pairs: list[tuple[float, float]] = []
-    for column in problem.columns:
-        points = [share * column.ceiling for share in PLACE_POINTS] if placing else ROUTE_POINTS
-        pairs += column.congestion.tangents(points)
-    table = np.array(pairs).reshape(len(pairs), 2)
-    return table[:, 0], table[:, 1]
+    pairs = [
+        column.congestion.tangents(
+            [share * column.ceiling for share in PLACE_POINTS] if placing else ROUTE_POINTS
+        )
+        for column in problem.columns
+    ]
+    slopes, intercepts = zip(*pairs, strict=True) if pairs else ((np.zeros(0),), (np.zeros(0),))
+    return np.concatenate(slopes), np.concatenate(intercepts)
 
 
 def _costs(problem: Problem, weights: Weights, count: Floats) -> dict[str, Floats | float]:

@@ -79,9 +79,9 @@ class Highs:
         solution.col_value = x.tolist()
         self._solver.setSolution(solution)
 
-    def keep_basis(self) -> None:
-        """Skip presolve: a sequence of nearly equal LPs is faster from the last basis."""
-        self._option("presolve", "off")
+    def follow(self, earlier: Highs) -> None:
+        """Start from the final basis of an earlier problem of the same shape (LPs only)."""
+        self._solver.setBasis(earlier._solver.getBasis())
 
     def solve(self, *, time_limit_s: float, gap: float = 1e-4) -> Answer:
         """Solve within a time limit.

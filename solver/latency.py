@@ -10,7 +10,8 @@ from __future__ import annotations
 import math
 
 from router.domain.slo import Slo
-from solver.service import Congestion, Service
+from solver.congestion import Congestion
+from solver.service import Service
 
 TPOT_TAIL = 1.5
 """P99 over mean TPOT: prefills of others stall decoding (simulated: 1.3 to 1.7)."""

@@ -16,6 +16,7 @@ import numpy as np
 from router.domain.errors import SolverError
 from solver import constraints as rules
 from solver.figures import fill
+from solver.highs import Highs
 from solver.incidence import Incidence, incidence
 from solver.objective import total
 from solver.options import Weights
@@ -31,11 +32,13 @@ class Model:
         problem: what it was built from.
         shape: its incidence matrices.
         unknowns, numbers: CVXPY variables and parameters.
+        solver: of the last linear program of this shape, whose basis the next one starts from.
     """
 
     def __init__(self, problem: Problem, *, placing: bool) -> None:
         self.problem = problem
         self.placing = placing
+        self.solver: Highs | None = None
         self.shape = incidence(problem)
         self.unknowns = declare_unknowns(problem, placing=placing)
         self.numbers = declare_numbers(problem, self.shape, placing=placing)

@@ -15,8 +15,8 @@ import numpy as np
 import numpy.typing as npt
 
 from solver.capacity import Base
+from solver.congestion import Congestion
 from solver.options import Limits
-from solver.service import Congestion
 from solver.stock import Stock
 from solver.workload import WorkClass
 

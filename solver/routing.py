@@ -96,9 +96,14 @@ def route(
     if model is None or not model.fits(problem):
         model = NewModel(problem, placing=False)
     form = model.fill(problem, weights, replicas=replicas, soft=soft)
-    answer = Highs(form).solve(time_limit_s=time_limit_s)
+    solver = Highs(form)
+    if model.solver is not None:
+        solver.follow(model.solver)
+    answer = solver.solve(time_limit_s=time_limit_s)
     if not answer.usable:
+        model.solver = None
         raise SolverError(f"the routing problem has no usable answer: {answer.status}")
+    model.solver = solver
     flow, unserved = answer.x[form.columns["flow"]], answer.x[form.columns["unserved"]]
     wrong = broken_routing(problem, model.shape, flow, unserved)
     if wrong:

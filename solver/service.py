@@ -10,7 +10,6 @@ processor sharing is off by 18 to 29 %.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -130,77 +129,3 @@ def _saturated_s(engine: EngineFacts, ask: _Ask, batch: float) -> float:
         return mixed_s / prefills
     decode_s = engine.model.iteration_s(0, round(batch), held) / prefills
     return decode_s + _prefill_s(engine, ask)
-
-
-@dataclass(frozen=True, slots=True)
-class Congestion:
-    """Mean requests in the system of one replica, beyond their unhindered service.
-
-    ``extra(rho) = K*phi*rho^2 / (1 - phi*rho)  +  r^sqrt(2(c+1)) / (1 - r)``
-
-    The first term is slowdown inside the batch; the second is the queue for a KV slot
-    (M/M/c by Sakasegawa 1977), with ``r`` the share of the ``c`` slots that are taken. It matters
-    where KV memory binds before compute, as on 24 GB cards. Both are convex and rise from 0.
-
-    Attributes:
-        concurrency: K, requests in the system per unit of utilization at no load.
-        batch: c, requests running at saturation; at least ``concurrency``.
-    """
-
-    concurrency: float
-    batch: float
-
-    @property
-    def phi(self) -> float:
-        """Share of the work that does not shrink by batching, 0 to 1."""
-        return max(0.0, 1.0 - self.concurrency / self.batch)
-
-    def slots_taken(self, rho: float) -> float:
-        """Share of the batch in use at a utilization: 0 at 0 and 1 at 1."""
-        return self.concurrency * rho / (1.0 - self.phi * rho) / self.batch
-
-    def extra(self, rho: float) -> float:
-        """Requests in the system in excess of ``concurrency * rho``; rho below 1."""
-        slowdown = self.concurrency * self.phi * rho * rho / (1.0 - self.phi * rho)
-        taken = self.slots_taken(rho)
-        exponent = (2.0 * (self.batch + 1.0)) ** 0.5
-        return float(slowdown + taken**exponent / (1.0 - taken))
-
-    def slope(self, rho: float) -> float:
-        """Derivative of ``extra``: seconds of delay inflicted per engine-second of load."""
-        free = 1.0 - self.phi * rho
-        slowdown = self.concurrency * self.phi * rho * (2.0 - self.phi * rho) / (free * free)
-        taken = self.slots_taken(rho)
-        taken_slope = self.concurrency / (self.batch * free * free)
-        exponent = (2.0 * (self.batch + 1.0)) ** 0.5
-        rising: float = exponent * taken ** (exponent - 1.0) / (1.0 - taken)
-        queue = (rising + taken**exponent / (1.0 - taken) ** 2) * taken_slope
-        return float(slowdown + queue)
-
-    def toll(self, rho: float) -> float:
-        """The part of ``slope`` that a request cannot read from the state it meets.
-
-        On arrival it meets ``N`` others and can see its own slowdown among them and theirs
-        through it, ``K*phi*rho / (1 - phi*rho)`` each. Both leave later for it, and slow those
-        who come next: that is the rest, and it falls on requests that are not there yet.
-        """
-        hidden = self.concurrency * (self.phi * rho / (1.0 - self.phi * rho)) ** 2
-        return float(hidden)
-
-    def tangents(self, points: Sequence[float]) -> list[tuple[float, float]]:
-        """Slope and intercept of the tangents at ``points``: lower bounds of ``extra``."""
-        return [(self.slope(rho), self.extra(rho) - rho * self.slope(rho)) for rho in points]
-
-
-def congestion(services: Sequence[tuple[float, Service]]) -> Congestion:
-    """Congestion of an engine that serves a mix, given as (rate, service) pairs.
-
-    With no rates at all the classes count alike.
-    """
-    weighted = [(rate, one) for rate, one in services if rate > 0] or [
-        (1.0, one) for _, one in services
-    ]
-    load = sum(rate * one.engine_s for rate, one in weighted)
-    concurrency = sum(rate * one.alone_s for rate, one in weighted) / load
-    batch = sum(rate * one.engine_s * one.batch for rate, one in weighted) / load
-    return Congestion(concurrency, max(batch, concurrency))

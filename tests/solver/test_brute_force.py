@@ -9,12 +9,12 @@ from hypothesis import strategies as st
 
 from router.domain.errors import InfeasiblePlanError
 from solver.check import broken_rules
+from solver.congestion import Congestion
 from solver.model import Model
 from solver.options import Limits, Weights
 from solver.place import place
 from solver.problem import Problem
 from solver.routing import occupied, route, shares_of
-from solver.service import Congestion
 from solver.stock import Pool
 from tests.solver.tiny import base, best_by_enumeration, problem, with_stock
 

@@ -10,6 +10,7 @@ import pytest
 from router.domain.errors import InfeasiblePlanError
 from router.domain.slo import Slo
 from solver.assemble import build_problem
+from solver.congestion import Congestion
 from solver.explain import (
     explain_overload,
     less_traffic,
@@ -20,7 +21,6 @@ from solver.explain import (
 from solver.options import Limits
 from solver.plan import plan
 from solver.problem import Problem
-from solver.service import Congestion
 from solver.stock import Pool, stock_of
 from tests.solver.tiny import backends, base, demand, fleet, problem, work
 

@@ -8,8 +8,9 @@ from collections.abc import Callable
 import pytest
 
 from router.domain.slo import Slo
+from solver.congestion import Congestion, congestion
 from solver.latency import p99_slot_wait_s, p99_tpot_s, p99_ttft_s, slo_excess
-from solver.service import Congestion, Service, congestion, service
+from solver.service import Service, service
 from tests.solver.tiny import engine, linear_model
 
 ONE = service(engine(linear_model(step_s=0.02, seq_s=0.001, prefill_token_s=1e-4)), 500, 100)

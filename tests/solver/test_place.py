@@ -10,12 +10,12 @@ import pytest
 from router.domain.errors import InfeasiblePlanError, SolverError
 from solver.assemble import build_problem
 from solver.check import broken_rules, dollars_per_hour
+from solver.congestion import Congestion
 from solver.incidence import incidence
 from solver.options import Limits, Weights
 from solver.place import Placement, place
 from solver.problem import Ints, Problem
 from solver.search import Found, Task
-from solver.service import Congestion
 from solver.stock import Pool, stock_of
 from tests.solver.tiny import backends, base, demand, fleet, problem, work
 

@@ -7,13 +7,13 @@ import pytest
 
 from router.domain.slo import Slo
 from solver.assemble import build_problem
+from solver.congestion import Congestion
 from solver.highs import Highs
 from solver.model import Model
 from solver.options import Limits, Weights
 from solver.prices import prices_of
 from solver.problem import Ints, Problem
 from solver.routing import Routing, occupied, route, shares_of
-from solver.service import Congestion
 from solver.stock import Pool, stock_of
 from tests.solver.tiny import backends, base, demand, fleet, problem, work
 

@@ -11,9 +11,10 @@ from scipy.optimize import linprog
 from router.domain.fleet import BackendSpec, Fleet
 from router.perf.roofline import IterationModel
 from solver.capacity import Base
+from solver.congestion import Congestion
 from solver.options import Limits, Weights
 from solver.problem import Column, Problem
-from solver.service import Congestion, EngineFacts
+from solver.service import EngineFacts
 from solver.stock import Candidate, Pool, Stock
 from solver.terms import PLACE_POINTS
 from solver.workload import WorkClass, Workload
