@@ -7,7 +7,7 @@ to it; of the others' it learns nothing but what the engines' own metrics show, 
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 
@@ -19,13 +19,12 @@ from router.domain.fleet import BackendSpec
 from router.domain.outcome import Outcome
 from router.domain.protocols import Observer, Planner
 from router.domain.state import EngineSignals, LinearCost
-from router.perf.hardware import Hardware
 from simulator.belief import make_predictor
 from simulator.options import ReplayOptions
 from simulator.processes import EngineProcess, SimClock
 from simulator.traces.columns import Trace
+from telemetry import learning
 from telemetry.feedback import Feedback
-from telemetry.sightings import EngineShape
 
 Look = Callable[[float], None]
 """Decides queued requests, at a time."""
@@ -211,9 +210,9 @@ def build_gateways(
 
 def make_feedback(config: MotleyConfig, belief: Belief) -> Feedback:
     """An observer that learns each backend's real speed, starting from the belief."""
-    specs = config.fleet.backends
-    shapes: Mapping[str, EngineShape] = {spec.name: _shape(spec, config.hardware) for spec in specs}
-    return Feedback({spec.name: belief(spec) for spec in specs}, shapes)
+    return learning.make_feedback(
+        config.fleet.backends, belief, config.hardware.engine_defaults, calibrate=False
+    )
 
 
 def _cost_of(dispatcher: Dispatcher, spec: BackendSpec) -> LinearCost:
@@ -222,12 +221,6 @@ def _cost_of(dispatcher: Dispatcher, spec: BackendSpec) -> LinearCost:
 
 def _learns(options: ReplayOptions) -> bool:
     return options.feedback and not options.oracle
-
-
-def _shape(spec: BackendSpec, hardware: Hardware) -> EngineShape:
-    defaults = hardware.engine_defaults(spec)
-    mixed = defaults.scheduler == "vllm-v1" and defaults.chunked_prefill
-    return EngineShape(defaults.max_num_batched_tokens, mixed)
 
 
 def knows(dispatcher: Dispatcher, name: str) -> bool:

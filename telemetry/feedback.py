@@ -20,7 +20,6 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from itertools import repeat
 
 from router.domain.outcome import Outcome
 from router.domain.state import LinearCost
@@ -48,6 +47,14 @@ EAGER_OUTCOMES = 200
 
 SETTLING, SETTLED = 100, 0.12
 """Drift is judged after this many durations, where the other phase is known this well."""
+
+EXPERIENCED = 30
+"""Durations after which a backend speaks for itself ..."""
+
+FORGET_AFTER_S, FORGET_PER_S = 60.0, 0.05
+"""... unless it has had no traffic for this long; then what it taught loses certainty at this
+standard deviation per square root of a second. After five minutes its equals and the prior speak
+for it, it is tried again, and has recovered or shows at once that it has not."""
 
 LEAST_TAUGHT = 0.1
 """Precisions below this are rounding: nothing was taught."""
@@ -118,6 +125,7 @@ class Feedback:
     pause_s: float = 0.5
     unknown: int = 0
     _backends: dict[str, _Backend] = field(default_factory=dict, init=False)
+    _latest_s: float = field(default=0.0, init=False)
 
     def __post_init__(self) -> None:
         for name, prior in self.priors.items():
@@ -147,11 +155,15 @@ class Feedback:
         if backend is None:
             self.unknown += 1
             return
+        if not math.isfinite(outcome.finished_s):
+            backend.sightings.unusable += 1
+            return
         backend.outcomes += 1
         elapsed_s = outcome.finished_s - backend.learned_at_s
         learn = backend.outcomes <= EAGER_OUTCOMES or not 0.0 <= elapsed_s < self.pause_s
         if learn:
             backend.learned_at_s = outcome.finished_s
+        self._latest_s = outcome.finished_s
         for sighting in backend.sightings.note(outcome, learn, self._cached_share(outcome)):
             self._learn(outcome.backend, backend, sighting)
 
@@ -162,21 +174,33 @@ class Feedback:
 
     def corrections(self) -> dict[str, tuple[float, float]]:
         """(prefill, decode) multipliers on the prior cost, by backend; 1.0 is the prior."""
-        prefill, decode = (
-            blend(map(self._member, self._backends, repeat(part)), SPREAD[part])
-            for part in (PREFILL, DECODE)
-        )
-        return {name: (math.exp(prefill[name]), math.exp(decode[name])) for name in prefill}
+        prefill, decode = self._multipliers(PREFILL), self._multipliers(DECODE)
+        return {name: (prefill[name], decode[name]) for name in prefill}
+
+    def _multipliers(self, part: int) -> dict[str, float]:
+        blended = blend((self._member(name, part) for name in self._backends), SPREAD[part])
+        return {
+            name: math.exp(backend.filter.phi[part] if self._own(backend) else blended[name])
+            for name, backend in self._backends.items()
+        }
+
+    def _own(self, backend: _Backend) -> bool:
+        """Whether this backend's own traffic is all that counts."""
+        return backend.learned >= EXPERIENCED and self._forgotten_s(backend) == 0.0
+
+    def _forgotten_s(self, backend: _Backend) -> float:
+        """For how long this backend has been forgotten by the traffic."""
+        return max(0.0, self._latest_s - backend.learned_at_s - FORGET_AFTER_S)
 
     def _member(self, name: str, part: int) -> Member:
         """What this backend's own traffic taught: the prior's share of the estimate taken out."""
         backend = self._backends[name]
         after = 1.0 / backend.filter.deviation(part) ** 2
-        precision = after - 1.0 / SPREAD[part] ** 2
-        if precision < LEAST_TAUGHT:
-            precision = multiplier = 0.0
-        else:
-            multiplier = backend.filter.phi[part] * after / precision
+        taught = after - 1.0 / SPREAD[part] ** 2
+        precision = multiplier = 0.0
+        if taught > LEAST_TAUGHT:
+            multiplier = backend.filter.phi[part] * after / taught
+            precision = 1.0 / (1.0 / taught + FORGET_PER_S**2 * self._forgotten_s(backend))
         cost = backend.prior.prefill_s if part == PREFILL else backend.prior.step_s
         prior_cost = math.log(max(cost, SMALLEST_S))
         return Member(name, backend.group, multiplier, precision, prior_cost)

@@ -70,7 +70,7 @@ class Instruments:
         spec = backend.spec
         if self.feedback is not None:
             shape = shape_of(self.config.hardware.engine_defaults(spec))
-            self.feedback.add(spec.name, backend.prior, shape)
+            self.feedback.add(spec.name, backend.prior, shape, spec.group)
         if scraper is not None and spec.url:
             scraper.add(Target(spec.name, spec.url, spec.engine))
 

@@ -235,6 +235,21 @@ def test_a_backend_without_traffic_learns_from_its_equals() -> None:
     assert learned["c"][1] == pytest.approx(0.6, rel=0.2)
 
 
+def test_a_backend_long_without_traffic_is_tried_again() -> None:
+    """Believed three times as slow and so left alone: after five minutes, as its equals are."""
+    feedback = Feedback({"sick": A100, "well": A100}, groups={"sick": "g", "well": "g"})
+    slow = A100.scaled(prefill=3.0, decode=3.0)
+    for finished in traffic(slow, 1.0, 200.0):
+        feedback.observe(dataclasses.replace(finished, backend="sick"))
+    assert feedback.corrections()["sick"][1] == pytest.approx(3.0, rel=0.1)
+    for finished in traffic(A100, 4.0, 520.0):
+        if finished.finished_s > 205.0:
+            feedback.observe(dataclasses.replace(finished, backend="well"))
+        if finished.finished_s < 250.0:
+            assert feedback.corrections()["sick"][1] == pytest.approx(3.0, rel=0.1)
+    assert feedback.corrections()["sick"][1] < 1.3
+
+
 def test_changes_are_told_once() -> None:
     feedback = Feedback({"b": wrong(A100, 1.5, 1.5)})
     assert feedback.changes() == {}
