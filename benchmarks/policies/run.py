@@ -6,10 +6,11 @@
     python -m benchmarks.policies.run --quick            one seed, fewer requests
     python -m benchmarks.policies.run --ablation         Motley without each of its parts
 
-Finished cells are kept in ``--out`` and not run again. Every policy sees the same arrivals and
-lengths, a belief 25 % wrong, scrapes 1 s old (or as often as that router polls), predicted
-lengths. The peers are given every advantage: their weights are the believed speeds of the
-hardware, corrected by the same feedback. Figures are means over seeds of P99 TTFT and P99 E2E.
+Finished cells are kept in ``--out`` and not run again while the code is the same. Every policy sees
+the same arrivals and lengths, a belief 25 % wrong, scrapes 1 s old (or as often as that router
+polls), predicted lengths. The peers are given every advantage: their weights are the believed
+speeds of the hardware, corrected by the same feedback. Figures are means over seeds of P99 TTFT and
+P99 E2E.
 """
 
 from __future__ import annotations
@@ -39,6 +40,7 @@ from router.policies.registry import POLICIES
 from simulator.options import ReplayOptions
 from simulator.run import run_policy
 from simulator.summary import summarize
+from simulator.sweep.cell import code_digest
 
 BASE = {"model_error": 0.25}
 SKIPPED = {"random", "round-robin", "aibrix-least-latency"}
@@ -72,7 +74,7 @@ class Cell:
     @property
     def key(self) -> str:
         facts = repr((self.policy, sorted(self.params.items()), sorted(self.options.items())))
-        return sha256(f"{facts}{self.scenario}{self.seed}".encode()).hexdigest()[:20]
+        return sha256(f"{facts}{self.scenario}{self.seed}{code_digest()}".encode()).hexdigest()[:20]
 
 
 def replay(cell: Cell, out: Path) -> dict[str, Any]:
