@@ -7,6 +7,7 @@ from collections import Counter
 from collections.abc import Callable, Coroutine, Sequence
 from dataclasses import dataclass, field
 from functools import partial
+from statistics import median
 
 import numpy as np
 
@@ -150,15 +151,9 @@ class Probe:
         )
 
     async def _decode_step(self, seqs: int) -> float:
-        """The mean iteration of a few requests, as far as a single look tells."""
-        shape = Shape("decode", seqs, SHORT_TOKENS, 2 * _WARM_UP_STEPS + seqs)
-        observation = await self._observe(shape)
-        if observation is None:
-            raise MotleyError(
-                f"{self._client.url}: {seqs} requests sent at once did not run at once; the "
-                "engine is too busy to be measured"
-            )
-        return observation.time_s
+        """Seconds per token of a few requests sent at once, their prompts included."""
+        answers = await _all([self._ask(SHORT_TOKENS, _WARM_UP_STEPS) for _ in range(seqs)])
+        return median((a.last_s - a.first_s) / max(1, a.output_tokens - 1) for a in answers)
 
     def _report(
         self, progress: Progress, result: ProbeResult, begin_s: float, shape: Shape

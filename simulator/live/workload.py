@@ -112,6 +112,7 @@ def _fitting(trace: Trace, length_scale: float, longest_tokens: int) -> Trace:
         )
     fitting = Trace(trace.name)
     fitting.timed = trace.timed
+    silence_s = trace.arrival_s[0] if len(trace) else 0.0  # nobody waits for it twice
     for record in trace.records():
         tokens = max(1, round(record.input_tokens * length_scale))
         answer = max(1, round(record.output_tokens * length_scale))
@@ -119,6 +120,7 @@ def _fitting(trace: Trace, length_scale: float, longest_tokens: int) -> Trace:
             fitting.append(
                 replace(
                     record,
+                    arrival_s=record.arrival_s - silence_s,
                     input_tokens=tokens,
                     output_tokens=answer,
                     max_tokens=answer,

@@ -77,7 +77,7 @@ def with_cost(spec, replay, cost, options=None):
 def test_with_the_emulators_own_truth_the_twin_is_exact(engine):
     spec = emulated("a100-80", engine)
     _, done = with_cost(spec, plan(load=0.9), true_cost(spec))
-    assert len(done.trace) > 80
+    assert len(done.trace) > 50
     assert max(abs(row.error_percent) for row in done.rows) < 1e-6
 
 
@@ -186,7 +186,7 @@ def test_a_replay_can_be_interrupted():
         task.cancel()
         with pytest.raises(asyncio.CancelledError):
             await task
-        await asyncio.sleep(0.1)
+        await asyncio.sleep(1.0)  # for the iterations in progress
         metrics = await client.page("/metrics")
         running = [line for line in metrics.splitlines() if b"num_requests_running{" in line]
         assert all(line.endswith(b" 0.0") for line in running)

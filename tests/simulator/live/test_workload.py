@@ -41,6 +41,13 @@ def test_or_the_rate_is_scaled_by_hand():
     assert "times divided by 2" in notes[0]
 
 
+def test_a_leading_silence_is_skipped():
+    late = Trace("late").extend(TraceRecord(900.0 + i, 10, 5) for i in range(50))
+    fitted, _ = fit_trace(late, Scaling(minutes=1, rate_scale=1.0), CONFIG, MODEL)
+    assert fitted.arrival_s[0] == 0.0
+    assert len(fitted) == 50
+
+
 def test_lengths_are_scaled_and_never_vanish():
     scaling = Scaling(minutes=1, rate_scale=1.0, length_scale=0.03)
     fitted, _ = fit_trace(trace(), scaling, CONFIG, MODEL)

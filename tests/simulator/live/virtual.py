@@ -68,8 +68,12 @@ class InProcess(httpx.AsyncBaseTransport):
         exchange.task = asyncio.ensure_future(
             self._app(exchange.scope, exchange.receive, exchange.send)
         )
-        start = await exchange.next()
-        await asyncio.sleep(self._delay_s)
+        try:
+            start = await exchange.next()
+            await asyncio.sleep(self._delay_s)
+        except asyncio.CancelledError:
+            exchange.leave()
+            raise
         return httpx.Response(
             start["status"], headers=start["headers"], stream=_Body(exchange, self._delay_s)
         )
