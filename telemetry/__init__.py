@@ -1,5 +1,14 @@
 """Reads the engines, learns each backend's real speed, feeds policy and planner.
 
-Start with ``engine_metrics.py`` (two engines, three generations of names), ``scraper.py`` and
-``feedback.py`` (what live traffic teaches).
+Start with ``engine_metrics.py`` (six engines, three generations of names), ``scraper.py`` and
+``feedback.py`` (what live traffic teaches). Then, by what they do:
+
+- signals: ``exposition``, ``adapters``, ``sglang_loads``, ``orca``, ``hit_window``,
+  ``http_get``, ``signals_report``;
+- learning: ``sightings`` (what one request tells) over ``lives``, ``log_filter`` (how it is
+  believed), ``kin`` (equals stand in for each other), ``calibration``, ``drift``; ``learning``
+  puts them together;
+- watching: ``metric_table`` (every metric), ``metrics``, ``metric_sources``, ``accuracy``,
+  ``slo_window``, ``sliding``, ``label_cap``;
+- recording: ``recorder``, ``record_rows``.
 """
