@@ -6,8 +6,9 @@ import numpy as np
 
 from solver.incidence import Incidence
 from solver.options import Weights
+from solver.points import STEEPEST, tangents
 from solver.problem import Floats, Ints, Problem
-from solver.terms import PLACE_POINTS, ROUTE_POINTS, STEEPEST, Numbers
+from solver.terms import Numbers
 
 UNBOUNDED = 1e6
 """Load that no column reaches; small enough not to disturb the solver's tolerances."""
@@ -57,18 +58,6 @@ def fill(
     }
     for name, value in values.items():
         getattr(numbers, name).value = value
-
-
-def tangents(problem: Problem, *, placing: bool) -> tuple[Floats, Floats]:
-    """Slopes and intercepts (T,), all tangents of one column together."""
-    pairs = [
-        column.congestion.tangents(
-            [share * column.ceiling for share in PLACE_POINTS] if placing else ROUTE_POINTS
-        )
-        for column in problem.columns
-    ]
-    slopes, intercepts = zip(*pairs, strict=True) if pairs else ((np.zeros(0),), (np.zeros(0),))
-    return np.concatenate(slopes), np.concatenate(intercepts)
 
 
 def _costs(problem: Problem, weights: Weights, count: Floats) -> dict[str, Floats | float]:

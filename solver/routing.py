@@ -12,7 +12,9 @@ from router.domain.errors import SolverError
 from solver.check import broken_routing
 from solver.highs import Highs
 from solver.options import Weights
+from solver.points import tangents
 from solver.problem import Floats, Ints, Problem
+from solver.standard import StandardForm
 
 if TYPE_CHECKING:
     from solver.model import Model
@@ -31,6 +33,8 @@ class Routing:
         load: (J,) engine-seconds per second, of all replicas of the column.
         load_price: (J,) seconds of delay per engine-second.
         kv_price: (J,) seconds of delay per second of one replica's whole KV memory.
+        replica_worth: (J,) by how much the objective falls per replica, to first order; its rent
+            and power are left out.
     """
 
     problem: Problem
@@ -41,6 +45,7 @@ class Routing:
     load: Floats
     load_price: Floats
     kv_price: Floats
+    replica_worth: Floats
 
     @property
     def utilization(self) -> Floats:
@@ -118,8 +123,22 @@ def route(
         # Rows read "brought <= load": one more engine-second is one less on the right-hand side.
         np.maximum(-answer.duals[form.rows["load"]], 0.0),
         np.maximum(-answer.duals[form.rows["kv"]], 0.0),
+        _replica_worth(problem, form, answer.duals, soft=soft),
     )
     return routing, model
+
+
+def _replica_worth(problem: Problem, form: StandardForm, duals: Floats, *, soft: bool) -> Floats:
+    """Derivative of the objective by the replicas that stand in the right-hand sides, negated."""
+    columns = len(problem.columns)
+    _, intercepts = tangents(problem, placing=False)
+    at_tangents = duals[form.rows["congestion"]] * intercepts
+    worth = at_tangents.reshape(columns, -1).sum(axis=1)
+    worth -= duals[form.rows["kv"]] * problem.limits.kv_ceiling
+    if not soft:
+        ceilings = np.array([column.ceiling for column in problem.columns])
+        worth -= duals[form.rows["ceiling"]] * ceilings
+    return np.asarray(worth)
 
 
 def shares_of(routing: Routing) -> list[tuple[int, str | None, float]]:

@@ -17,14 +17,8 @@ import cvxpy as cp
 import numpy as np
 
 from solver.incidence import Incidence
+from solver.points import PLACE_POINTS, ROUTE_POINTS
 from solver.problem import Problem
-
-STEEPEST = 0.97
-"""Utilization of the last tangent; beyond it congestion goes on rising at that slope."""
-PLACE_POINTS = (0.25, 0.5, 0.7, 0.85, 1.0)
-"""Where the placement's tangents touch, as shares of the column's ceiling."""
-ROUTE_POINTS = tuple((np.linspace(0.0, 1.0, 25)[1:] ** 0.8 * STEEPEST).tolist())
-"""Where the routing problem's tangents touch: prices are their slopes, so they are dense."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -13,10 +13,10 @@ from router.perf.roofline import IterationModel
 from solver.capacity import Base
 from solver.congestion import Congestion
 from solver.options import Limits, Weights
+from solver.points import PLACE_POINTS
 from solver.problem import Column, Problem
 from solver.service import EngineFacts
 from solver.stock import Candidate, Pool, Stock
-from solver.terms import PLACE_POINTS
 from solver.workload import WorkClass, Workload
 
 MODEL = "llama-3.1-8b"
