@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from router.cli import plan_more as more
 from router.cli.workload_options import (
     ClassesOption,
     DurationOption,
@@ -24,11 +25,15 @@ from router.cli.workload_options import (
 )
 
 if TYPE_CHECKING:
+    from rich.console import RenderableType
+
     from router.config.load import MotleyConfig
     from solver.answer import Plan
+    from solver.options import Limits
     from solver.workload import Workload
+    from solver.worth import Worth
 
-_GOALS, _RULES, _SOLVER = "Goals", "Rules", "Solver"
+_GOALS, _RULES, _INSTEAD, _SOLVER = "Goals", "Rules", "Instead of a plan", "Solver"
 
 
 def plan(
@@ -95,6 +100,36 @@ def plan(
             rich_help_panel=_RULES,
         ),
     ] = False,
+    worth: Annotated[
+        bool,
+        typer.Option(
+            "--worth",
+            help="Instead: what one more replica of each group would save, and what may go.",
+            rich_help_panel=_INSTEAD,
+        ),
+    ] = False,
+    buy: Annotated[
+        bool,
+        typer.Option(
+            "--buy",
+            help="Instead: the cheapest fleet that could be rented for this workload.",
+            rich_help_panel=_INSTEAD,
+        ),
+    ] = False,
+    offers: Annotated[
+        Path | None,
+        typer.Option(
+            help="Price list (YAML) for --buy, as in t4: 0.53; the catalogue's by default.",
+            rich_help_panel=_INSTEAD,
+        ),
+    ] = None,
+    trial: Annotated[
+        bool,
+        typer.Option(
+            help="Simulate the fleet to buy; buy a larger one until 99 % meet their targets.",
+            rich_help_panel=_INSTEAD,
+        ),
+    ] = True,
     time_limit: Annotated[
         float, typer.Option(help="Seconds to search for.", rich_help_panel=_SOLVER)
     ] = 30.0,
@@ -113,7 +148,7 @@ def plan(
     from router.config.load import load_config
     from simulator.workload import build_trace
     from solver.options import Limits
-    from solver.plan import plan as make_plan
+    from solver.render import render
 
     config = load_config(fleet)
     spec = trace_spec(
@@ -147,15 +182,41 @@ def plan(
         time_limit_s=time_limit,
         mip_gap=gap,
     )
+    demand = demand_of(trace, config, by_tenant=by_tenant)
+    given = {**config.planner.weights, **parse_weights(weights)}
+    if buy:
+        tried = more.simulated(trace, config) if trial else None
+        with _busy("buying"):
+            purchase = more.buy_fleet(demand, config, limits, offers=offers, trial=tried)
+        show(more.purchase_json(purchase), lambda: more.purchase_view(purchase), json_path)
+    elif worth:
+        valued = _worth(demand, config, given, limits)
+        show(more.worth_json(valued), lambda: more.worth_view(valued), json_path)
+    else:
+        found = _plan(demand, config, given, limits)
+        for note in found.notes if json_path else ():
+            print(f"note: {note}", file=sys.stderr)
+        show(found.to_json(), lambda: render(found), json_path)
+
+
+def _plan(
+    demand: Workload, config: MotleyConfig, weights: Mapping[str, object], limits: Limits
+) -> Plan:
+    from solver.plan import plan as make_plan
+
     with _busy("planning"):
-        found = make_plan(
-            demand_of(trace, config, by_tenant=by_tenant),
-            config.fleet,
-            {**config.planner.weights, **parse_weights(weights)},
-            limits,
-            hardware=config.hardware,
-        )
-    show(found, json_path)
+        return make_plan(demand, config.fleet, weights, limits, hardware=config.hardware)
+
+
+def _worth(
+    demand: Workload, config: MotleyConfig, weights: Mapping[str, object], limits: Limits
+) -> tuple[Worth, ...]:
+    from solver.options import Weights
+    from solver.worth import worth
+
+    with _busy("valuing"):
+        chosen = Weights.from_mapping(weights)
+        return worth(demand, config.fleet, chosen, limits, hardware=config.hardware)
 
 
 def demand_of(trace: Any, config: MotleyConfig, *, by_tenant: bool) -> Workload:
@@ -193,19 +254,18 @@ def parse_weights(text: str) -> dict[str, object]:
     return found
 
 
-def show(found: Plan, json_path: str | None) -> None:
-    """Print tables, or write JSON to a file or to stdout; notes go to stderr with JSON."""
+def show(
+    values: Mapping[str, Any], view: Callable[[], RenderableType], json_path: str | None
+) -> None:
+    """Print tables, or write JSON to a file or to stdout."""
     from rich.console import Console
 
     from router.domain.errors import ConfigError
-    from solver.render import render
 
     if json_path is None:
-        Console().print(render(found))
+        Console().print(view())
         return
-    for note in found.notes:
-        print(f"note: {note}", file=sys.stderr)
-    document = json.dumps(found.to_json(), indent=2, allow_nan=False)
+    document = json.dumps(values, indent=2, allow_nan=False)
     if json_path == "-":
         print(document)
         return

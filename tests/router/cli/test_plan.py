@@ -195,3 +195,53 @@ def test_help_does_not_wait_for_the_solver() -> None:
     )
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, check=False)
     assert done.returncode == 0
+
+
+def test_worth_values_a_replica_of_every_group(
+    asked: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run([*asked, "--worth", "--json", "-"]) == 0
+    groups = {one["group"]: one for one in json.loads(capsys.readouterr().out)["worth"]}
+    assert set(groups) == {"a100-80/sglang/llama-3.1-8b", "t4x2/vllm/llama-3.1-8b"}
+    assert {"by_dual", "one_more", "one_less"} <= set(groups["t4x2/vllm/llama-3.1-8b"])
+    assert run([*asked, "--worth"]) == 0
+    assert "one more" in capsys.readouterr().out
+
+
+def test_buying_tries_the_fleet_before_it_is_believed(
+    asked: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    prices = tmp_path / "prices.yaml"
+    prices.write_text("l4: 0.7\na100-80: {usd_per_hour: 3.67, most: 4}\n")
+    buying = [*asked, "--buy", "--offers", str(prices)]
+    assert run([*buying, "--json", "-"]) == 0
+    found = json.loads(capsys.readouterr().out)
+    assert found["kept"] is True
+    assert found["attempts"][-1]["slo_attainment"] >= 0.99
+    assert set(found["single_type_usd_per_hour"]) == {"l4", "a100-80"}
+    assert found["backends"]
+    assert run([*buying, "--no-trial"]) == 0
+    said = capsys.readouterr().out
+    assert "not tried" in said
+    assert "backends:" in said
+
+
+@pytest.mark.parametrize(
+    ("content", "complaint"),
+    [
+        ("- t4", "must map GPUs to prices"),
+        ("t4: [", "cannot read the price list"),
+        ("t5: 1.0", "unknown GPU 't5'"),
+    ],
+)
+def test_a_bad_price_list_is_named(
+    asked: list[str],
+    tmp_path: Path,
+    content: str,
+    complaint: str,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    prices = tmp_path / "prices.yaml"
+    prices.write_text(content)
+    assert run([*asked, "--buy", "--offers", str(prices)]) == 2
+    assert complaint in capsys.readouterr().err

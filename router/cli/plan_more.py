@@ -1,0 +1,174 @@
+"""What ``motley plan`` does besides planning: buying a fleet, and valuing the one there is."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from rich.console import RenderableType
+
+    from router.config.load import MotleyConfig
+    from router.domain.fleet import Fleet
+    from solver.offers import Offer
+    from solver.options import Limits
+    from solver.sizing import Purchase, Trial, Verdict
+    from solver.workload import Workload
+    from solver.worth import Worth
+
+
+def buy_fleet(
+    workload: Workload,
+    config: MotleyConfig,
+    limits: Limits,
+    *,
+    offers: Path | None,
+    trial: Trial | None,
+) -> Purchase:
+    """Buy the cheapest fleet from a price list, or from the catalogue's default prices."""
+    from solver.offers import catalogue_offers
+    from solver.sizing import buy
+
+    listed = load_offers(offers, config) if offers else catalogue_offers(config.hardware)
+    return buy(
+        workload,
+        listed,
+        limits,
+        hardware=config.hardware,
+        templates=config.fleet.backends,
+        trial=trial,
+    )
+
+
+def load_offers(path: Path, config: MotleyConfig) -> tuple[Offer, ...]:
+    """Read a price list (YAML).
+
+    Raises:
+        ConfigError: it cannot be read or is no mapping.
+        WorkloadError: an entry that makes no sense.
+    """
+    import yaml
+
+    from router.domain.errors import ConfigError
+    from solver.offers import read_offers
+
+    try:
+        content = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        raise ConfigError(f"cannot read the price list {path}: {error}") from error
+    if not isinstance(content, dict):
+        raise ConfigError(f"{path} must map GPUs to prices, as in t4: 0.53")
+    return read_offers({str(gpu): entry for gpu, entry in content.items()}, config.hardware)
+
+
+def simulated(trace: Any, config: MotleyConfig) -> Trial:
+    """A trial that replays the trace over the fleet with the file's own policy."""
+    from simulator.run import run_policy
+    from simulator.summary import summarize
+    from solver.sizing import Verdict
+
+    def tried(fleet: Fleet) -> Verdict:
+        summary = summarize(run_policy(trace, replace(config, fleet=fleet), config.policy.name))
+        return Verdict(
+            summary["slo_attainment"],
+            f"{summary['slo_attainment']:.2%} of requests met their targets in simulation "
+            f"(P99 TTFT {summary['ttft_s']['p99']:.2f} s, E2E {summary['e2e_s']['p99']:.1f} s)",
+        )
+
+    return tried
+
+
+def purchase_json(found: Purchase) -> dict[str, Any]:
+    """The plan's own JSON, with the fleet and how it was arrived at."""
+    return {
+        **found.best.plan.to_json(),
+        "backends": backend_entries(found.best.fleet),
+        "kept": found.kept,
+        "attempts": [
+            {
+                "ceiling_factor": one.slack,
+                "cost_usd_per_hour": one.plan.cost_usd_per_hour,
+                "slo_attainment": one.verdict.attainment if one.verdict else None,
+            }
+            for one in found.attempts
+        ],
+        "single_type_usd_per_hour": found.alone,
+        "saved": found.saved,
+    }
+
+
+def backend_entries(fleet: Fleet) -> list[dict[str, Any]]:
+    """The fleet as ``backends`` of a fleet file."""
+    entries = []
+    for members in fleet.groups().values():
+        spec = members[0]
+        entry: dict[str, Any] = {
+            "gpu": spec.gpu,
+            "count": len(members),
+            "engine": spec.engine,
+            "tensor_parallel": spec.tensor_parallel,
+            "model": spec.model,
+        }
+        if spec.quantization:
+            entry["quantization"] = spec.quantization
+        if spec.max_model_len is not None:
+            entry["max_model_len"] = spec.max_model_len
+        entries.append(entry)
+    return entries
+
+
+def purchase_view(found: Purchase) -> RenderableType:
+    """The fleet to buy as YAML, how it was arrived at, and what single types would cost."""
+    import yaml
+    from rich.console import Group
+    from rich.table import Table
+    from rich.text import Text
+
+    lines = [Text(_attempt_line(n, one)) for n, one in enumerate(found.attempts, start=1)]
+    if not found.kept:
+        lines.append(Text("the promise does not hold yet: raise the budget or loosen the targets"))
+    table = Table(title="Cheapest fleet of one GPU type", title_justify="left")
+    table.add_column("GPU")
+    table.add_column("$/h", justify="right")
+    for gpu, rent in sorted(found.alone.items(), key=lambda item: (item[1] is None, item[1])):
+        table.add_row(gpu, "cannot" if rent is None else f"{rent:.2f}")
+    fleet = yaml.safe_dump({"backends": backend_entries(found.best.fleet)}, sort_keys=False)
+    saved = Text(
+        "" if found.saved is None else f"saved against the best of them: {found.saved:.0%}"
+    )
+    return Group(*lines, Text("\n" + fleet), table, saved)
+
+
+def _attempt_line(number: int, one: Any) -> str:
+    verdict: Verdict | None = one.verdict
+    told = verdict.text if verdict else "not tried"
+    return f"{number}. {one.plan.cost_usd_per_hour:.2f} $/h, ceilings x {one.slack:.2f}: {told}"
+
+
+def worth_json(found: tuple[Worth, ...]) -> dict[str, Any]:
+    """Plain JSON values."""
+    from dataclasses import asdict
+
+    return {"worth": [asdict(one) for one in found]}
+
+
+def worth_view(found: tuple[Worth, ...]) -> RenderableType:
+    """A table: delay saved by one more, added by one less."""
+    from rich.table import Table
+
+    table = Table(title="What a replica is worth", title_justify="left", caption_justify="left")
+    table.caption = "in requests in the system: seconds of delay suffered per second"
+    table.add_column("group", overflow="fold")
+    for name in ("replicas", "utilization", "$/h each", "one more saves", "one less adds"):
+        table.add_column(name, justify="right")
+    for one in found:
+        table.add_row(
+            one.group,
+            str(one.replicas),
+            f"{one.utilization:.0%}",
+            f"{one.usd_per_hour:.2f}",
+            f"{one.one_more:.2f}",
+            "cannot" if one.one_less is None else f"{one.one_less:.2f}",
+        )
+    return table
