@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     from solver.workload import Workload
     from solver.worth import Worth
 
+_CARDS_OF_A_SHORT_SEARCH = 48
 _GOALS, _RULES, _INSTEAD, _SOLVER = "Goals", "Rules", "Instead of a plan", "Solver"
 
 
@@ -202,10 +203,17 @@ def plan(
 def _plan(
     demand: Workload, config: MotleyConfig, weights: Mapping[str, object], limits: Limits
 ) -> Plan:
+    from solver.background import search_apart
     from solver.plan import plan as make_plan
+    from solver.search import search
 
+    # A small search ends before another process has started; a long one must be stoppable.
+    cards = sum(spec.tensor_parallel for spec in config.fleet.backends)
+    searcher = search_apart if cards > _CARDS_OF_A_SHORT_SEARCH else search
     with _busy("planning"):
-        return make_plan(demand, config.fleet, weights, limits, hardware=config.hardware)
+        return make_plan(
+            demand, config.fleet, weights, limits, hardware=config.hardware, searcher=searcher
+        )
 
 
 def _worth(
