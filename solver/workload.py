@@ -15,6 +15,7 @@ from typing import NamedTuple, Protocol
 from router.domain.errors import WorkloadError
 from router.domain.outcome import Outcome
 from solver.buckets import DEFAULT_BUCKETS, Buckets, limit_label
+from solver.tally import Key, Tally, merge_rare
 
 DEFAULT_MAX_CLASSES = 50
 
@@ -147,39 +148,6 @@ def _check_class(work: WorkClass) -> None:
         raise WorkloadError(f"class {work.name}: no model named; give one or a default model")
 
 
-@dataclass(slots=True)
-class _Tally:
-    """Sums of one class while it is counted."""
-
-    count: int = 0
-    prompt_tokens: int = 0
-    output_tokens: int = 0
-    cached_tokens: int = 0
-    longest_tokens: int = 0
-
-    def add(self, prompt: int, output: int, cached: int) -> None:
-        self.count += 1
-        self.prompt_tokens += prompt
-        self.output_tokens += output
-        self.cached_tokens += min(cached, prompt)
-        self.longest_tokens = max(self.longest_tokens, prompt + output)
-
-    def merge(self, other: _Tally) -> None:
-        self.count += other.count
-        self.prompt_tokens += other.prompt_tokens
-        self.output_tokens += other.output_tokens
-        self.cached_tokens += other.cached_tokens
-        self.longest_tokens = max(self.longest_tokens, other.longest_tokens)
-
-
-class _Key(NamedTuple):
-    model: str
-    slo_class: str
-    tenant: str
-    prompt_limit: float
-    output_limit: float
-
-
 def one_tenant_group(tenant: str) -> str:  # noqa: ARG001 - the signature of a tenant grouping
     """Put every tenant into one group: the default."""
     return ""
@@ -209,20 +177,20 @@ def build_workload(
     Raises:
         WorkloadError: no arrivals, numbers that make no sense, or no time between them.
     """
-    tallies: dict[_Key, _Tally] = {}
+    tallies: dict[Key, Tally] = {}
     first_s, last_s = math.inf, -math.inf
     for number, arrival in enumerate(arrivals, start=1):
         cached = int(getattr(arrival, "cached_tokens", 0))
         _check_arrival(number, arrival, cached)
         first_s, last_s = min(first_s, arrival.arrival_s), max(last_s, arrival.arrival_s)
-        key = _Key(
+        key = Key(
             arrival.model or default_model,
             arrival.slo_class or default_slo_class,
             tenant_group(arrival.tenant),
             buckets.prompt_limit(arrival.input_tokens),
             buckets.output_limit(arrival.output_tokens),
         )
-        tallies.setdefault(key, _Tally()).add(arrival.input_tokens, arrival.output_tokens, cached)
+        tallies.setdefault(key, Tally()).add(arrival.input_tokens, arrival.output_tokens, cached)
     if not tallies:
         raise WorkloadError("the workload is empty: give a trace with at least one request")
     seconds = last_s - first_s if duration_s is None else duration_s
@@ -230,7 +198,7 @@ def build_workload(
         raise WorkloadError(
             f"the arrivals span {seconds:g} s, so they have no rate; give their duration"
         )
-    _merge_rare(tallies, max_classes)
+    merge_rare(tallies, max_classes)
     return Workload(tuple(_work_class(key, tallies[key], seconds) for key in sorted(tallies)))
 
 
@@ -280,7 +248,7 @@ def _check_arrival(number: int, arrival: Arrival, cached: int) -> None:
         raise WorkloadError(f"arrival {number}: {cached} cached tokens cannot be")
 
 
-def _work_class(key: _Key, tally: _Tally, seconds: float) -> WorkClass:
+def _work_class(key: Key, tally: Tally, seconds: float) -> WorkClass:
     return WorkClass(
         *key,
         prompt_tokens=tally.prompt_tokens / tally.count,
@@ -288,25 +256,4 @@ def _work_class(key: _Key, tally: _Tally, seconds: float) -> WorkClass:
         longest_tokens=tally.longest_tokens,
         rate_per_s=tally.count / seconds,
         cached_tokens=tally.cached_tokens / tally.count,
-    )
-
-
-def _merge_rare(tallies: dict[_Key, _Tally], max_classes: int) -> None:
-    """Fold the rarest classes into the nearest of the same model, SLO class and tenant group."""
-    lonely: set[_Key] = set()
-    while len(tallies) > max(1, max_classes) and len(lonely) < len(tallies):
-        rarest = min(tallies.keys() - lonely, key=lambda key: (tallies[key].count, key))
-        kin = [key for key in tallies if key != rarest and key[:3] == rarest[:3]]
-        if not kin:
-            lonely.add(rarest)
-            continue
-        origin = _log_lengths(tallies[rarest])
-        nearest = min(kin, key=lambda key: (math.dist(origin, _log_lengths(tallies[key])), key))
-        tallies[nearest].merge(tallies.pop(rarest))
-
-
-def _log_lengths(tally: _Tally) -> tuple[float, float]:
-    return (
-        math.log2(1 + tally.prompt_tokens / tally.count),
-        math.log2(1 + tally.output_tokens / tally.count),
     )
