@@ -25,6 +25,7 @@ from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
+from rich.console import Console
 from rich.progress import track
 
 from benchmarks.policies.scenarios import (
@@ -123,7 +124,8 @@ def run_all(wanted: list[Cell], out: Path, workers: int) -> list[dict[str, Any]]
     out.mkdir(parents=True, exist_ok=True)
     with ProcessPoolExecutor(workers) as pool:
         results: Iterable[dict[str, Any]] = pool.map(partial(replay, out=out), wanted, chunksize=2)
-        return list(track(results, total=len(wanted), description="replaying"))
+        console = Console(stderr=True)
+        return list(track(results, "replaying", total=len(wanted), console=console))
 
 
 def arguments() -> argparse.Namespace:
