@@ -1,0 +1,1 @@
+"""A real engine with a small random model, started for a benchmark or a test."""
