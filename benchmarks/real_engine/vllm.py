@@ -40,9 +40,9 @@ _READY_S, _STOP_S = 400.0, 20.0
 
 
 def vllm_python() -> Path | None:
-    """The Python to run vLLM with; ``None`` if none was given."""
+    """The Python to run vLLM with; ``None`` if none was given, or it is not there."""
     named = os.environ.get(PYTHON)
-    return Path(named) if named else None
+    return Path(named) if named and Path(named).is_file() else None
 
 
 @contextmanager
