@@ -151,3 +151,18 @@ def test_hits_equal_a_naive_cache(sequence: list[list[int]], capacity_blocks: in
             found.append((job.prompt_tokens // WIDTH, job.cached_tokens))
         cut = [words[:blocks] for words, (blocks, _) in zip(sequence, found, strict=True)]
         assert [hit for _, hit in found] == naive_hits(cut, capacity_blocks)
+
+
+def test_an_answer_takes_its_turn_in_the_cache(exact: bool) -> None:
+    """Answers are cached too: an old prompt goes before a younger answer does."""
+    config = ReplicaConfig(kv_capacity_tokens=640, max_context_tokens=640)
+    replica = make_replica(config, tick(), exact=exact)
+    old = Job("old", 128, 1, 1, (1, 2, 3, 4), 32)
+    talkative = Job("talkative", 32, 300, 300)
+    large, again = Job("large", 200, 1, 1), Job("again", 129, 1, 1, (1, 2, 3, 4), 32)
+    for number, job in enumerate((old, talkative, large, again)):
+        replica.submit(job, 1_000.0 * number)
+        drain(replica)
+    # 8 blocks of the old prompt, 21 of the talkative one, 13 for the large one: of 40 blocks two
+    # are missing, and the tail of the oldest goes first.
+    assert again.cached_tokens == 96
