@@ -3,6 +3,10 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.ready
+PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
+
+LOCK := uv pip compile pyproject.toml --universal --python-version 3.11 --generate-hashes --no-header \
+	--no-annotate --no-emit-index-url --no-emit-find-links --quiet
 
 .DEFAULT_GOAL := help
 .PHONY: help setup demo test test-full lint bench bench-policies lock clean
@@ -10,23 +14,34 @@ STAMP := $(VENV)/.ready
 help: ## Say what there is to make
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 18
 
-setup: $(STAMP) ## Make .venv from the hash-pinned constraints file
+setup: $(STAMP) ## Make .venv from the hash-pinned constraints files
 
-$(STAMP): constraints.txt pyproject.toml
+$(BIN)/python:
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
 		{ echo "error: Motley needs Python 3.11 or newer; set PYTHON=/path/to/python3.11"; exit 1; }
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r constraints.txt
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation -e .
+
+# .ready-demo holds what running needs, .ready what testing needs, .ready-full the heavy rest.
+$(VENV)/.ready-demo: constraints.txt pyproject.toml | $(BIN)/python
+	$(PIP) --require-hashes -r constraints.txt
+	$(PIP) --no-deps --no-build-isolation -e .
 	@touch $@
 
-demo: setup ## Run the gateway on an embedded emulated fleet (no GPU), port 8000
+$(STAMP): constraints-dev.txt | $(VENV)/.ready-demo
+	$(PIP) --require-hashes -r constraints-dev.txt
+	@touch $@
+
+$(VENV)/.ready-full: constraints-full.txt | $(STAMP)
+	$(PIP) --require-hashes -r constraints-full.txt
+	@touch $@
+
+demo: $(VENV)/.ready-demo ## Run the gateway on an embedded emulated fleet (no GPU), port 8000
 	$(BIN)/motley demo $(DEMO_ARGS)
 
 test: setup ## Run the tests
 	$(BIN)/python -m pytest $(PYTEST_ARGS)
 
-test-full: setup ## Run all tests, the heavy ones too
+test-full: $(VENV)/.ready-full ## Run all tests, the heavy ones too
 	$(BIN)/python -m pytest -m "full or not full" $(PYTEST_ARGS)
 
 lint: setup ## Style, types and the floors
@@ -35,16 +50,16 @@ lint: setup ## Style, types and the floors
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 
-bench: setup ## Run the benchmarks, side by side, as ratios
+bench: $(VENV)/.ready-full ## Run the benchmarks, side by side, as ratios
 	@for script in benchmarks/*.py; do echo "== $$script"; $(BIN)/python $$script || exit 1; done
 
 bench-policies: setup ## Replay every policy on every scenario (25 CPU-minutes) and rewrite the table in README
 	$(BIN)/python -m benchmarks.readme evidence
 
-lock: ## Pin dependencies again (needs uv)
-	uv pip compile pyproject.toml --group dev --universal --python-version 3.11 \
-		--generate-hashes --no-header --no-annotate --no-emit-index-url --no-emit-find-links \
-		--quiet -o constraints.txt
+lock: ## Pin dependencies again (needs uv); the smaller files agree with the larger ones
+	$(LOCK) --group full -o constraints-full.txt
+	$(LOCK) --group dev -c constraints-full.txt -o constraints-dev.txt
+	$(LOCK) --group demo -c constraints-full.txt -o constraints.txt
 
 clean: ## Remove what the tools left
 	rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache .hypothesis dist build out
