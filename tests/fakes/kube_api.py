@@ -1,0 +1,374 @@
+"""A small Kubernetes API server in memory, faithful where clients trip.
+
+Lists carry a resourceVersion and can be paged; watches replay from one, send bookmarks, end after
+``timeoutSeconds``, may be dropped in the middle, and answer 410 Gone for a version that has been
+compacted away; objects are updated under optimistic concurrency; every patch type that kubectl
+uses for scaling works as a merge; deployments have ``/scale``; verbs can be forbidden, as RBAC
+does, with the API server's own words. Speaks plain HTTP on loopback to kubernetes_asyncio and
+kubectl.
+
+    async with FakeKubeApi() as kube:
+        kube.put("pods", {"metadata": {"name": "a"}})
+        configuration = kubernetes_asyncio.client.Configuration(host=kube.url)
+"""
+
+from __future__ import annotations
+
+import asyncio
+import copy
+import json
+import time
+import uuid
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any, Self
+
+from aiohttp import web
+
+Object = dict[str, Any]
+Key = tuple[str, str, str]
+
+
+@dataclass(frozen=True)
+class Kind:
+    """One resource."""
+
+    group: str
+    name: str
+    namespaced: bool = True
+
+    @property
+    def api_version(self) -> str:
+        return f"{self.group}/v1" if self.group else "v1"
+
+
+KINDS = {
+    "pods": Kind("", "Pod"),
+    "services": Kind("", "Service"),
+    "configmaps": Kind("", "ConfigMap"),
+    "secrets": Kind("", "Secret"),
+    "nodes": Kind("", "Node", namespaced=False),
+    "namespaces": Kind("", "Namespace", namespaced=False),
+    "endpointslices": Kind("discovery.k8s.io", "EndpointSlice"),
+    "leases": Kind("coordination.k8s.io", "Lease"),
+    "deployments": Kind("apps", "Deployment"),
+    "statefulsets": Kind("apps", "StatefulSet"),
+}
+
+
+class FakeKubeApi:
+    """The server; ``url`` once started.
+
+    Attributes:
+        forbidden: (verb, resource) pairs that are answered with 403; verbs as in RBAC.
+        requests: "VERB resource" of every request, in order.
+        bookmark_s: how often an idle watch gets a bookmark.
+    """
+
+    def __init__(self) -> None:
+        self.forbidden: set[tuple[str, str]] = set()
+        self.requests: list[str] = []
+        self.bookmark_s = 0.2
+        self.url = ""
+        self._version = 100
+        self._compacted = 0
+        self._objects: dict[Key, Object] = {}
+        self._log: list[tuple[int, str, str, Object]] = []
+        self._drops = 0
+        self._changed = asyncio.Event()
+        self._runner: web.AppRunner | None = None
+
+    async def __aenter__(self) -> Self:
+        await self.start()
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self.stop()
+
+    async def start(self, port: int = 0) -> None:
+        """Listen on loopback."""
+        app = web.Application(client_max_size=1 << 24)
+        for base in ("/api/v1", "/apis/{group}/v1"):
+            for place in (f"{base}/namespaces/{{namespace}}", base):
+                app.router.add_route("*", f"{place}/{{resource}}", self._collection)
+                app.router.add_route("*", f"{place}/{{resource}}/{{name}}", self._item)
+                app.router.add_route("*", f"{place}/{{resource}}/{{name}}/scale", self._scale)
+        self._runner = web.AppRunner(app, shutdown_timeout=0.1)
+        await self._runner.setup()
+        site = web.TCPSite(self._runner, "127.0.0.1", port)
+        await site.start()
+        port = self._runner.addresses[0][1]
+        self.url = f"http://127.0.0.1:{port}"
+
+    async def stop(self) -> None:
+        """Drop all watches and close."""
+        self.drop_watches()
+        if self._runner is not None:
+            await self._runner.cleanup()
+            self._runner = None
+
+    # What a test does to the cluster
+
+    def put(self, resource: str, thing: Object, namespace: str = "default") -> Object:
+        """Create or replace an object."""
+        kind = KINDS[resource]
+        thing = copy.deepcopy(thing)
+        meta = thing.setdefault("metadata", {})
+        if kind.namespaced:
+            namespace = meta.setdefault("namespace", namespace)
+        key = self._key(resource, namespace, meta["name"])
+        meta.setdefault("uid", str(uuid.uuid4()))
+        meta.setdefault("creationTimestamp", time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()))
+        thing.update(apiVersion=kind.api_version, kind=kind.name)
+        verb = "MODIFIED" if key in self._objects else "ADDED"
+        self._objects[key] = thing
+        self._tell(verb, resource, thing)
+        return thing
+
+    def get(self, resource: str, name: str, namespace: str = "default") -> Object:
+        """An object as it stands."""
+        return copy.deepcopy(self._objects[self._key(resource, namespace, name)])
+
+    def delete(self, resource: str, name: str, namespace: str = "default") -> Object:
+        """Remove an object."""
+        thing = self._objects.pop(self._key(resource, namespace, name))
+        self._tell("DELETED", resource, thing)
+        return thing
+
+    def compact(self) -> None:
+        """Forget history: watches from an older version get 410 Gone."""
+        self._compacted = self._version
+        self._log.clear()
+
+    def drop_watches(self) -> None:
+        """Cut every watch, as a restarting API server does."""
+        self._drops += 1
+        self._wake()
+
+    # Inside
+
+    def _key(self, resource: str, namespace: str, name: str) -> Key:
+        return (resource, namespace if KINDS[resource].namespaced else "", name)
+
+    def _tell(self, verb: str, resource: str, thing: Object) -> None:
+        self._version += 1
+        thing["metadata"]["resourceVersion"] = str(self._version)
+        self._log.append((self._version, verb, resource, copy.deepcopy(thing)))
+        self._wake()
+
+    def _wake(self) -> None:
+        self._changed.set()
+        self._changed = asyncio.Event()
+
+    def _matching(self, resource: str, request: web.Request) -> Iterator[Object]:
+        for (kind, _, _), thing in sorted(self._objects.items()):
+            if kind == resource and _selected(thing, request):
+                yield thing
+
+    async def _collection(self, request: web.Request) -> web.StreamResponse:
+        resource = request.match_info["resource"]
+        watching = request.query.get("watch", "").lower() in ("true", "1")
+        verb = {"GET": "watch" if watching else "list", "POST": "create"}.get(request.method, "")
+        refusal = self._refusal(verb, resource, request)
+        if refusal is not None:
+            return refusal
+        if verb == "create":
+            return await self._create(resource, request)
+        return await self._watch(resource, request) if watching else self._list(resource, request)
+
+    def _refusal(self, verb: str, resource: str, request: web.Request) -> web.Response | None:
+        self.requests.append(f"{verb} {resource}")
+        if resource not in KINDS:
+            return _status(404, "NotFound", "the server could not find the requested resource")
+        if (verb, resource) not in self.forbidden:
+            return None
+        group = KINDS[resource].group
+        return _status(
+            403,
+            "Forbidden",
+            f'{resource} is forbidden: User "system:serviceaccount:default:motley" cannot {verb} '
+            f'resource "{resource}" in API group "{group}" in the namespace '
+            f'"{request.match_info.get("namespace", "")}"',
+        )
+
+    def _list(self, resource: str, request: web.Request) -> web.Response:
+        items = list(self._matching(resource, request))
+        start = int(request.query.get("continue") or 0)
+        limit = int(request.query.get("limit") or 0) or len(items)
+        meta: Object = {"resourceVersion": str(self._version)}
+        if start + limit < len(items):
+            meta["continue"] = str(start + limit)
+        kind = KINDS[resource]
+        return web.json_response(
+            {
+                "kind": f"{kind.name}List",
+                "apiVersion": kind.api_version,
+                "metadata": meta,
+                "items": items[start : start + limit],
+            }
+        )
+
+    async def _create(self, resource: str, request: web.Request) -> web.Response:
+        thing = await request.json()
+        name = thing.get("metadata", {}).get("name", "")
+        namespace = request.match_info.get("namespace", "")
+        if self._key(resource, namespace, name) in self._objects:
+            return _status(409, "AlreadyExists", f'{resource} "{name}" already exists')
+        return web.json_response(self.put(resource, thing, namespace), status=201)
+
+    async def _watch(self, resource: str, request: web.Request) -> web.StreamResponse:
+        answer = web.StreamResponse(headers={"content-type": "application/json"})
+        await answer.prepare(request)
+
+        async def send(verb: str, thing: Object) -> None:
+            await answer.write(json.dumps({"type": verb, "object": thing}).encode() + b"\n")
+
+        asked = request.query.get("resourceVersion", "")
+        if asked in ("", "0"):
+            seen = self._version
+            for thing in list(self._matching(resource, request)):
+                await send("ADDED", thing)
+        else:
+            seen = int(asked)
+        if seen < self._compacted:
+            message = f"too old resource version: {seen} ({self._compacted})"
+            await send("ERROR", _failure(410, "Expired", message))
+        else:
+            await self._follow(resource, request, send, seen)
+        await answer.write_eof()
+        return answer
+
+    async def _follow(self, resource: str, request: web.Request, send: Any, seen: int) -> None:
+        drops, loop = self._drops, asyncio.get_running_loop()
+        ends_s = loop.time() + float(request.query.get("timeoutSeconds", 3600))
+        while loop.time() < ends_s and self._drops == drops:
+            changed = self._changed
+            for version, verb, kind, thing in list(self._log):
+                if version > seen:
+                    seen = version
+                    if kind == resource and _selected(thing, request):
+                        await send(verb, thing)
+            try:
+                await asyncio.wait_for(changed.wait(), self.bookmark_s)
+            except TimeoutError:
+                if request.query.get("allowWatchBookmarks"):
+                    meta = {"resourceVersion": str(max(seen, self._version))}
+                    kind_of = KINDS[resource]
+                    mark = {"kind": kind_of.name, "apiVersion": kind_of.api_version}
+                    await send("BOOKMARK", {**mark, "metadata": meta})
+
+    async def _item(self, request: web.Request) -> web.StreamResponse:
+        resource, name = request.match_info["resource"], request.match_info["name"]
+        namespace = request.match_info.get("namespace", "")
+        verbs = {"GET": "get", "PUT": "update", "PATCH": "patch", "DELETE": "delete"}
+        refusal = self._refusal(verbs.get(request.method, ""), resource, request)
+        if refusal is not None:
+            return refusal
+        thing = self._objects.get(self._key(resource, namespace, name))
+        if thing is None:
+            return _status(404, "NotFound", f'{resource} "{name}" not found')
+        if request.method == "GET":
+            return web.json_response(thing)
+        if request.method == "DELETE":
+            return web.json_response(self.delete(resource, name, namespace))
+        return await self._change(resource, thing, request)
+
+    async def _change(
+        self, resource: str, thing: Object, request: web.Request
+    ) -> web.StreamResponse:
+        wanted = await request.json()
+        if isinstance(wanted, list):
+            return _status(415, "UnsupportedMediaType", "this server takes merge patches only")
+        version = wanted.get("metadata", {}).get("resourceVersion")
+        if version not in (None, thing["metadata"]["resourceVersion"]):
+            message = (
+                "the object has been modified; please apply your changes to the latest version"
+            )
+            return _status(409, "Conflict", message)
+        if request.method == "PUT":
+            wanted["metadata"] = {**thing["metadata"], **wanted.get("metadata", {})}
+            changed = wanted
+        else:
+            changed = _merged(copy.deepcopy(thing), wanted)
+        return web.json_response(
+            self.put(resource, changed, thing["metadata"].get("namespace", ""))
+        )
+
+    async def _scale(self, request: web.Request) -> web.StreamResponse:
+        """The scale subresource of deployments and stateful sets."""
+        resource, name = request.match_info["resource"], request.match_info["name"]
+        namespace = request.match_info.get("namespace", "")
+        verb = {"GET": "get", "PUT": "update", "PATCH": "patch"}.get(request.method, "")
+        refusal = self._refusal(verb, resource, request)
+        if refusal is not None:
+            return refusal
+        thing = self._objects.get(self._key(resource, namespace, name))
+        if thing is None:
+            return _status(404, "NotFound", f'{resource} "{name}" not found')
+        if verb != "get":
+            replicas = (await request.json()).get("spec", {}).get("replicas", 0)
+            thing = copy.deepcopy(thing)
+            thing.setdefault("spec", {})["replicas"] = replicas
+            thing = self.put(resource, thing, namespace)
+        meta = {k: thing["metadata"][k] for k in ("name", "namespace", "resourceVersion")}
+        replicas = thing.get("spec", {}).get("replicas", 1)
+        ready = thing.get("status", {}).get("replicas", replicas)
+        return web.json_response(
+            {
+                "kind": "Scale",
+                "apiVersion": "autoscaling/v1",
+                "metadata": meta,
+                "spec": {"replicas": replicas},
+                "status": {"replicas": ready},
+            }
+        )
+
+
+def _selected(thing: Object, request: web.Request) -> bool:
+    namespace = request.match_info.get("namespace")
+    meta = thing["metadata"]
+    if namespace and meta.get("namespace", "") != namespace:
+        return False
+    labels = meta.get("labels") or {}
+    terms = [term for term in request.query.get("labelSelector", "").split(",") if term]
+    if not all(_term_holds(term, labels) for term in terms):
+        return False
+    field = request.query.get("fieldSelector", "")
+    return not field or field == f"metadata.name={meta['name']}"
+
+
+def _term_holds(term: str, labels: dict[str, str]) -> bool:
+    if "!=" in term:
+        key, value = term.split("!=")
+        return labels.get(key) != value
+    if "=" in term:
+        key, value = term.replace("==", "=").split("=")
+        return labels.get(key) == value
+    return term in labels
+
+
+def _merged(base: Object, patch: Object) -> Object:
+    for key, value in patch.items():
+        if value is None:
+            base.pop(key, None)
+        elif isinstance(value, dict) and isinstance(base.get(key), dict):
+            _merged(base[key], value)
+        else:
+            base[key] = value
+    return base
+
+
+def _failure(code: int, reason: str, message: str) -> Object:
+    return {
+        "kind": "Status",
+        "apiVersion": "v1",
+        "metadata": {},
+        "status": "Failure",
+        "message": message,
+        "reason": reason,
+        "code": code,
+    }
+
+
+def _status(code: int, reason: str, message: str) -> web.Response:
+    return web.json_response(_failure(code, reason, message), status=code)
