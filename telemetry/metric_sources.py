@@ -14,6 +14,7 @@ from telemetry.accuracy import Accuracy
 from telemetry.drift import Drift, DriftDetector
 from telemetry.feedback import Feedback
 from telemetry.metrics import GatewayMetrics, Sample
+from telemetry.recorder import Recorder
 from telemetry.scraper import Scraper
 from telemetry.slo_window import SloWindow
 
@@ -178,3 +179,12 @@ def ask_slos(metrics: GatewayMetrics, window: SloWindow, clock: Clock) -> None:
 
     metrics.ask(table.SLO_ATTAINMENT, attainments)
     metrics.ask(table.GOODPUT, goodputs)
+
+
+def ask_recorder(metrics: GatewayMetrics, recorder: Recorder) -> None:
+    """Rows written and lost."""
+    metrics.ask(table.RECORDED, lambda: [((), float(recorder.recorded))])
+    metrics.ask(
+        table.RECORD_DROPPED,
+        lambda: (((why,), float(count)) for why, count in recorder.dropped.items()),
+    )

@@ -7,6 +7,10 @@ is as fresh as the answer (Envoy's Open Request Cost Aggregation).
 
 from __future__ import annotations
 
+import math
+from collections.abc import Callable
+from dataclasses import fields, replace
+
 import msgspec
 
 from router.domain.state import EngineSignals
@@ -16,6 +20,10 @@ from telemetry.exposition import Problems, checked
 REQUEST_HEADER = "endpoint-load-metrics-format"
 RESPONSE_HEADER = "endpoint-load-metrics"
 MAX_HEADER_BYTES = 8192
+PAUSE_S = 0.1
+"""A busy engine answers a hundred times a second; its load is worth a look ten times."""
+
+_FIGURES = tuple(f.name for f in fields(EngineSignals) if f.name != "observed_s")
 
 _KV_USAGE = ("kv_cache_usage_perc", "kv_cache_utilization")
 _WAITING = ("num_requests_waiting",)
@@ -73,3 +81,54 @@ def _pick(named: dict[str, object], names: tuple[str, ...], problems: Problems) 
         if name in named:
             return checked(named[name], problems)
     return None
+
+
+class OrcaMerge:
+    """Puts the few figures of an ORCA header into what the last scrape told.
+
+    Args:
+        latest: the signals that a backend has now; ``None`` without any.
+        sink: takes (backend, signals), as for a scrape.
+        fresh_s: signals older than this are not built upon.
+        pause_s: least time between two merges of one backend; headers in between are left out.
+    """
+
+    def __init__(
+        self,
+        latest: Callable[[str], EngineSignals | None],
+        sink: Callable[[str, EngineSignals], None],
+        *,
+        fresh_s: float,
+        pause_s: float = PAUSE_S,
+    ) -> None:
+        self._latest, self._sink = latest, sink
+        self._fresh_s, self._pause_s = fresh_s, pause_s
+        self._merged_s: dict[str, float] = {}
+        self.read: dict[str, int] = {}
+        self.problems = Problems()
+
+    def see(self, backend: str, header: bytes, now: float) -> None:
+        """Take one header that came with an answer of ``backend``."""
+        if 0.0 <= now - self._merged_s.get(backend, -math.inf) < self._pause_s:
+            return
+        self._merged_s[backend] = now
+        told = parse_orca(header.decode("latin-1"), now, self.problems)
+        if told is None:
+            return
+        self.read[backend] = self.read.get(backend, 0) + 1
+        before = self._latest(backend)
+        if before is not None and 0.0 <= now - before.observed_s <= self._fresh_s:
+            told = _merged(before, told)
+        self._sink(backend, told)
+
+    def forget(self, backend: str) -> None:
+        """Drop a backend that left."""
+        self._merged_s.pop(backend, None)
+        self.read.pop(backend, None)
+
+
+def _merged(before: EngineSignals, told: EngineSignals) -> EngineSignals:
+    """What ORCA tells over what was scraped; figures of two ages bear the older one's."""
+    given = {name: getattr(told, name) for name in _FIGURES if getattr(told, name) is not None}
+    old = any(getattr(before, name) is not None for name in _FIGURES if name not in given)
+    return replace(before, **given, observed_s=before.observed_s if old else told.observed_s)

@@ -77,9 +77,9 @@ class RowMaker:
         row.predicted_output_tokens = _finite(outcome.predicted_output_tokens)
         return row
 
-    def rejected(self, request: Request, reason: str, now: float) -> RecordRow:
-        """A request that was turned away."""
-        row = self._row(request, f"rejected:{reason}")
+    def unserved(self, request: Request, status: str, now: float) -> RecordRow:
+        """A request that no backend was tried for: ``rejected:REASON`` or ``cancelled``."""
+        row = self._row(request, status)
         row.finished_s = now + self._epoch_s
         return row
 

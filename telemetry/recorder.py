@@ -16,6 +16,7 @@ from __future__ import annotations
 import asyncio
 import fcntl
 import os
+import threading
 from collections import Counter, deque
 from collections.abc import Iterator
 from contextlib import suppress
@@ -73,6 +74,8 @@ class Recorder:
         self._limits = limits or RecorderLimits()
         self._pending: deque[RecordRow] = deque()
         self._journal: _Journal | None = None
+        # A flush in a thread outlives the task that waits for it, and may meet ``close``.
+        self._writing = threading.Lock()
         self.recorded = 0
         self.dropped: Counter[str] = Counter()
         self.last_error = ""
@@ -89,11 +92,19 @@ class Recorder:
 
     def rejected(self, request: Request, reason: str, now: float) -> None:
         """A request was turned away without an attempt."""
+        self.unserved(request, f"rejected:{reason}", now)
+
+    def unserved(self, request: Request, status: str, now: float) -> None:
+        """A request ended without an attempt: turned away, or its client left the queue."""
         if self._has_room():
-            self._pending.append(self._rows.rejected(request, reason, now))
+            self._pending.append(self._rows.unserved(request, status, now))
 
     def flush(self, now: float) -> None:
         """Write what is pending, rotate what is due; disk errors are counted, never raised."""
+        with self._writing:
+            self._flush(now)
+
+    def _flush(self, now: float) -> None:
         while self._pending:
             rows = [self._pending.popleft() for _ in range(min(1024, len(self._pending)))]
             try:
@@ -107,8 +118,9 @@ class Recorder:
 
     def close(self, now: float) -> None:
         """Write everything and finish the current file."""
-        self.flush(now)
-        self._rotate()
+        with self._writing:
+            self._flush(now)
+            self._rotate()
 
     async def run(self, clock: Clock, interval_s: float = 1.0) -> None:
         """Flush in a thread until cancelled, then close."""

@@ -93,6 +93,13 @@ class BackendReport:
             said.append(f"answered as another engine or model {self.identity_changes} times")
         return tuple(said)
 
+    def summary(self) -> str:
+        """What this backend gives, in a line."""
+        if self.last_ok_s is None:
+            return f"none yet ({self.last_error or 'not answered'}); own counts only"
+        said = f"{', '.join(self.known)} from {self.found_engine or self.engine} {self.endpoint}"
+        return said + (f"; not {', '.join(self.missing)}" if self.missing else "")
+
     def as_dict(self, now: float) -> dict[str, object]:
         """Plain values, for JSON."""
         plain = asdict(self)

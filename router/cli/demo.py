@@ -48,6 +48,9 @@ def demo(
     decision_log: Annotated[
         Path | None, typer.Option(help="Write every decision there; see motley replay.")
     ] = None,
+    record: Annotated[
+        Path | None, typer.Option(help="Write the facts of every request to this directory.")
+    ] = None,
     verbose: Annotated[
         bool, typer.Option("--verbose", "-v", help="Show a line of status, live.")
     ] = False,
@@ -61,6 +64,7 @@ def demo(
     Examples: [bold]motley demo[/bold], [bold]motley demo --load 5 --verbose[/bold]
     """
     # Late: --help need not wait for any of it.
+    from router.cli.serve import with_books
     from router.config.load import load_config
     from router.gateway.server import bind, run, url_of
     from simulator.engine_server.host import EngineHost
@@ -68,7 +72,7 @@ def demo(
 
     chosen = {"policy": {"name": policy, "seed": seed}}
     chosen |= {"server": {"host": host, "decision_log": decision_log and str(decision_log)}}
-    config = load_config({**DEMO_FLEET, **chosen})
+    config = with_books(load_config({**DEMO_FLEET, **chosen}), record=record)
     # The gateway's port first: if it is taken, nothing has been started yet.
     with bind(host, port) as listener, EngineHost(config.fleet.backends) as engines:
         url = url_of(listener)

@@ -10,10 +10,13 @@ from typing import Annotated, Any
 import typer
 
 from router.config.load import MotleyConfig, load_config
+from router.config.schema import RecordSection
 from router.domain.errors import ConfigError, UnknownNameError
 from router.policies.registry import POLICIES
+from telemetry.json_log import JsonFormatter
 
 LOG_FORMAT = "%(asctime)s %(levelname)s %(name)s: %(message)s"
+FORMATS = ("text", "json")
 LEVELS = ("critical", "error", "warning", "info", "debug")
 
 ConfigOption = Annotated[
@@ -39,6 +42,14 @@ EnginesOption = Annotated[str, typer.Option(help="Engine of each URL: vllm or sg
 LogOption = Annotated[
     Path | None, typer.Option(help="Write every decision to this file, for 'motley replay'.")
 ]
+RecordOption = Annotated[
+    Path | None,
+    typer.Option(help="Write the facts of every request to Parquet files in this directory."),
+]
+AccessOption = Annotated[
+    bool, typer.Option("--access-log", help="Log one line a request; facts, never content.")
+]
+FormatOption = Annotated[str, typer.Option(help="How to log: text, or json (one object a line).")]
 LevelOption = Annotated[str, typer.Option(help=f"How much to tell: {', '.join(LEVELS)}.")]
 
 
@@ -52,6 +63,9 @@ def serve(
     static_gpus: GpusOption = "a100-80",
     static_engines: EnginesOption = "vllm",
     decision_log: LogOption = None,
+    record: RecordOption = None,
+    access_log: AccessOption = False,
+    log_format: FormatOption = "text",
     log_level: LevelOption = "info",
 ) -> None:
     """Serve the fleet behind one OpenAI-compatible door.
@@ -68,7 +82,7 @@ def serve(
     from router.gateway.app import build_app
     from router.gateway.server import bind, run, url_of
 
-    _start_logging(log_level)
+    _start_logging(log_level, log_format)
     if config is not None:
         loaded = load_config(config)
     else:
@@ -76,6 +90,7 @@ def serve(
             static_fleet(static_backends, static_models, static_gpus, static_engines)
         )
     loaded = with_flags(loaded, host=host, port=port, policy=policy, log=decision_log)
+    loaded = with_books(loaded, record=record, access_log=access_log)
     app = build_app(loaded)
     with bind(loaded.server.host, loaded.server.port) as listener:
         logging.getLogger("motley").info(_greeting(loaded, url_of(listener)))
@@ -105,6 +120,24 @@ def with_flags(
     # The file's parameters belong to the file's policy.
     chosen = config.policy.model_copy(update={"name": policy, "params": {}})
     return replace(config, policy=chosen)
+
+
+def with_books(
+    config: MotleyConfig, *, record: Path | None = None, access_log: bool = False
+) -> MotleyConfig:
+    """The configuration with a traffic record and an access log, if the command line asks."""
+    if access_log:
+        server = config.server.model_copy(update={"access_log": True})
+        config = replace(config, server=server)
+    if record is None:
+        return config
+    kept = config.telemetry.record
+    section = (
+        RecordSection(directory=str(record))
+        if kept is None
+        else kept.model_copy(update={"directory": str(record)})
+    )
+    return replace(config, telemetry=config.telemetry.model_copy(update={"record": section}))
 
 
 def static_fleet(
@@ -158,15 +191,19 @@ def _greeting(config: MotleyConfig, url: str) -> str:
     )
 
 
-def _start_logging(level: str) -> None:
+def _start_logging(level: str, form: str = "text") -> None:
     """One line an event, on standard error.
 
     Raises:
-        ConfigError: there is no such level.
+        ConfigError: there is no such level or format.
     """
+    if form not in FORMATS:
+        raise ConfigError(f"unknown log format {form!r}; one of: {', '.join(FORMATS)}")
     if level.lower() not in LEVELS:
         raise ConfigError(f"unknown log level {level!r}; one of: {', '.join(LEVELS)}")
-    logging.basicConfig(format=LOG_FORMAT, level=level.upper(), force=True)
+    handler = logging.StreamHandler()
+    handler.setFormatter(JsonFormatter() if form == "json" else logging.Formatter(LOG_FORMAT))
+    logging.basicConfig(handlers=[handler], level=level.upper(), force=True)
     # Its start and stop messages say nothing that the greeting does not, and its warnings are
     # about what clients send: they could fill a disk.
     logging.getLogger("uvicorn").setLevel(max(logging.ERROR, logging.getLogger().level))

@@ -52,14 +52,28 @@ class SloSection(Section):
     e2e_s: Seconds | None = None
 
 
+class RecordSection(Section):
+    """Where the facts of every request are written, and what bounds them."""
+
+    directory: str
+    salt: str | None = Field(default=None, min_length=8)
+    file_rows: int = Field(default=100_000, ge=1)
+    file_age_s: Seconds = 3600.0
+    total_bytes: int = Field(default=2 * 1024**3, ge=1024)
+
+
 class TelemetrySection(Section):
-    """How the engines are read."""
+    """How the engines are read, and who is told of the requests."""
 
     enabled: bool = True
     scrape_interval_s: Seconds = 1.0
     timeout_s: Seconds = 2.0
     stale_after_s: Seconds = 10.0
     feedback: bool = True
+    orca: bool = True
+    record: RecordSection | None = None
+    otlp_endpoint: str | None = Field(default=None, pattern=r"^https?://.+")
+    trace_ratio: float = Field(default=1.0, ge=0, le=1)
 
 
 class BreakerSection(Section):
@@ -110,6 +124,7 @@ class ServerSection(Section):
     api_keys: list[str] = Field(default_factory=list)
     max_body_bytes: int = Field(default=64 * 1024 * 1024, ge=1024)
     decision_log: str | None = None
+    access_log: bool = False
 
 
 class ModelSection(Section):

@@ -15,6 +15,7 @@ from random import getrandbits
 from router.dispatcher import Dispatcher
 from router.domain.fleet import BackendSpec
 from router.domain.request import Request
+from router.gateway.account import Account
 from router.gateway.exchange import Exchange
 from router.gateway.limits import Limits
 from router.gateway.prefix import BLOCK_BYTES, prefix_hashes
@@ -43,7 +44,13 @@ _VERSION_4 = 0x4 << 76 | 0x2 << 62
 """A random UUID by hand: the library's takes 6 us, this 1."""
 
 _SANE_ID = re.compile(rb"[A-Za-z0-9._:\-]{1,128}")
-_OURS = frozenset((b"host", b"content-length", b"expect", b"accept-encoding", b"x-request-id"))
+_ASK_LOAD = b"endpoint-load-metrics-format: TEXT"
+_OURS = frozenset(
+    (
+        *(b"host", b"content-length", b"expect", b"accept-encoding", b"x-request-id"),
+        b"endpoint-load-metrics-format",
+    )
+)
 _CREDENTIALS = frozenset((b"authorization", b"x-api-key"))
 
 
@@ -57,6 +64,7 @@ class EngineSettings:
         aliases: other names of models.
         slo_classes: names that ``x-motley-slo`` may carry.
         keeps_credentials: whether the gateway checks keys itself; then they go no further.
+        asks_load: whether vLLM is asked to send its load along with each answer (ORCA).
     """
 
     limits: Limits
@@ -64,6 +72,7 @@ class EngineSettings:
     aliases: Mapping[str, str] = field(default_factory=dict)
     slo_classes: frozenset[str] = frozenset(("interactive",))
     keeps_credentials: bool = False
+    asks_load: bool = False
 
 
 class Engine:
@@ -74,6 +83,11 @@ class Engine:
         settings: see ``EngineSettings``.
         clock: seconds, monotonic; the only clock of the gateway.
         events: told what happens.
+
+    Attributes:
+        ended: given the account of every exchange, if anybody wants it.
+        load_told: given (backend, header, now) where an engine's answer tells its load.
+        begin_span: called with every call, where requests are traced.
     """
 
     def __init__(
@@ -89,6 +103,9 @@ class Engine:
         self.policy_name = settings.policy_name.encode()
         self.sizer = PromptSizer()
         self.now = clock
+        self.ended: Callable[[Account], None] | None = None
+        self.load_told: Callable[[str, bytes, float], None] | None = None
+        self.begin_span: Callable[[Call], None] | None = None
         self._settings = settings
         self._drop = _OURS | (_CREDENTIALS if settings.keeps_credentials else frozenset())
         self._pools: dict[str, UpstreamPool] = {}
@@ -100,6 +117,8 @@ class Engine:
 
     def open(self, call: Call, client: Client) -> Exchange:
         """Begin one exchange; its answer goes to ``client``."""
+        if self.begin_span is not None:
+            self.begin_span(call)
         exchange = Exchange(self, call, client)
         exchange.begin()
         return exchange
@@ -169,6 +188,8 @@ class Engine:
             % (target, address.authority, len(body), call.request_id.encode())
         ]
         lines += [b"%b: %b" % pair for pair in end_to_end(call.headers, self._drop)]
+        if self._settings.asks_load and backend.engine == "vllm":
+            lines.append(_ASK_LOAD)
         lines.append(b"\r\n")
         return (b"\r\n".join(lines), body)
 

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 from router.domain.decision import Assign, Decision, Reject
 from router.domain.fleet import BackendSpec
 from router.domain.request import Request
+from router.gateway.account import Account
 from router.gateway.attempt import Attempt
 from router.gateway.problems import Problem, from_reject
 from router.gateway.seams import LEFT_EARLY, NO_MODEL, Client, Setback
@@ -28,7 +29,8 @@ from router.gateway.wire import (
 if TYPE_CHECKING:
     from router.gateway.engine import Engine
 
-_NOT_FOR_CLIENTS = frozenset((b"date", b"server", b"x-request-id"))
+_LOAD = b"endpoint-load-metrics"
+_NOT_FOR_CLIENTS = frozenset((b"date", b"server", b"x-request-id", _LOAD))
 
 
 class Exchange:
@@ -43,6 +45,7 @@ class Exchange:
         "_engine",
         "_give_up_s",
         "_over",
+        "_reason",
         "_size_bytes",
         "_status",
         "_streams",
@@ -60,6 +63,7 @@ class Exchange:
         self._ticket: Ticket | None = None
         self._tried: list[str] = []
         self._asked = ""
+        self._reason = ""
         self._size_bytes = 0
         self._streams = False
         self._status = 0
@@ -126,6 +130,7 @@ class Exchange:
             self._try(decision.backend)
         elif isinstance(decision, Reject):
             unknown = decision.reason == "unknown_model"
+            self._reason = decision.reason
             self._engine.events.rejected(self._label(unknown=unknown), decision.reason)
             self._answer(from_reject(decision))
         else:
@@ -186,6 +191,11 @@ class Exchange:
         """Pass status and headers on, ours added."""
         self._answered(status)
         self._call.body = b""
+        told = self._engine.load_told
+        if told is not None and self._backend is not None:
+            for name, value in headers:
+                if name == _LOAD:
+                    told(self._backend.name, value, self._engine.now())
         self._client.start(status, end_to_end(headers, _NOT_FOR_CLIENTS) + self._own_headers())
 
     def answer_data(self, data: bytes) -> None:
@@ -251,3 +261,10 @@ class Exchange:
         self._attempt = None
         if self.request is not None:
             self._engine.left(self.request.request_id)
+        if self._engine.ended is not None:
+            self._engine.ended(self._account())
+
+    def _account(self) -> Account:
+        return Account(
+            self._call, self.request, self._status, self._engine.now(), self._tried, self._reason
+        )

@@ -20,11 +20,13 @@ from telemetry.metric_sources import (
     ask_accuracy,
     ask_dispatcher,
     ask_feedback,
+    ask_recorder,
     ask_scraper,
     ask_slos,
     count_drift,
 )
 from telemetry.metrics import GatewayMetrics
+from telemetry.recorder import Recorder
 from telemetry.scraper import Scraper, Target
 from telemetry.slo_window import SloWindow
 
@@ -41,6 +43,7 @@ class Instruments:
         config: of the gateway.
         metrics, accuracy, slos: see ``telemetry``.
         feedback: learns each backend's speed; ``None`` where the configuration forbids it.
+        recorder: the traffic record, if one is kept.
     """
 
     config: MotleyConfig
@@ -48,6 +51,7 @@ class Instruments:
     accuracy: Accuracy
     slos: SloWindow
     feedback: Feedback | None
+    recorder: Recorder | None = None
 
     @property
     def observers(self) -> tuple[Observer, ...]:
@@ -64,6 +68,8 @@ class Instruments:
             ask_feedback(self.metrics, self.feedback)
         if scraper is not None:
             ask_scraper(self.metrics, scraper, clock)
+        if self.recorder is not None:
+            ask_recorder(self.metrics, self.recorder)
 
     def joined(self, backend: BackendState, scraper: Scraper | None) -> None:
         """A backend joined: learn it from its prior on."""
@@ -97,7 +103,7 @@ class Instruments:
         engine.poke()
 
 
-def build_instruments(config: MotleyConfig) -> Instruments:
+def build_instruments(config: MotleyConfig, recorder: Recorder | None = None) -> Instruments:
     """What the configuration asks for."""
     metrics = GatewayMetrics(
         policy=config.policy.name,
@@ -123,7 +129,7 @@ def build_instruments(config: MotleyConfig) -> Instruments:
             config.hardware.engine_defaults,
             on_drift=on_drift,
         )
-    return Instruments(config, metrics, Accuracy(), SloWindow(config.slos), feedback)
+    return Instruments(config, metrics, Accuracy(), SloWindow(config.slos), feedback, recorder)
 
 
 def _version() -> str:

@@ -98,6 +98,13 @@ async def workers(request: Request) -> dict[str, Any]:
     return {"workers": [described(backend) for backend in backends]}
 
 
+@guarded_api.get("/debug/signals", tags=["operations"])
+async def signals(request: Request) -> dict[str, Any]:
+    """Which signals each backend really gives, how old they are, and what is odd about them."""
+    reading = _runtime(request).reading
+    return {"backends": {} if reading is None else reading.described()}
+
+
 @guarded_api.post("/workers", status_code=201, tags=["operations"])
 async def add_worker(request: Request, entry: BackendEntry) -> dict[str, Any]:
     """A backend joins the fleet; the body is one entry of ``backends`` in the file."""

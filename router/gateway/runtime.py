@@ -17,6 +17,7 @@ from router.domain.fleet import BackendSpec
 from router.fleet_state.backend import BackendState
 from router.gateway.auth import Keyring
 from router.gateway.engine import Engine
+from router.gateway.engine_reading import EngineReading
 from router.gateway.instruments import Instruments
 from telemetry.scraper import Scraper
 
@@ -47,7 +48,7 @@ class Runtime:
         started_unix_s: wall-clock start, for ``created`` in the model list.
         chores: scraper, health probe, feedback, planner.
         instruments: everything that watches; answers ``/metrics``.
-        scraper: reads the engines; ``None`` where the configuration forbids it.
+        reading: reads the engines; ``None`` where the configuration forbids it.
         closing: called last, in order: files to close.
     """
 
@@ -57,8 +58,13 @@ class Runtime:
     started_unix_s: int
     chores: Sequence[Chore]
     instruments: Instruments
-    scraper: Scraper | None
+    reading: EngineReading | None
     closing: Sequence[Callable[[], None]] = ()
+
+    @property
+    def scraper(self) -> Scraper | None:
+        """Scrapes the engines."""
+        return None if self.reading is None else self.reading.scraper
 
     def add_backend(self, spec: BackendSpec) -> BackendState:
         """A backend joins the fleet.
@@ -82,6 +88,8 @@ class Runtime:
         self.engine.dispatcher.remove_backend(name, self.engine.now())
         self.engine.forget(name)
         self.instruments.left(name, self.scraper)
+        if self.reading is not None:
+            self.reading.orca.forget(name)
         return backend
 
     @asynccontextmanager

@@ -76,6 +76,7 @@ class Call:
             answer long.
         request_id: ``x-request-id``, echoed or made.
         generates: whether the path generates tokens (else one pass: embeddings, rerank).
+        span: the trace span of this request, where requests are traced.
     """
 
     path: bytes
@@ -84,6 +85,7 @@ class Call:
     body: bytes
     request_id: str
     generates: bool = True
+    span: object = None
 
 
 class BadRequestError(ProblemError):

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
-import random
 import time
 from functools import partial
 
 from router.config.build import build_dispatcher
 from router.config.load import MotleyConfig
-from router.domain.protocols import Clock
-from router.domain.state import EngineSignals
+from router.dispatcher import Dispatcher
+from router.domain.errors import UnknownNameError
+from router.domain.fleet import BackendSpec
+from router.domain.protocols import Clock, Observer
 from router.gateway.auth import Keyring
+from router.gateway.bookkeeping import build_books
 from router.gateway.engine import Engine, EngineSettings
+from router.gateway.engine_reading import read_engines
 from router.gateway.health_probe import HealthProbe
 from router.gateway.instruments import build_instruments
 from router.gateway.limits import Limits
@@ -20,33 +23,38 @@ from router.gateway.planning import Costs, Demand, Planning, ReportingPlanner
 from router.gateway.runtime import Chore, Runtime
 from router.gateway.upstream import parse_address
 from telemetry.http_get import HttpGetter
-from telemetry.scraper import Scraper, targets
 
 
 def build_runtime(config: MotleyConfig, clock: Clock) -> Runtime:
     """Put everything together that lives as long as the gateway.
 
     Raises:
-        ConfigError: a backend without a usable URL, or a decision log that cannot be written.
+        ConfigError: a backend without a usable URL, a decision log or a traffic record that cannot
+            be written, or an extra that is not installed.
     """
     for spec in config.fleet.backends:
         parse_address(spec.name, spec.url)
     path = config.server.decision_log
     file = LogFile(path) if path else None
-    instruments = build_instruments(config)
+    books = build_books(config, clock, lambda name: _spec_of(dispatcher, name))
+    instruments = build_instruments(config, books.recorder)
     demand = Demand(config.planner.window_s) if config.planner.enabled else None
+    optional: list[Observer | None] = [demand, books.accounts]
     dispatcher = build_dispatcher(
         config,
-        observers=[*instruments.observers, *([demand] if demand else [])],
+        observers=[*instruments.observers, *(one for one in optional if one is not None)],
         strict_context=False,
         log=file.write if file else None,
     )
     engine = Engine(dispatcher, _settings(config), clock.now, instruments.metrics)
-    scraper = _scraper(engine, config, clock) if config.telemetry.enabled else None
+    books.attach(engine)
+    reading = read_engines(engine, config, clock) if config.telemetry.enabled else None
+    scraper = reading.scraper if reading is not None else None
     instruments.expose(engine, scraper, clock)
-    chores = [_probe(engine, config)]
-    if scraper is not None:
-        chores.append(Chore("scraper", scraper.run))
+    chores = [_probe(engine, config), *(Chore(name, work) for name, work in books.chores)]
+    if reading is not None:
+        chores.append(Chore("scraper", reading.scraper.run))
+        chores.append(Chore("signals", reading.keep_watching))
     if config.telemetry.feedback:
         chores.append(Chore("feedback", lambda: instruments.keep_correcting(engine)))
     if demand is not None:
@@ -61,8 +69,8 @@ def build_runtime(config: MotleyConfig, clock: Clock) -> Runtime:
         started_unix_s=int(time.time()),
         chores=chores,
         instruments=instruments,
-        scraper=scraper,
-        closing=(file.close,) if file else (),
+        reading=reading,
+        closing=(*books.closing, *((file.close,) if file else ())),
     )
 
 
@@ -80,6 +88,7 @@ def _settings(config: MotleyConfig) -> EngineSettings:
         aliases=config.aliases,
         slo_classes=frozenset(config.slos),
         keeps_credentials=bool(config.server.api_keys),
+        asks_load=config.telemetry.enabled and config.telemetry.orca,
     )
 
 
@@ -93,18 +102,8 @@ def _probe(engine: Engine, config: MotleyConfig) -> Chore:
     return Chore("health probe", HealthProbe(engine, config.reliability, HttpGetter()).run)
 
 
-def _scraper(engine: Engine, config: MotleyConfig, clock: Clock) -> Scraper:
-    def sink(name: str, signals: EngineSignals) -> None:
-        engine.dispatcher.scrape(name, signals, clock.now())
-        engine.poke()
-
-    scraper = Scraper(
-        sink,
-        interval_s=config.telemetry.scrape_interval_s,
-        timeout_s=config.telemetry.timeout_s,
-        rng=random.Random(config.policy.seed),
-        clock=clock,
-    )
-    for target in targets(config.fleet.backends):
-        scraper.add(target)
-    return scraper
+def _spec_of(dispatcher: Dispatcher, name: str) -> BackendSpec | None:
+    try:
+        return dispatcher.state.get(name).spec
+    except UnknownNameError:
+        return None

@@ -114,7 +114,7 @@ def test_predictions_that_were_not_made_are_empty(tmp_path: Path) -> None:
 
 def test_a_prompt_of_a_million_blocks_is_kept_to_the_first(tmp_path: Path) -> None:
     long = dataclasses.replace(REQUEST, prefix_hashes=tuple(range(10 * MOST_HASHES)))
-    assert len(ROWS.rejected(long, "x", 0.0).prefix_hashes) == MOST_HASHES
+    assert len(ROWS.unserved(long, "rejected:x", 0.0).prefix_hashes) == MOST_HASHES
 
 
 @pytest.mark.parametrize("pyarrow", [True, False])

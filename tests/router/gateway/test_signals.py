@@ -1,0 +1,104 @@
+"""What the engines say of themselves: ORCA headers, ages, and ``/debug/signals``."""
+
+from __future__ import annotations
+
+import asyncio
+
+import pytest
+
+from router.gateway.engine_reading import same_card
+from tests.router.gateway.conftest import StartEngine, StartGateway
+from tests.router.gateway.fakes import (
+    Behaviour,
+    answer,
+    chat,
+    eventually,
+)
+
+LOAD = "TEXT named_metrics.kv_cache_usage_perc=0.4, named_metrics.num_requests_waiting=3.0"
+
+
+def with_load(load: str) -> Behaviour:
+    return answer(200, b'{"usage": {"prompt_tokens": 3}}', ("endpoint-load-metrics", load))
+
+
+async def test_the_load_that_vllm_sends_along_is_read_and_not_passed_on(
+    engine: StartEngine, gateway: StartGateway
+) -> None:
+    backend = await engine(with_load(LOAD), with_load("TEXT rubbish"))
+    gate = await gateway(backend, telemetry={"scrape_interval_s": 3600.0})
+    answered = await gate.post(endpoint_load_metrics_format="JSON")
+    assert "endpoint-load-metrics" not in answered.headers
+    assert backend.received[0].headers["endpoint-load-metrics-format"] == "TEXT"
+    signals = gate.relay.engine.dispatcher.state.get("e0").signals
+    assert signals is not None
+    assert (signals.kv_usage, signals.waiting, signals.running) == (0.4, 3, None)
+    await asyncio.sleep(0.12)
+    await gate.post()
+    assert gate.relay.engine.dispatcher.state.get("e0").signals == signals, "rubbish is no news"
+    shown = (await gate.get("/debug/signals")).json()["backends"]["e0"]
+    assert shown["orca_headers"] == 1
+
+
+async def test_other_engines_and_other_wishes_are_left_alone(
+    engine: StartEngine, gateway: StartGateway
+) -> None:
+    backend = await engine(chat())
+    gate = await gateway(backend, telemetry={"scrape_interval_s": 3600.0, "orca": False})
+    await gate.post()
+    assert "endpoint-load-metrics-format" not in backend.received[0].headers
+
+
+async def test_old_signals_are_no_longer_believed(
+    engine: StartEngine, gateway: StartGateway
+) -> None:
+    backend = await engine(with_load(LOAD))
+    gate = await gateway(backend, telemetry={"scrape_interval_s": 3600.0, "stale_after_s": 5.0})
+    await gate.post()
+    runtime = gate.relay._rest.state.runtime
+    runtime.reading.forget_stale(gate.clock.now() + 4.0)
+    state = gate.relay.engine.dispatcher.state.get("e0")
+    assert state.signals.waiting == 3
+    runtime.reading.forget_stale(gate.clock.now() + 6.0)
+    assert state.signals.waiting is None
+    assert state.signals.kv_usage is None
+    shown = (await gate.get("/workers")).json()["workers"][0]
+    assert shown["engine_waiting"] is None, "unknown is not zero"
+
+
+async def test_debug_signals_and_the_startup_report_say_what_is_given(
+    engine: StartEngine, gateway: StartGateway
+) -> None:
+    backend = await engine(chat())
+    gate = await gateway(
+        backend,
+        "http://127.0.0.1:9",
+        telemetry={"scrape_interval_s": 0.05, "timeout_s": 1.0},
+    )
+    reading = gate.relay._rest.state.runtime.reading
+    await eventually(lambda: all(r.scrapes for r in reading.scraper.signals_report().values()))
+    shown = (await gate.get("/debug/signals")).json()["backends"]
+    assert shown["e0"]["failures"] == {"no_signals": shown["e0"]["scrapes"]}
+    assert shown["e0"]["missing"][0] == "running"
+    assert "no scrape has succeeded yet" in shown["e0"]["notes"][0]
+    assert shown["e1"]["failures"]["connect"] >= 1
+    lines = reading.lines()
+    assert len(lines) == 2
+    assert all("own counts only" in line for line in lines)
+
+
+@pytest.mark.parametrize(
+    ("gpu", "told", "same"),
+    [
+        ("a100-80", "NVIDIA A100-SXM4-80GB", True),
+        ("a100-80", "NVIDIA A100-SXM4-40GB", False),
+        ("a100-80", "NVIDIA A100", True),
+        ("t4", "Tesla T4", True),
+        ("v100-32", "Tesla V100-SXM2-32GB", True),
+        ("l4", "NVIDIA L40S", False),
+        ("h100", "NVIDIA H100 80GB HBM3", True),
+        ("a40", "NVIDIA A100-SXM4-40GB", False),
+    ],
+)
+def test_a_card_is_known_by_the_name_its_driver_tells(gpu: str, told: str, same: bool) -> None:
+    assert same_card(gpu, told) is same

@@ -1,0 +1,111 @@
+"""Traces: one span a request, joined to the caller's and continued by the engine."""
+
+from __future__ import annotations
+
+import pytest
+
+from router.config.load import load_config
+from router.domain.errors import ConfigError
+from router.gateway.app import build_app
+from telemetry import tracing
+from tests.router.gateway.conftest import StartEngine
+from tests.router.gateway.fakes import MODEL, answer, chat, fleet, running, stream
+from tests.telemetry.otlp import collecting
+
+pytest.importorskip("opentelemetry.sdk")
+TRACE, PARENT = "4bf92f3577b34da6a3ce929d0e0e4736", "00f067aa0ba902b7"
+CALLER = f"00-{TRACE}-{PARENT}-01"
+
+
+async def test_a_span_joins_the_callers_trace_and_tells_the_decision(engine: StartEngine) -> None:
+    backend = await engine(stream(["a", "b"], usage={"prompt_tokens": 7, "completion_tokens": 2}))
+    with collecting() as collector:
+        async with running(fleet(backend, telemetry=traced(collector.url))) as gate:
+            await gate.post(traceparent=CALLER, x_request_id="r-1")
+        (span,) = collector.spans
+    assert (span["name"], span["trace"], span["parent"]) == (
+        "POST /v1/chat/completions",
+        TRACE,
+        PARENT,
+    )
+    assert collector.services == {"motley"}
+    assert span["kind"] == 2, "a server's"
+    passed = backend.received[0].headers["traceparent"]
+    assert passed == f"00-{TRACE}-{span['span']}-01", "the engine's span hangs below ours"
+    told = span["attributes"]
+    assert told["motley.backend"] == "e0"
+    assert told["motley.policy"] == "round-robin"
+    assert told["motley.request_id"] == "r-1"
+    assert told["gen_ai.request.model"] == MODEL
+    assert told["gen_ai.usage.input_tokens"] == "7"
+    assert told["motley.ttft_s"] > 0
+    assert told["motley.predicted_ttft_s"] > 0
+    assert span["events"] == ["dispatched", "first token"]
+    assert not span["failed"]
+    assert 0 < span["seconds"] < 10
+
+
+async def test_a_request_without_a_trace_begins_one(engine: StartEngine) -> None:
+    backend = await engine(chat())
+    with collecting() as collector:
+        async with running(fleet(backend, telemetry=traced(collector.url))) as gate:
+            await gate.post()
+        (span,) = collector.spans
+    assert span["parent"] == ""
+    assert backend.received[0].headers["traceparent"].split("-")[1] == span["trace"]
+
+
+async def test_failures_and_rejections_have_spans_too(engine: StartEngine) -> None:
+    backend = await engine(answer(500, b"{}"))
+    unknown = b'{"model": "nope", "messages": [{"role": "user", "content": "SECRET"}]}'
+    with collecting() as collector:
+        async with running(fleet(backend, telemetry=traced(collector.url))) as gate:
+            await gate.post()
+            await gate.post(body=unknown)
+            await gate.post(body=b"{")
+        failed, rejected, odd = collector.spans
+    assert failed["failed"] == "HTTP 500"
+    assert failed["attributes"]["motley.outcome"] == "failed"
+    assert rejected["failed"] == "unknown_model"
+    assert rejected["attributes"]["http.response.status_code"] == "404"
+    assert odd["attributes"]["http.response.status_code"] == "400"
+    assert b"SECRET" not in b"".join(collector.bodies), "content is never told"
+
+
+async def test_a_caller_that_does_not_sample_is_obeyed(engine: StartEngine) -> None:
+    backend = await engine(chat())
+    with collecting() as collector:
+        async with running(fleet(backend, telemetry=traced(collector.url))) as gate:
+            await gate.post(traceparent=f"00-{TRACE}-{PARENT}-00")
+        assert collector.spans == []
+    assert backend.received[0].headers["traceparent"].endswith("-00")
+
+
+async def test_a_collector_that_is_away_costs_no_request(
+    engine: StartEngine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(tracing, "EXPORT_TIMEOUT_S", 0.2)
+    backend = await engine(chat())
+    async with running(fleet(backend, telemetry=traced("http://127.0.0.1:9"))) as gate:
+        assert (await gate.post()).status_code == 200
+
+
+async def test_without_traces_the_context_passes_untouched(engine: StartEngine) -> None:
+    backend = await engine(chat())
+    async with running(fleet(backend)) as gate:
+        await gate.post(traceparent=CALLER, tracestate="a=b")
+    assert backend.received[0].headers["traceparent"] == CALLER
+    assert backend.received[0].headers["tracestate"] == "a=b"
+
+
+def test_a_missing_extra_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    import sys
+
+    monkeypatch.setitem(sys.modules, "opentelemetry.exporter.otlp.proto.http.trace_exporter", None)
+    config = load_config(fleet("http://127.0.0.1:9", telemetry=traced("http://127.0.0.1:9")))
+    with pytest.raises(ConfigError, match=r"pip install 'motley-router\[otel\]'"):
+        build_app(config)
+
+
+def traced(url: str) -> dict[str, object]:
+    return {"enabled": False, "otlp_endpoint": url}
