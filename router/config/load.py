@@ -13,6 +13,7 @@ import yaml
 from pydantic import ValidationError
 from yaml.constructor import ConstructorError
 
+from router.config.access import AccessSection, AdminSection
 from router.config.schema import (
     BackendEntry,
     ConfigFile,
@@ -56,7 +57,7 @@ class MotleyConfig:
         fleet: the backends, named and feasible.
         policy: which one, with which parameters and seed.
         slos: targets by class; the defaults where the file names none.
-        telemetry, reliability, planner, server: the sections of the file.
+        telemetry, reliability, planner, server, access, admin: the sections of the file.
         aliases: other names of models.
         hardware: the catalogue, with the file's own models and measurements.
     """
@@ -71,6 +72,8 @@ class MotleyConfig:
     server: ServerSection
     aliases: Mapping[str, str]
     hardware: Hardware
+    access: AccessSection
+    admin: AdminSection
 
 
 def load_config(source: str | Path | Mapping[str, Any]) -> MotleyConfig:
@@ -126,6 +129,8 @@ def _checked(content: dict[str, Any], source: str) -> MotleyConfig:
         parsed.server,
         parsed.aliases,
         hardware,
+        parsed.access,
+        parsed.admin,
     )
 
 

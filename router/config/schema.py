@@ -2,17 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal, Self
+from typing import Any, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import Field, model_validator
 
-Seconds = Annotated[float, Field(gt=0, allow_inf_nan=False)]
-
-
-class Section(BaseModel):
-    """Base of all sections."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True, protected_namespaces=())
+from router.config.access import AccessSection, AdminSection
+from router.config.section import Seconds, Section
 
 
 class BackendEntry(Section):
@@ -153,6 +148,8 @@ class ConfigFile(Section):
     reliability: ReliabilitySection = ReliabilitySection()
     planner: PlannerSection = PlannerSection()
     server: ServerSection = ServerSection()
+    access: AccessSection = AccessSection()
+    admin: AdminSection = AdminSection()
     aliases: dict[str, str] = Field(default_factory=dict)
     models: dict[str, ModelSection] = Field(default_factory=dict)
     overrides: list[dict[str, Any]] = Field(default_factory=list)

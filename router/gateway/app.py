@@ -30,7 +30,7 @@ def build_app(config: MotleyConfig, *, clock: Clock | None = None) -> Relay:
         ConfigError: a backend without a usable URL, or a decision log that cannot be written.
     """
     runtime = build_runtime(config, clock or MonotonicClock())
-    admission = Admission(runtime.keyring, config.server.max_body_bytes)
+    admission = Admission(runtime.gate, config.server.max_body_bytes)
     api = _build_api(runtime)
     relay = api.state.relay = Relay(runtime.engine, admission, api)
     return relay

@@ -11,10 +11,10 @@ from collections.abc import Awaitable, Callable, Mapping, MutableMapping
 from dataclasses import dataclass
 from typing import Any
 
-from router.gateway.auth import Keyring
+from router.gateway.access.gate import Gate
 from router.gateway.engine import Engine, request_id_of
 from router.gateway.exchange import Exchange
-from router.gateway.problems import UNAUTHORIZED, Problem
+from router.gateway.problems import Problem
 from router.gateway.wire import Call, Headers
 
 Scope = MutableMapping[str, Any]
@@ -47,11 +47,11 @@ class Admission:
     """What a request must satisfy before its body is read.
 
     Attributes:
-        keyring: API keys; every caller is let in when it is empty.
+        gate: knows the callers; everybody is let in when it has no keys.
         max_body_bytes: longest body accepted.
     """
 
-    keyring: Keyring
+    gate: Gate
     max_body_bytes: int
 
 
@@ -156,7 +156,11 @@ class Relay:
         headers: Headers = scope["headers"]
         named = dict(headers)
         request_id = request_id_of(named.get(b"x-request-id"))
-        body = await self._admit(named, receive)
+        caller = self._admission.gate.admit(named)
+        if isinstance(caller, Problem):
+            await _refuse(send, caller, request_id)
+            return
+        body = await self._body(named, receive)
         if body is None:
             return
         if isinstance(body, Problem):
@@ -170,18 +174,16 @@ class Relay:
             body=body,
             request_id=request_id,
             generates=HOT_PATHS[path],
+            caller=caller,
         )
         del body  # the call lets go of it once an answer has begun
         await self._exchange(call, receive, send)
 
-    async def _admit(
+    async def _body(
         self, headers: Mapping[bytes, bytes], receive: Receive
     ) -> bytes | Problem | None:
         """The whole body, why not, or ``None`` if the client left while sending it."""
-        admission = self._admission
-        if not admission.keyring.admits(headers):
-            return UNAUTHORIZED
-        limit = admission.max_body_bytes
+        limit = self._admission.max_body_bytes
         length = headers.get(b"content-length", b"0")
         if length.isdigit() and int(length) > limit:
             return _too_large(limit)

@@ -15,6 +15,7 @@ from random import getrandbits
 from router.dispatcher import Dispatcher
 from router.domain.fleet import BackendSpec
 from router.domain.request import Request
+from router.gateway.access.gate import Gate
 from router.gateway.account import Account
 from router.gateway.exchange import Exchange
 from router.gateway.limits import Limits
@@ -63,7 +64,6 @@ class EngineSettings:
         policy_name: told in ``x-motley-policy``.
         aliases: other names of models.
         slo_classes: names that ``x-motley-slo`` may carry.
-        keeps_credentials: whether the gateway checks keys itself; then they go no further.
         asks_load: whether vLLM is asked to send its load along with each answer (ORCA).
     """
 
@@ -71,7 +71,6 @@ class EngineSettings:
     policy_name: str
     aliases: Mapping[str, str] = field(default_factory=dict)
     slo_classes: frozenset[str] = frozenset(("interactive",))
-    keeps_credentials: bool = False
     asks_load: bool = False
 
 
@@ -83,6 +82,7 @@ class Engine:
         settings: see ``EngineSettings``.
         clock: seconds, monotonic; the only clock of the gateway.
         events: told what happens.
+        gate: knows what callers may do; when it checks credentials, they go no further.
 
     Attributes:
         ended: given the account of every exchange, if anybody wants it.
@@ -96,6 +96,7 @@ class Engine:
         settings: EngineSettings,
         clock: Callable[[], float],
         events: Events,
+        gate: Gate,
     ) -> None:
         self.dispatcher = dispatcher
         self.events = events
@@ -106,8 +107,9 @@ class Engine:
         self.ended: Callable[[Account], None] | None = None
         self.load_told: Callable[[str, bytes, float], None] | None = None
         self.begin_span: Callable[[Call], None] | None = None
+        self.gate = gate
         self._settings = settings
-        self._drop = _OURS | (_CREDENTIALS if settings.keeps_credentials else frozenset())
+        self._drop = _OURS | (_CREDENTIALS if gate else frozenset())
         self._pools: dict[str, UpstreamPool] = {}
         self._live: dict[str, Exchange] = {}
         self._poked: asyncio.Handle | None = None
@@ -151,7 +153,9 @@ class Engine:
         headers = dict(call.headers)
         asked = fields.model or ""
         model = settings.aliases.get(asked, asked)
-        slo_class = headers.get(b"x-motley-slo", b"interactive").decode("latin-1")
+        grant = call.caller.grant if call.caller is not None else None
+        default = (grant.default_class if grant is not None else "") or "interactive"
+        slo_class = headers.get(b"x-motley-slo", default.encode()).decode("latin-1")
         if slo_class not in settings.slo_classes and slo_class != "interactive":
             known = ", ".join(sorted(settings.slo_classes))
             message = f"There is no service class {slo_class!r}. x-motley-slo may be: {known}."
@@ -164,7 +168,9 @@ class Engine:
             prompt_tokens=self.sizer.estimate(model, prompt_bytes(call.body)),
             max_tokens=token_limit(fields) if call.generates else 1,
             slo_class=slo_class,
-            tenant=headers.get(b"x-tenant-id", b"").decode("latin-1"),
+            tenant=grant.holder
+            if grant is not None and grant.holder
+            else headers.get(b"x-tenant-id", b"").decode("latin-1"),
             session=headers.get(b"x-session-id", b"").decode("latin-1"),
             prefix_hashes=hashes,
             prefix_block_tokens=self.sizer.tokens_in(model, BLOCK_BYTES) if hashes else 0,
@@ -215,6 +221,10 @@ class Engine:
         if pool is not None:
             pool.close()
 
+    def enter(self, call: Call, asked: str, request: Request) -> Problem | None:
+        """Let the caller's request in, or say why not."""
+        return self.gate.enter(call.caller, asked, request) if call.caller is not None else None
+
     def joined(self, exchange: Exchange, request_id: str) -> None:
         """An exchange has a request in the books."""
         self._live[request_id] = exchange
@@ -222,6 +232,7 @@ class Engine:
     def left(self, request_id: str) -> None:
         """It is over."""
         self._live.pop(request_id, None)
+        self.gate.left(request_id)
 
     def learn(self, model: str, size_bytes: int, usage: Usage) -> None:
         """An engine counted the tokens of a prompt; a size of 0 stands for "no guide"."""

@@ -88,6 +88,11 @@ class Exchange:
             self._answer(error.problem)
             return
         self._asked = fields.model or ""
+        refusal = engine.enter(call, self._asked, request)
+        if refusal is not None:
+            engine.events.rejected(self._label(unknown=True), refusal.code or "forbidden")
+            self._answer(refusal)
+            return
         # Base64 costs tokens by no ratio: such a body teaches nothing.
         self._size_bytes = 0 if has_images(call.body) else len(call.body)
         self._streams = fields.stream is True
@@ -254,6 +259,9 @@ class Exchange:
         ]
         if self._backend is not None:
             headers.append((b"x-motley-backend", self._backend.name.encode()))
+        caller = self._call.caller
+        if caller is not None and caller.meter is not None:
+            headers += self._engine.gate.headers(caller)
         return headers
 
     def _close(self) -> None:

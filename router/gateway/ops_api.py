@@ -9,7 +9,7 @@ from fastapi.responses import Response
 
 from router.config.schema import BackendEntry
 from router.domain.errors import ConfigError, UnknownNameError
-from router.gateway.problems import RETRY_AFTER_S, UNAUTHORIZED, Problem, ProblemError
+from router.gateway.problems import RETRY_AFTER_S, Problem, ProblemError
 from router.gateway.runtime import Runtime
 from router.gateway.workers import described, new_spec
 
@@ -20,8 +20,9 @@ def _runtime(request: Request) -> Runtime:
 
 
 async def _authorized(request: Request) -> None:
-    if not _runtime(request).keyring.admits(dict(request.scope["headers"])):
-        raise ProblemError(UNAUTHORIZED)
+    caller = _runtime(request).gate.admit(dict(request.scope["headers"]))
+    if isinstance(caller, Problem):
+        raise ProblemError(caller)
 
 
 open_api = APIRouter(tags=["operations"])
@@ -132,6 +133,6 @@ async def remove_worker(request: Request, name: str) -> dict[str, Any]:
 
 def _must_have_keys(runtime: Runtime) -> None:
     """Whoever may add a worker makes the gateway talk to any address: that takes a key."""
-    if not runtime.keyring:
+    if not runtime.gate:
         message = "Changing workers needs API keys: set server.api_keys in the configuration."
         raise ProblemError(Problem(403, message, code="keys_required"))

@@ -15,7 +15,7 @@ from typing import Any
 from router.config.load import MotleyConfig
 from router.domain.fleet import BackendSpec
 from router.fleet_state.backend import BackendState
-from router.gateway.auth import Keyring
+from router.gateway.access.gate import Gate
 from router.gateway.engine import Engine
 from router.gateway.engine_reading import EngineReading
 from router.gateway.instruments import Instruments
@@ -44,7 +44,7 @@ class Runtime:
     Attributes:
         config: as loaded.
         engine: relays.
-        keyring: whom to let in.
+        gate: whom to let in.
         started_unix_s: wall-clock start, for ``created`` in the model list.
         chores: scraper, health probe, feedback, planner.
         instruments: everything that watches; answers ``/metrics``.
@@ -54,7 +54,7 @@ class Runtime:
 
     config: MotleyConfig
     engine: Engine
-    keyring: Keyring
+    gate: Gate
     started_unix_s: int
     chores: Sequence[Chore]
     instruments: Instruments

@@ -9,10 +9,14 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import msgspec
 
 from router.gateway.problems import Problem, ProblemError
+
+if TYPE_CHECKING:
+    from router.gateway.access.gate import Caller
 
 Headers = list[tuple[bytes, bytes]]
 
@@ -77,6 +81,7 @@ class Call:
         request_id: ``x-request-id``, echoed or made.
         generates: whether the path generates tokens (else one pass: embeddings, rerank).
         span: the trace span of this request, where requests are traced.
+        caller: whom the gate let in; ``None`` where everybody may come.
     """
 
     path: bytes
@@ -86,6 +91,7 @@ class Call:
     request_id: str
     generates: bool = True
     span: object = None
+    caller: Caller | None = None
 
 
 class BadRequestError(ProblemError):

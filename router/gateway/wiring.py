@@ -11,7 +11,7 @@ from router.dispatcher import Dispatcher
 from router.domain.errors import UnknownNameError
 from router.domain.fleet import BackendSpec
 from router.domain.protocols import Clock, Observer
-from router.gateway.auth import Keyring
+from router.gateway.access.build import build_gate
 from router.gateway.bookkeeping import build_books
 from router.gateway.engine import Engine, EngineSettings
 from router.gateway.engine_reading import read_engines
@@ -38,15 +38,16 @@ def build_runtime(config: MotleyConfig, clock: Clock) -> Runtime:
     file = LogFile(path) if path else None
     books = build_books(config, clock, lambda name: _spec_of(dispatcher, name))
     instruments = build_instruments(config, books.recorder)
+    gate = build_gate(config, time.time)
     demand = Demand(config.planner.window_s) if config.planner.enabled else None
     optional: list[Observer | None] = [demand, books.accounts]
     dispatcher = build_dispatcher(
         config,
-        observers=[*instruments.observers, *(one for one in optional if one is not None)],
+        observers=[*instruments.observers, gate, *(one for one in optional if one is not None)],
         strict_context=False,
         log=file.write if file else None,
     )
-    engine = Engine(dispatcher, _settings(config), clock.now, instruments.metrics)
+    engine = Engine(dispatcher, _settings(config), clock.now, instruments.metrics, gate)
     books.attach(engine)
     reading = read_engines(engine, config, clock) if config.telemetry.enabled else None
     scraper = reading.scraper if reading is not None else None
@@ -65,7 +66,7 @@ def build_runtime(config: MotleyConfig, clock: Clock) -> Runtime:
     return Runtime(
         config=config,
         engine=engine,
-        keyring=Keyring(config.server.api_keys),
+        gate=gate,
         started_unix_s=int(time.time()),
         chores=chores,
         instruments=instruments,
@@ -87,7 +88,6 @@ def _settings(config: MotleyConfig) -> EngineSettings:
         policy_name=config.policy.name,
         aliases=config.aliases,
         slo_classes=frozenset(config.slos),
-        keeps_credentials=bool(config.server.api_keys),
         asks_load=config.telemetry.enabled and config.telemetry.orca,
     )
 
