@@ -82,6 +82,11 @@ class Dispatcher:
         return len(self._flights)
 
     @property
+    def flights(self) -> list[Flight]:
+        """What is in flight, oldest dispatch first; for those who look on."""
+        return list(self._flights.values())
+
+    @property
     def queued(self) -> int:
         """Requests waiting in the router."""
         return len(self._waiting)

@@ -120,6 +120,7 @@ class ServerSection(Section):
     max_body_bytes: int = Field(default=64 * 1024 * 1024, ge=1024)
     decision_log: str | None = None
     access_log: bool = False
+    dashboard: bool = True
 
 
 class ModelSection(Section):

@@ -6,7 +6,7 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any
 
-from fastapi import FastAPI, Request
+from fastapi import Depends, FastAPI, Request
 from fastapi.responses import Response
 
 from router.config.load import MotleyConfig
@@ -14,7 +14,8 @@ from router.domain.protocols import Clock
 from router.gateway import error_shape
 from router.gateway.asgi import HOT_PATHS, Admission, Receive, Relay, Scope, Send
 from router.gateway.clock import MonotonicClock
-from router.gateway.ops_api import guarded_api, open_api
+from router.gateway.dashboard.api import live_api, page_api
+from router.gateway.ops_api import authorized, guarded_api, open_api
 from router.gateway.runtime import Runtime
 from router.gateway.wiring import build_runtime
 
@@ -32,7 +33,8 @@ def build_app(config: MotleyConfig, *, clock: Clock | None = None) -> Relay:
     runtime = build_runtime(config, clock or MonotonicClock())
     admission = Admission(runtime.gate, config.server.max_body_bytes)
     api = _build_api(runtime)
-    relay = api.state.relay = Relay(runtime.engine, admission, api)
+    on_stop = runtime.feed.close if runtime.feed is not None else lambda: None
+    relay = api.state.relay = Relay(runtime.engine, admission, api, on_stop)
     return relay
 
 
@@ -47,6 +49,10 @@ def _build_api(runtime: Runtime) -> FastAPI:
     api.state.runtime = runtime
     api.include_router(open_api)
     api.include_router(guarded_api)
+    if runtime.feed is not None:
+        api.state.feed = runtime.feed
+        api.include_router(page_api)
+        api.include_router(live_api, dependencies=[Depends(authorized)])
     for path in HOT_PATHS:
         api.add_api_route(
             path,

@@ -138,10 +138,18 @@ class Relay:
         engine: relays.
         admission: who and what is let in.
         rest: the ASGI application for every other path, and for the lifespan.
+        on_stop: ends the streams of the gateway's own when the server is told to stop.
     """
 
-    def __init__(self, engine: Engine, admission: Admission, rest: AsgiApp) -> None:
+    def __init__(
+        self,
+        engine: Engine,
+        admission: Admission,
+        rest: AsgiApp,
+        on_stop: Callable[[], None] = lambda: None,
+    ) -> None:
         self.engine = engine
+        self.on_stop = on_stop
         self._admission = admission
         self._rest = rest
 

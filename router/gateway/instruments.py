@@ -107,7 +107,7 @@ def build_instruments(config: MotleyConfig, recorder: Recorder | None = None) ->
     """What the configuration asks for."""
     metrics = GatewayMetrics(
         policy=config.policy.name,
-        version=_version(),
+        version=version_of_motley(),
         models=sorted(config.fleet.models),
         slo_classes=sorted(config.slos),
     )
@@ -132,7 +132,8 @@ def build_instruments(config: MotleyConfig, recorder: Recorder | None = None) ->
     return Instruments(config, metrics, Accuracy(), SloWindow(config.slos), feedback, recorder)
 
 
-def _version() -> str:
+def version_of_motley() -> str:
+    """Of the installed distribution."""
     try:
         return version("motley-router")
     except PackageNotFoundError:

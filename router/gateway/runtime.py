@@ -16,6 +16,7 @@ from router.config.load import MotleyConfig
 from router.domain.fleet import BackendSpec
 from router.fleet_state.backend import BackendState
 from router.gateway.access.gate import Gate
+from router.gateway.dashboard.feed import Feed
 from router.gateway.engine import Engine
 from router.gateway.engine_reading import EngineReading
 from router.gateway.instruments import Instruments
@@ -49,6 +50,7 @@ class Runtime:
         chores: scraper, health probe, feedback, planner.
         instruments: everything that watches; answers ``/metrics``.
         reading: reads the engines; ``None`` where the configuration forbids it.
+        feed: feeds the live page; ``None`` where the configuration forbids it.
         closing: called last, in order: files to close.
     """
 
@@ -59,6 +61,7 @@ class Runtime:
     chores: Sequence[Chore]
     instruments: Instruments
     reading: EngineReading | None
+    feed: Feed | None = None
     closing: Sequence[Callable[[], None]] = ()
 
     @property

@@ -9,12 +9,13 @@ import math
 import signal
 import socket
 import sys
+from collections.abc import Callable
 from types import FrameType
 
 import uvicorn
 
 from router.domain.errors import ConfigError
-from router.gateway.asgi import AsgiApp
+from router.gateway.asgi import AsgiApp, Relay
 
 BACKLOG = 2048
 GC_THRESHOLD = 10_000
@@ -61,15 +62,35 @@ def url_of(listener: socket.socket) -> str:
     return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
 
 
-def server(app: AsgiApp, *, drain_s: float) -> uvicorn.Server:
+class _Server(uvicorn.Server):
+    """Ends what would never end by itself before it waits for answers to finish."""
+
+    def __init__(self, config: uvicorn.Config, on_stop: Callable[[], None]) -> None:
+        super().__init__(config)
+        self._on_stop = on_stop
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        """Stop accepting, then drain."""
+        self._on_stop()
+        await super().shutdown(sockets)
+
+
+def _nothing() -> None:
+    pass
+
+
+def server(
+    app: AsgiApp, *, drain_s: float, on_stop: Callable[[], None] = _nothing
+) -> uvicorn.Server:
     """A uvicorn server for the gateway; give it sockets with ``serve(sockets=[...])``.
 
     Args:
         app: the ASGI application.
         drain_s: how long streams may run on after the server was told to stop.
+        on_stop: called when it is told so, to end streams of the gateway's own.
     """
     logging.getLogger("uvicorn.error").addFilter(_not_a_cut)
-    return uvicorn.Server(
+    return _Server(
         uvicorn.Config(
             app,
             loop="uvloop",
@@ -82,11 +103,12 @@ def server(app: AsgiApp, *, drain_s: float) -> uvicorn.Server:
             log_config=None,
             timeout_keep_alive=math.ceil(KEEP_ALIVE_S),
             timeout_graceful_shutdown=math.ceil(drain_s),
-        )
+        ),
+        on_stop,
     )
 
 
-def run(app: AsgiApp, listener: socket.socket, *, drain_s: float) -> None:
+def run(app: Relay, listener: socket.socket, *, drain_s: float) -> None:
     """Serve until SIGTERM or SIGINT, then drain.
 
     uvicorn stops accepting at once, lets answers finish until the deadline, runs the lifespan's
@@ -97,7 +119,7 @@ def run(app: AsgiApp, listener: socket.socket, *, drain_s: float) -> None:
     gc.collect()
     gc.freeze()
     gc.set_threshold(GC_THRESHOLD)
-    server(app, drain_s=drain_s).run(sockets=[listener])
+    server(app, drain_s=drain_s, on_stop=app.on_stop).run(sockets=[listener])
 
 
 def _leave(number: int, frame: FrameType | None) -> None:  # noqa: ARG001

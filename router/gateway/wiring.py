@@ -13,10 +13,13 @@ from router.domain.fleet import BackendSpec
 from router.domain.protocols import Clock, Observer
 from router.gateway.access.build import build_gate
 from router.gateway.bookkeeping import build_books
+from router.gateway.dashboard.board import Board, Sources
+from router.gateway.dashboard.feed import Feed
+from router.gateway.dashboard.traffic import Traffic
 from router.gateway.engine import Engine, EngineSettings
 from router.gateway.engine_reading import read_engines
 from router.gateway.health_probe import HealthProbe
-from router.gateway.instruments import build_instruments
+from router.gateway.instruments import Instruments, build_instruments, version_of_motley
 from router.gateway.limits import Limits
 from router.gateway.log_file import LogFile
 from router.gateway.planning import Costs, Demand, Planning, ReportingPlanner
@@ -40,7 +43,8 @@ def build_runtime(config: MotleyConfig, clock: Clock) -> Runtime:
     instruments = build_instruments(config, books.recorder)
     gate = build_gate(config, time.time)
     demand = Demand(config.planner.window_s) if config.planner.enabled else None
-    optional: list[Observer | None] = [demand, books.accounts]
+    traffic = Traffic() if config.server.dashboard else None
+    optional: list[Observer | None] = [demand, books.accounts, traffic]
     dispatcher = build_dispatcher(
         config,
         observers=[*instruments.observers, gate, *(one for one in optional if one is not None)],
@@ -63,6 +67,9 @@ def build_runtime(config: MotleyConfig, clock: Clock) -> Runtime:
         chores.append(Chore("planner", planning.run))
     if file:
         chores.append(Chore("decision log", file.keep_flushing))
+    feed = Feed(Board(_sources(engine, instruments), traffic)) if traffic is not None else None
+    if feed is not None:
+        chores.append(Chore("dashboard", feed.run))
     return Runtime(
         config=config,
         engine=engine,
@@ -71,7 +78,20 @@ def build_runtime(config: MotleyConfig, clock: Clock) -> Runtime:
         chores=chores,
         instruments=instruments,
         reading=reading,
+        feed=feed,
         closing=(*books.closing, *((file.close,) if file else ())),
+    )
+
+
+def _sources(engine: Engine, instruments: Instruments) -> Sources:
+    return Sources(
+        engine=engine,
+        accuracy=instruments.accuracy,
+        slos=instruments.slos,
+        feedback=instruments.feedback,
+        targets=instruments.config.slos,
+        unix_s=time.time,
+        version=version_of_motley(),
     )
 
 

@@ -340,7 +340,7 @@ async def running(config: dict[str, Any]) -> AsyncIterator[Gateway]:
     clock = ShiftedClock()
     relay = build_app(load_config(config), clock=clock)
     listener = bind("127.0.0.1", 0)
-    web = server(relay, drain_s=1.0)
+    web = server(relay, drain_s=1.0, on_stop=relay.on_stop)
     task = asyncio.create_task(web.serve(sockets=[listener]))
     while not web.started:
         await asyncio.sleep(0.005)

@@ -1,0 +1,1 @@
+"""The live fleet page. Start with ``board.py`` (what is shown), ``feed.py``, ``api.py``."""

@@ -1,0 +1,84 @@
+"""One tick a second for all pages: built once, encoded once, dropped for pages that are slow."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Iterator
+from contextlib import contextmanager
+
+import msgspec
+
+from router.gateway.dashboard.board import Board
+from router.gateway.dashboard.views import Snapshot
+
+TICK_S = 1.0
+MOST_PAGES = 100
+QUEUED_TICKS = 2
+"""A page that is this far behind misses ticks; each is a whole picture, so nothing is lost."""
+
+
+class Feed:
+    """Ticks for ever, and hands each tick to whoever looks on."""
+
+    def __init__(self, board: Board, tick_s: float = TICK_S) -> None:
+        self._board = board
+        self._tick_s = tick_s
+        self._pages: set[asyncio.Queue[bytes]] = set()
+        self._encoder = msgspec.json.Encoder()
+        self._last: Snapshot | None = None
+
+    async def run(self) -> None:
+        """The chore."""
+        while True:
+            self.tick()
+            await asyncio.sleep(self._tick_s)
+
+    def tick(self) -> None:
+        """One picture to every page."""
+        self._last = self._board.tick()
+        if not self._pages:
+            return
+        event = _event(b"tick", self._encoder.encode(self._last))
+        for page in self._pages:
+            if page.full():
+                page.get_nowait()
+            page.put_nowait(event)
+
+    def now(self) -> bytes:
+        """The newest picture as JSON."""
+        return self._encoder.encode(self._current())
+
+    @property
+    def full(self) -> bool:
+        """Whether another page would be one too many."""
+        return len(self._pages) >= MOST_PAGES
+
+    async def stream(self) -> AsyncIterator[bytes]:
+        """Server-sent events: ``hello`` with the history, then a ``tick`` a second."""
+        yield _event(b"hello", self._encoder.encode(self._board.hello(self._current())))
+        with self._page() as page:
+            while event := await page.get():
+                yield event
+
+    def close(self) -> None:
+        """End every stream: the gateway stops, and would wait for them."""
+        for page in self._pages:
+            while page.full():
+                page.get_nowait()
+            page.put_nowait(b"")
+
+    def _current(self) -> Snapshot:
+        return self._last or self._board.tick()
+
+    @contextmanager
+    def _page(self) -> Iterator[asyncio.Queue[bytes]]:
+        page: asyncio.Queue[bytes] = asyncio.Queue(QUEUED_TICKS)
+        self._pages.add(page)
+        try:
+            yield page
+        finally:
+            self._pages.discard(page)
+
+
+def _event(name: bytes, data: bytes) -> bytes:
+    return b"event: %b\ndata: %b\n\n" % (name, data)

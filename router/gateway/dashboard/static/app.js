@@ -1,0 +1,58 @@
+// The live fleet page: one snapshot a second from the gateway, drawn by Preact.
+
+import { html, render, useEffect, useMemo, useState } from "./vendor/htm-preact.js";
+import { Chart, history } from "./charts.js";
+import { Explain } from "./explain.js";
+import { Accuracy, Classes, Events, Fleet, Flow, Header, Plan, Requests } from "./panels.js";
+import { follow, storeKey } from "./stream.js";
+
+const media = window.matchMedia("(prefers-color-scheme: light)");
+
+function Locked({ onKey }) {
+  const [key, setKey] = useState("");
+  return html`<form class="locked" onSubmit=${(e) => { e.preventDefault(); if (key) onKey(key); }}>
+    <h1>Motley</h1><p>This gateway asks for an API key. It stays in this tab.</p>
+    <label>API key <input type="password" value=${key} onInput=${(e) => setKey(e.target.value)} autocomplete="off"/></label> <button>Open</button></form>`;
+}
+
+function App() {
+  const [snapshot, setSnapshot] = useState(null);
+  const [status, setStatus] = useState("connecting");
+  const [session, setSession] = useState(0);
+  const [asked, setAsked] = useState(null);
+  const [only, setOnly] = useState("");
+  const [theme, setTheme] = useState(media.matches ? "light" : "dark");
+  const past = useMemo(history, []);
+
+  useEffect(() => follow((name, data) => {
+    if (name === "hello") { past.reset(data.history); setSnapshot(data.snapshot); }
+    else { past.push(data.moment); if (document.visibilityState === "visible") setSnapshot(data); }
+  }, setStatus), [session]);
+  useEffect(() => { document.documentElement.dataset.theme = theme; }, [theme]);
+
+  if (status === "locked") return html`<${Locked} onKey=${(key) => { storeKey(key); setStatus("connecting"); setSession(session + 1); }}/>`;
+  if (!snapshot) return html`<p class="starting">${status === "lost" ? "The gateway does not answer; trying again …" : "Connecting to the gateway …"}</p>`;
+  const chart = { columns: past.columns, tick: snapshot.at_unix_s, theme };
+  return html`<${Header} snapshot=${snapshot} status=${status} theme=${theme} onTheme=${() => setTheme(theme === "dark" ? "light" : "dark")}/>
+  <main>
+    <div class="charts">
+      <${Chart} ...${chart} title="P99 latency" unit="s" lines=${[{ key: "ttft", name: "TTFT", color: "--blue" }, { key: "e2e", name: "E2E", color: "--rose" }]}/>
+      <${Chart} ...${chart} title="Time per token, P99" unit="s" lines=${[{ key: "tpot", name: "TPOT", color: "--green" }]}/>
+      <${Chart} ...${chart} title="Load" lines=${[{ key: "inFlight", name: "in flight", color: "--blue" }, { key: "queued", name: "queued", color: "--amber" }]}/>
+      <${Chart} ...${chart} title="Throughput" lines=${[{ key: "tokens", name: "tokens/s", color: "--green" }]}/>
+    </div>
+    <${Fleet} backends=${snapshot.backends} onPick=${(name) => setOnly(only === name ? "" : name)}/>
+    <div class="columns">
+      <${Flow} flow=${snapshot.flow} backends=${snapshot.backends}/>
+      <${Events} events=${snapshot.events}/>
+    </div>
+    <${Classes} classes=${snapshot.classes}/>
+    <${Plan} plan=${snapshot.plan}/>
+    <${Requests} requests=${snapshot.requests} only=${only} onClear=${() => setOnly("")} onExplain=${setAsked}/>
+    <${Accuracy} backends=${snapshot.backends}/>
+  </main>
+  <footer><button class="link" onClick=${() => setAsked("")}>Explain a request</button> · <a href="metrics">metrics</a> · <a href="workers">workers</a> · <a href="docs">API</a> · Motley ${snapshot.version}</footer>
+  ${asked !== null ? html`<${Explain} id=${asked} onAsk=${setAsked} onClose=${() => setAsked(null)}/>` : ""}`;
+}
+
+render(html`<${App}/>`, document.getElementById("app"));

@@ -1,0 +1,107 @@
+"""What finished in the last minute, counted off the path of requests.
+
+``observe`` appends to a queue and nothing else; ``advance`` works the queue off once a tick.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Iterator
+
+from router.domain.outcome import Outcome
+from router.gateway.dashboard.views import FlowCell, RequestRow
+from telemetry.sliding import SlidingWindow
+
+WINDOW_S = 60.0
+SLOTS = 12
+MOST_WAITING = 50_000
+"""Outcomes between two ticks; of more, the oldest are not shown."""
+
+RECENT = 40
+
+_Key = tuple[str, str]
+
+
+class Traffic:
+    """An ``Observer`` that keeps a minute of traffic for the page."""
+
+    def __init__(self) -> None:
+        self._waiting: deque[Outcome] = deque(maxlen=MOST_WAITING)
+        self._minute: deque[Outcome] = deque(maxlen=MOST_WAITING)
+        self._recent: deque[Outcome] = deque(maxlen=RECENT)
+        self.ttft, self.tpot, self.e2e = (SlidingWindow(WINDOW_S, SLOTS) for _ in range(3))
+
+    def observe(self, outcome: Outcome) -> None:
+        """Take note of one finished attempt."""
+        self._waiting.append(outcome)
+
+    def advance(self, now: float) -> None:
+        """Work off what was noted, and forget what is older than a minute."""
+        while self._waiting:
+            self._take(self._waiting.popleft())
+        while self._minute and self._minute[0].finished_s <= now - WINDOW_S:
+            self._minute.popleft()
+
+    def _take(self, outcome: Outcome) -> None:
+        self._recent.append(outcome)
+        if outcome.status != "completed":
+            return
+        self._minute.append(outcome)
+        now = outcome.finished_s
+        self.e2e.add(outcome.e2e_s, now)
+        if outcome.ttft_s is not None:
+            self.ttft.add(outcome.ttft_s, now)
+        if outcome.tpot_s is not None:
+            self.tpot.add(outcome.tpot_s, now)
+
+    def rates(self, uptime_s: float) -> dict[str, tuple[float, float]]:
+        """Requests and output tokens per second by backend."""
+        span_s = max(1.0, min(WINDOW_S, uptime_s))
+        counts: dict[str, list[int]] = {}
+        for outcome in self._minute:
+            kept = counts.setdefault(outcome.backend, [0, 0])
+            kept[0] += 1
+            kept[1] += outcome.output_tokens
+        return {name: (n / span_s, tokens / span_s) for name, (n, tokens) in counts.items()}
+
+    def flow(self, groups: dict[str, str]) -> Iterator[FlowCell]:
+        """Who served whom; ``groups`` maps the backends of the fleet to their groups."""
+        counts: dict[_Key, list[int]] = {}
+        for outcome in self._minute:
+            group = groups.get(outcome.backend, "(gone)")
+            kept = counts.setdefault((outcome.slo_class, group), [0, 0])
+            kept[0] += 1
+            kept[1] += outcome.output_tokens
+        for (slo_class, group), (requests, tokens) in sorted(counts.items()):
+            yield FlowCell(slo_class, group, requests, tokens)
+
+    def p99(self, window: SlidingWindow, now: float) -> float | None:
+        """P99 of the last minute."""
+        return window.quantile(0.99, now)
+
+    def recent(self, now: float) -> Iterator[RequestRow]:
+        """The last that ended, newest first."""
+        for outcome in reversed(self._recent):
+            yield RequestRow(
+                outcome.request_id,
+                outcome.slo_class,
+                outcome.model,
+                outcome.backend,
+                outcome.status,
+                max(0.0, now - outcome.finished_s),
+                outcome.prompt_tokens,
+                outcome.output_tokens,
+                outcome.ttft_s,
+                outcome.e2e_s,
+                _finite(outcome.predicted_ttft_s),
+                _finite(_predicted_e2e_s(outcome)),
+            )
+
+
+def _predicted_e2e_s(outcome: Outcome) -> float:
+    later = max(0.0, outcome.predicted_output_tokens - 1.0)
+    return outcome.predicted_ttft_s + later * outcome.predicted_tpot_s
+
+
+def _finite(value: float) -> float | None:
+    return value if abs(value) < float("inf") else None
