@@ -91,6 +91,6 @@ class Batch:
 
 def make_planner(config: MotleyConfig, costs: Costs) -> Planner:
     """The rolling planner of the solver, as the gateway would run it."""
-    from solver.planner import RollingPlanner  # noqa: PLC0415 - heavy, and rarely asked for
+    from solver import settings  # noqa: PLC0415 - heavy, and rarely asked for
 
-    return RollingPlanner(config.planner, slos=config.slos, hardware=config.hardware, costs=costs)
+    return settings.make_planner(config, costs)

@@ -23,6 +23,7 @@ from simulator.belief import make_predictor
 from simulator.options import ReplayOptions
 from simulator.processes import EngineProcess, SimClock
 from simulator.traces.columns import Trace
+from solver.triggers import TICK_S, Triggers, serving
 from telemetry import learning
 from telemetry.feedback import Feedback
 
@@ -63,6 +64,7 @@ class Gateway:
     feedback: Feedback | None
     demand: Demand | None
     planner: Planner | None
+    triggers: Triggers
 
 
 class Gateways:
@@ -103,7 +105,7 @@ class Gateways:
         if any(member.feedback is not None for member in self._members):
             clock.every(options.feedback_interval_s, self._correct)
         if any(member.planner is not None for member in self._members):
-            clock.every(self._plan_interval_s, self._plan)
+            clock.every(min(TICK_S, self._plan_interval_s), self._plan)
         if probe:
             clock.every(
                 self._reliability.health_interval_s, lambda now: self._probe(engines, look, now)
@@ -143,9 +145,11 @@ class Gateways:
         for member in self._members:
             if member.planner is None or member.demand is None:
                 continue
+            backends = member.dispatcher.state.backends
+            usable = frozenset(backend.spec.name for backend in backends if backend.usable)
             demand = member.demand.recent()
-            if demand:
-                fleet = [backend.spec for backend in member.dispatcher.state.backends]
+            if member.triggers.due(now, usable) and demand:
+                fleet = [backend.spec for backend in serving(backends)]
                 member.dispatcher.set_prices(member.planner.prices(demand, fleet, now), now)
 
     def _probe(self, engines: Sequence[EngineProcess], look: Look, now: float) -> None:
@@ -204,7 +208,10 @@ def build_gateways(
         planner = None
         if plans and make_planner is not None:
             planner = make_planner(config, partial(_cost_of, dispatcher))
-        members.append(Gateway(dispatcher, feedback, demand, planner))
+        triggers = Triggers(config.planner.interval_s)
+        if feedback is not None and planner is not None:
+            feedback.on_drift = lambda _, told=triggers: told.drifted()
+        members.append(Gateway(dispatcher, feedback, demand, planner, triggers))
     return Gateways(members, options, config)
 
 

@@ -14,6 +14,7 @@ from solver.check import broken_rules
 from solver.highs import Highs
 from solver.options import Weights
 from solver.problem import Ints, Problem
+from solver.routing import state
 from solver.search import Clock, Found, Task, search
 from solver.standard import StandardForm
 
@@ -65,13 +66,10 @@ def place(
         InfeasiblePlanError: no placement keeps the rules; says which and what would help.
         SolverError: nothing usable in time.
     """
-    from solver.explain import explain_rules  # noqa: PLC0415 - imports CVXPY: seconds
-    from solver.model import Model as NewModel  # noqa: PLC0415
-
     began = clock()
     limits = problem.limits
     if model is None or not model.fits(problem):
-        model = NewModel(problem, placing=True)
+        model = state(problem, placing=True)
     form = model.fill(problem, weights)
     stay = _stay(form, limits.time_limit_s * _SHARE_OF_STAYING)
     pool_of = [problem.bases[column.base].candidate.pool for column in problem.columns]
@@ -84,6 +82,8 @@ def place(
     )
     found = searcher(task)
     if found.infeasible:
+        from solver.explain import explain_rules  # noqa: PLC0415 - imports CVXPY: seconds
+
         raise InfeasiblePlanError(explain_rules(problem))
     if not len(found.replicas):
         raise SolverError(

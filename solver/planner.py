@@ -10,12 +10,11 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Literal, Protocol
+from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 from router.domain.errors import MotleyError
 from router.domain.fleet import BackendSpec, Fleet
 from router.domain.outcome import Outcome
-from router.domain.slo import Slo
 from router.domain.state import LinearCost
 from router.perf.hardware import Hardware
 from solver.answer import Price, Share
@@ -26,7 +25,7 @@ from solver.prices import prices_of
 from solver.routing import occupied, route, shares_of
 from solver.search import Clock
 from solver.stock import stock_of
-from solver.workload import WorkClass, Workload, workload_from_outcomes
+from solver.workload import WorkClass, Workload, one_tenant_group, workload_from_outcomes
 
 if TYPE_CHECKING:
     from solver.model import Model
@@ -60,6 +59,7 @@ class Round:
         solve_s: how long it took.
         workload: the demand it was made for.
         objective: requests in the system, the rest converted.
+        e2e_s: mean E2E that it expects.
         shares: of each class by group (I7).
         prices: by group.
     """
@@ -68,8 +68,38 @@ class Round:
     solve_s: float
     workload: Workload
     objective: float
+    e2e_s: float
     shares: tuple[Share, ...]
     prices: tuple[Price, ...]
+
+    def asked(self) -> dict[str, Any]:
+        """The demand as JSON values."""
+        return {
+            "classes": [
+                {
+                    "class": work.name,
+                    "rate_per_s": work.rate_per_s,
+                    "prompt_tokens": work.prompt_tokens,
+                    "output_tokens": work.output_tokens,
+                }
+                for work in self.workload.classes
+                if work.rate_per_s > 0
+            ]
+        }
+
+    def answered(self) -> dict[str, Any]:
+        """Shares and prices as JSON values."""
+        return {
+            "objective": self.objective,
+            "shares": [
+                {"class": one.work_class, "group": one.group, "share": one.share}
+                for one in self.shares
+            ],
+            "prices": [
+                {"group": one.group, "price": one.price, "toll": one.toll, "kv": one.kv}
+                for one in self.prices
+            ],
+        }
 
 
 class RollingPlanner:
@@ -77,10 +107,11 @@ class RollingPlanner:
 
     Args:
         settings: interval, window and weights.
-        slos: latency targets by class; the defaults if ``None``.
+        limits: latency targets, prices of cards, quality floors; the defaults if ``None``.
         hardware: the catalogue, with the user's own models and measurements.
         costs: what the router believes of each backend now, telemetry's corrections applied;
             ``None`` (or returning it) falls back to the catalogue.
+        tenant_group: maps a tenant to the group it is planned with.
         kind: "toll" for the part of the price that a policy does not see in the state of the
             backend it looks at, "dual" for the whole price; see ``Price``.
         clock: seconds, for ``Round.solve_s``.
@@ -95,9 +126,10 @@ class RollingPlanner:
         self,
         settings: PlannerSettings,
         *,
-        slos: Mapping[str, Slo] | None = None,
+        limits: Limits | None = None,
         hardware: Hardware | None = None,
         costs: Costs | None = None,
+        tenant_group: Callable[[str], str] = one_tenant_group,
         kind: Kind = "toll",
         clock: Clock = time.perf_counter,
     ) -> None:
@@ -105,7 +137,8 @@ class RollingPlanner:
         self._window_s = settings.window_s
         # Prices that missed three rounds describe another load.
         self._stale_s = 3.0 * settings.interval_s
-        self._limits = Limits() if slos is None else Limits(slos=slos)
+        self._limits = limits or Limits()
+        self._tenant_group = tenant_group
         self._hardware = hardware or Hardware()
         self._costs = costs
         self._kind = kind
@@ -157,6 +190,7 @@ class RollingPlanner:
             self._clock() - began,
             workload,
             routing.objective,
+            routing.e2e_s,
             tuple(
                 Share(workload.classes[c].name, group, share)
                 for c, group, share in shares_of(routing)
@@ -175,7 +209,9 @@ class RollingPlanner:
         recent = [outcome for outcome in demand if outcome.model in served]
         first_s = min((outcome.arrival_s for outcome in recent), default=now)
         duration_s = max(1.0, min(self._window_s, now - first_s))
-        fresh = workload_from_outcomes(recent, duration_s=duration_s)
+        fresh = workload_from_outcomes(
+            recent, duration_s=duration_s, tenant_group=self._tenant_group
+        )
         current = {work.name: work for work in fresh.classes}
         if len(self._known.keys() | current.keys()) > _MOST_KNOWN:
             self._known = {}

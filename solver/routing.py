@@ -12,8 +12,8 @@ from router.domain.errors import SolverError
 from solver.check import broken_routing
 from solver.highs import Highs
 from solver.options import Weights
-from solver.points import tangents
-from solver.problem import Floats, Ints, Problem
+from solver.points import STEEPEST, tangents
+from solver.problem import Column, Floats, Ints, Problem
 from solver.standard import StandardForm
 
 if TYPE_CHECKING:
@@ -52,6 +52,32 @@ class Routing:
         """(J,) mean utilization of each column's replicas."""
         return self.load / self.replicas
 
+    @property
+    def requests_in_system(self) -> float:
+        """Mean requests in the system: delay alone, whatever else is weighed.
+
+        Beyond a utilization of ``STEEPEST`` the queue grows for as long as the load lasts; what
+        is counted then is the tangent there, as in the objective.
+        """
+        alone = float(self.problem.alone_s @ self.flow)
+        return alone + sum(
+            float(count) * _extra(column, load / count)
+            for column, load, count in zip(
+                self.problem.columns, self.load.tolist(), self.replicas.tolist(), strict=True
+            )
+        )
+
+    @property
+    def e2e_s(self) -> float:
+        """Mean E2E of the requests that are served, by Little's law; 0 without any."""
+        served = float(self.flow.sum())
+        return self.requests_in_system / served if served > 0 else 0.0
+
+
+def _extra(column: Column, rho: float) -> float:
+    kept = min(rho, STEEPEST)
+    return column.congestion.extra(kept) + column.congestion.slope(kept) * (rho - kept)
+
 
 def occupied(problem: Problem, replicas: Ints) -> tuple[Problem, Ints]:
     """The problem reduced to the columns that have replicas, and their counts."""
@@ -69,6 +95,19 @@ def occupied(problem: Problem, replicas: Ints) -> tuple[Problem, Ints]:
         kv_share=problem.kv_share[edges],
     )
     return reduced, replicas[kept]
+
+
+def state(problem: Problem, *, placing: bool) -> Model:
+    """State a problem on CVXPY; slow the first time, because CVXPY is imported then.
+
+    Raises:
+        SolverError: CVXPY is missing.
+    """
+    try:
+        from solver.model import Model as NewModel  # noqa: PLC0415 - imports CVXPY: seconds
+    except ImportError as error:
+        raise SolverError(f"the planner needs CVXPY: pip install cvxpy ({error})") from error
+    return NewModel(problem, placing=placing)
 
 
 def route(
@@ -96,10 +135,8 @@ def route(
     Raises:
         SolverError: no usable answer.
     """
-    from solver.model import Model as NewModel  # noqa: PLC0415 - imports CVXPY: seconds
-
     if model is None or not model.fits(problem):
-        model = NewModel(problem, placing=False)
+        model = state(problem, placing=False)
     form = model.fill(problem, weights, replicas=replicas, soft=soft)
     solver = Highs(form)
     if model.solver is not None:

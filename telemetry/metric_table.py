@@ -255,6 +255,29 @@ PRICE = Metric(
     "Planner's price of one engine-second, in seconds of delay.",
     ("group",),
 )
+PLAN_ROUNDS = Metric(
+    "motley_plan_rounds_total", "counter", "Rounds of the planner, by outcome.", ("outcome",)
+)
+PLAN_AGE = Metric(
+    "motley_plan_age_seconds",
+    "gauge",
+    "Age of the prices in force; no series while the policy decides alone.",
+)
+PLAN_SOLVE = Metric(
+    "motley_plan_solve_seconds", "gauge", "How long the newest good round took to solve."
+)
+PLAN_E2E = Metric(
+    "motley_plan_e2e_seconds",
+    "gauge",
+    "Mean E2E that the last round but one expected, and what came of it.",
+    ("figure",),
+)
+PLACEMENT_STEPS = Metric(
+    "motley_placement_steps_total",
+    "counter",
+    "Replicas started and stopped for the plan, by outcome.",
+    ("step", "outcome"),
+)
 RECORDED = Metric(
     "motley_recorded_requests_total", "counter", "Requests written to the traffic record."
 )
@@ -282,6 +305,7 @@ TABLE: tuple[Metric, ...] = (
     *(CORRECTION, CORRECTION_DEVIATION, DRIFTS, DEGRADATION),
     *(PREDICTION_BIAS, PREDICTION_ERROR, PREDICTION_COVERAGE),
     *(SLO_ATTAINMENT, GOODPUT, PRICE),
+    *(PLAN_ROUNDS, PLAN_AGE, PLAN_SOLVE, PLAN_E2E, PLACEMENT_STEPS),
     *(RECORDED, RECORD_DROPPED, LABELS_CAPPED, BUILD_INFO),
 )
 """All of them, in the order of the documentation."""

@@ -22,6 +22,7 @@ COMMANDS = (
     "simulate",
     "sweep",
     "plan",
+    "plans",
     "trace",
     "accuracy",
     "calibrate",

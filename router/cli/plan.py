@@ -73,12 +73,24 @@ def plan(
         typer.Option(help="Most that the replicas may cost, in $/h.", rich_help_panel=_RULES),
     ] = None,
     min_replicas: Annotated[
-        int, typer.Option(min=0, help="Replicas of every model, at least.", rich_help_panel=_RULES)
-    ] = 1,
+        int | None,
+        typer.Option(
+            min=0,
+            help="Replicas of every model, at least; 1 unless the file says otherwise.",
+            rich_help_panel=_RULES,
+        ),
+    ] = None,
     max_zone_share: Annotated[
-        float,
+        float | None,
         typer.Option(help="Most of a model's replicas in one zone.", rich_help_panel=_RULES),
-    ] = 1.0,
+    ] = None,
+    hysteresis: Annotated[
+        float,
+        typer.Option(
+            help="Move nothing that improves the plan by less than this share.",
+            rich_help_panel=_RULES,
+        ),
+    ] = 0.0,
     max_moves: Annotated[
         int | None, typer.Option(help="Most replicas to start.", rich_help_panel=_RULES)
     ] = None,
@@ -148,8 +160,8 @@ def plan(
     """
     from router.config.load import load_config
     from simulator.workload import build_trace
-    from solver.options import Limits
     from solver.render import render
+    from solver.settings import limits_of
 
     config = load_config(fleet)
     spec = trace_spec(
@@ -172,12 +184,16 @@ def plan(
     trace, notes = build_trace(spec, seed)
     for note in notes:
         print(f"note: {note}", file=sys.stderr)
-    limits = Limits(
-        budget_usd_per_hour=budget,
-        min_replicas=min_replicas,
-        max_zone_share=max_zone_share,
-        max_moves=max_moves,
-        slos=config.slos,
+    given_limits = {
+        "budget_usd_per_hour": budget,
+        "min_replicas": min_replicas,
+        "max_zone_share": max_zone_share,
+        "max_moves": max_moves,
+    }
+    limits = replace(
+        limits_of(config),
+        **{name: value for name, value in given_limits.items() if value is not None},  # type: ignore[arg-type]
+        hysteresis=hysteresis,
         strict_slo=strict_slo,
         allow_unserved=allow_unserved,
         time_limit_s=time_limit,
@@ -229,7 +245,8 @@ def _worth(
 
 def demand_of(trace: Any, config: MotleyConfig, *, by_tenant: bool) -> Workload:
     """A trace as demand: aliases resolved, unnamed models taken as the fleet's first."""
-    from solver.workload import build_workload, one_tenant_group
+    from solver.settings import tenant_group_of
+    from solver.workload import build_workload
 
     def resolved() -> Iterator[Any]:
         for record in trace.records():
@@ -239,7 +256,7 @@ def demand_of(trace: Any, config: MotleyConfig, *, by_tenant: bool) -> Workload:
     return build_workload(
         resolved(),
         default_model=config.fleet.backends[0].model,
-        tenant_group=(lambda tenant: tenant) if by_tenant else one_tenant_group,
+        tenant_group=(lambda tenant: tenant) if by_tenant else tenant_group_of(config.planner),
     )
 
 

@@ -14,10 +14,10 @@ from pydantic import ValidationError
 from yaml.constructor import ConstructorError
 
 from router.config.access import AccessSection, AdminSection
+from router.config.planner import PlannerSection
 from router.config.schema import (
     BackendEntry,
     ConfigFile,
-    PlannerSection,
     PolicySection,
     ReliabilitySection,
     ServerSection,

@@ -7,6 +7,7 @@ from typing import Any, Literal, Self
 from pydantic import Field, model_validator
 
 from router.config.access import AccessSection, AdminSection
+from router.config.planner import PlannerSection
 from router.config.section import Seconds, Section
 
 
@@ -100,15 +101,6 @@ class ReliabilitySection(Section):
     health_failures: int = Field(default=3, ge=1)
     drain_timeout_s: Seconds = 30.0
     breaker: BreakerSection = BreakerSection()
-
-
-class PlannerSection(Section):
-    """The periodic plan whose prices guide the policy."""
-
-    enabled: bool = False
-    interval_s: Seconds = 30.0
-    window_s: Seconds = 300.0
-    weights: dict[str, float] = Field(default_factory=dict)
 
 
 class ServerSection(Section):

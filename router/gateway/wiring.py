@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import time
-from functools import partial
 
 from router.config.build import build_dispatcher
 from router.config.load import MotleyConfig
@@ -22,7 +21,7 @@ from router.gateway.health_probe import HealthProbe
 from router.gateway.instruments import Instruments, build_instruments, version_of_motley
 from router.gateway.limits import Limits
 from router.gateway.log_file import LogFile
-from router.gateway.planning import Costs, Demand, Planning, ReportingPlanner
+from router.gateway.planned import Planned
 from router.gateway.runtime import Chore, Runtime
 from router.gateway.upstream import parse_address
 from telemetry.http_get import HttpGetter
@@ -42,9 +41,9 @@ def build_runtime(config: MotleyConfig, clock: Clock) -> Runtime:
     books = build_books(config, clock, lambda name: _spec_of(dispatcher, name))
     instruments = build_instruments(config, books.recorder)
     gate = build_gate(config, time.time)
-    demand = Demand(config.planner.window_s) if config.planner.enabled else None
+    planned = Planned(config) if config.planner.enabled else None
     traffic = Traffic() if config.server.dashboard else None
-    optional: list[Observer | None] = [demand, books.accounts, traffic]
+    optional: list[Observer | None] = [planned.demand if planned else None, books.accounts, traffic]
     dispatcher = build_dispatcher(
         config,
         observers=[*instruments.observers, gate, *(one for one in optional if one is not None)],
@@ -62,9 +61,8 @@ def build_runtime(config: MotleyConfig, clock: Clock) -> Runtime:
         chores.append(Chore("signals", reading.keep_watching))
     if config.telemetry.feedback:
         chores.append(Chore("feedback", lambda: instruments.keep_correcting(engine)))
-    if demand is not None:
-        planning = Planning(engine, config.planner, demand, partial(_planner, config))
-        chores.append(Chore("planner", planning.run))
+    if planned is not None:
+        chores += planned.attach(engine, instruments)
     if file:
         chores.append(Chore("decision log", file.keep_flushing))
     feed = Feed(Board(_sources(engine, instruments), traffic)) if traffic is not None else None
@@ -79,7 +77,7 @@ def build_runtime(config: MotleyConfig, clock: Clock) -> Runtime:
         instruments=instruments,
         reading=reading,
         feed=feed,
-        closing=(*books.closing, *((file.close,) if file else ())),
+        closing=(*books.closing, *(one.close for one in (file, planned) if one is not None)),
     )
 
 
@@ -110,12 +108,6 @@ def _settings(config: MotleyConfig) -> EngineSettings:
         slo_classes=frozenset(config.slos),
         asks_load=config.telemetry.enabled and config.telemetry.orca,
     )
-
-
-def _planner(config: MotleyConfig, costs: Costs) -> ReportingPlanner:
-    from solver.planner import RollingPlanner  # noqa: PLC0415 - a second, and few plan
-
-    return RollingPlanner(config.planner, slos=config.slos, hardware=config.hardware, costs=costs)
 
 
 def _probe(engine: Engine, config: MotleyConfig) -> Chore:

@@ -7,7 +7,7 @@ import json
 import pytest
 from rich.console import Console
 
-from router.domain.errors import InfeasiblePlanError, UnknownNameError, WorkloadError
+from router.domain.errors import InfeasiblePlanError, SolverError, UnknownNameError, WorkloadError
 from solver.answer import Plan
 from solver.options import Limits, Weights
 from solver.plan import plan
@@ -143,3 +143,20 @@ def test_what_all_names_share_is_said_once() -> None:
     assert common([f"t4/vllm/{MODEL}", f"l4/vllm/{MODEL}"]) == (["t4", "l4"], f"vllm/{MODEL}")
     assert common(["one/name"]) == (["one/name"], "")
     assert common(["a/b", "a/b/c"]) == (["a/b", "a/b/c"], "")
+
+
+def test_the_files_weights_are_the_planners(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The configuration checks names without importing the planner; both lists must agree."""
+    from dataclasses import fields
+
+    from router.config.planner import WEIGHTS
+
+    assert tuple(spec.name for spec in fields(Weights)) == WEIGHTS
+
+
+def test_without_cvxpy_the_remedy_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    import sys
+
+    monkeypatch.setitem(sys.modules, "solver.model", None)
+    with pytest.raises(SolverError, match="pip install cvxpy"):
+        plan(demand(work(1.0)), fleet(backends("a100-80", 1)))

@@ -12,6 +12,7 @@ from router.domain.slo import Slo
 from router.domain.state import LinearCost
 from solver import planner as module
 from solver.believed import BelievedModel, average_cost
+from solver.options import Limits
 from solver.planner import RollingPlanner
 from tests.solver.tiny import MODEL, backends, fleet
 
@@ -95,7 +96,7 @@ def test_a_round_keeps_its_demand_shares_and_prices() -> None:
 
 
 def test_a_failed_round_keeps_the_last_prices_until_they_are_stale() -> None:
-    planner = RollingPlanner(Settings(), slos={"bulk": Slo("bulk")})
+    planner = RollingPlanner(Settings(), limits=Limits(slos={"bulk": Slo("bulk")}))
     good = planner.prices(_traffic(5.0), FLEET, 100.0)
     unknown = _traffic(5.0, now=130.0, slo="urgent")
     assert planner.prices(unknown, FLEET, 130.0) == good

@@ -245,3 +245,52 @@ def test_a_bad_price_list_is_named(
     prices.write_text(content)
     assert run([*asked, "--buy", "--offers", str(prices)]) == 2
     assert complaint in capsys.readouterr().err
+
+
+def test_the_file_may_set_the_rules_and_the_flags_win(
+    tmp_path: Path, trace: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = tmp_path / "rules.yaml"
+    path.write_text(FLEET + "planner: {budget_usd_per_hour: 4.0, usd_per_hour: {a100-80: 3.0}}\n")
+    fleet = ["--workload", trace, "--fleet", str(path)]
+    assert _json(capsys, *fleet)["cost_usd_per_hour"] <= 4.0  # type: ignore[operator]
+    assert run(["plan", *fleet, "--budget", "0.1"]) == 1
+    assert "0.10" in capsys.readouterr().err
+
+
+def test_tenants_are_planned_in_the_groups_of_the_file(tmp_path: Path) -> None:
+    from router.cli.plan import demand_of
+    from router.config.load import load_config
+    from simulator.traces.columns import Trace
+    from simulator.traces.record import TraceRecord
+
+    path = tmp_path / "groups.yaml"
+    path.write_text(FLEET + "planner: {tenant_groups: {a: gold, b: gold}}\n")
+    records = [TraceRecord(float(n), 100, 10, tenant="abc"[n % 3]) for n in range(9)]
+    workload = demand_of(Trace("t").extend(records), load_config(path), by_tenant=False)
+    rates = {work.tenant: work.rate_per_s for work in workload.classes}
+    assert rates["gold"] == pytest.approx(2 * rates[""])
+
+
+@pytest.mark.parametrize(
+    ("planner", "complaint"),
+    [
+        ("{weights: {speed: 1}}", "no weight 'speed'"),
+        ("{weights: {cost: .nan}}", "planner.weights.cost"),
+        ("{weights: {cost: -1}}", "planner.weights.cost"),
+        ("{weights: {cost: cheap}}", "planner.weights.cost"),
+        ("{usd_per_hour: {a1000: 1.0}}", "unknown GPU 'a1000'"),
+        ("{budget_usd_per_hour: 0}", "planner.budget_usd_per_hour"),
+    ],
+)
+def test_senseless_settings_of_the_file_are_named(
+    tmp_path: Path,
+    trace: str,
+    planner: str,
+    complaint: str,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    path = tmp_path / "bad.yaml"
+    path.write_text(FLEET + f"planner: {planner}\n")
+    assert run(["plan", "--workload", trace, "--fleet", str(path)]) == 2
+    assert complaint in capsys.readouterr().err
