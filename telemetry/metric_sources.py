@@ -13,6 +13,7 @@ from telemetry import metric_table as table
 from telemetry.accuracy import Accuracy
 from telemetry.drift import Drift, DriftDetector
 from telemetry.feedback import Feedback
+from telemetry.metering import Meter
 from telemetry.metrics import GatewayMetrics, Sample
 from telemetry.recorder import Recorder
 from telemetry.scraper import Scraper
@@ -188,3 +189,40 @@ def ask_recorder(metrics: GatewayMetrics, recorder: Recorder) -> None:
         table.RECORD_DROPPED,
         lambda: (((why,), float(count)) for why, count in recorder.dropped.items()),
     )
+
+
+def ask_meter(metrics: GatewayMetrics, meter: Meter) -> None:
+    """Power, energy, cost and what they are divided by."""
+
+    def energy() -> Iterator[Sample]:
+        for name, facts, source, joules in meter.energy():
+            yield (name, facts.model, facts.gpu, source), joules
+
+    def tokens() -> Iterator[Sample]:
+        for key, bill in meter.bills.items():
+            yield (*key, "prompt"), float(bill.prompt_tokens)
+            yield (*key, "output"), float(bill.output_tokens)
+
+    metrics.ask(table.POWER, lambda: (((n, source), w) for n, source, w in meter.watts()))
+    metrics.ask(table.ENERGY, energy)
+    metrics.ask(table.TENANT_COST, lambda: ((key, b.usd) for key, b in meter.bills.items()))
+    metrics.ask(table.TENANT_ENERGY, lambda: ((key, b.joules) for key, b in meter.bills.items()))
+    metrics.ask(table.METERED_TOKENS, tokens)
+    metrics.ask(
+        table.METERED_REQUESTS,
+        lambda: ((key, float(b.requests)) for key, b in meter.bills.items()),
+    )
+
+
+def ask_identities(
+    metrics: GatewayMetrics, dispatcher: Dispatcher, card_of: Callable[[str], str]
+) -> None:
+    """What each backend is."""
+
+    def infos() -> Iterator[Sample]:
+        for backend in dispatcher.state.backends:
+            spec = backend.spec
+            told = card_of(spec.name)
+            yield (spec.name, spec.group, spec.gpu, spec.engine, spec.model, told), 1.0
+
+    metrics.ask(table.BACKEND_INFO, infos)

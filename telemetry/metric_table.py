@@ -56,6 +56,7 @@ class Metric:
 
 
 ON_BACKEND = ("model", "backend")
+METERED = ("tenant", "model", "gpu")
 
 ATTEMPTS = Metric(
     "motley_attempts_total",
@@ -287,6 +288,48 @@ RECORD_DROPPED = Metric(
     "Requests that the traffic record lost, by reason.",
     ("reason",),
 )
+POWER = Metric(
+    "motley_power_watts",
+    "gauge",
+    "Power of the backend's cards, by where the figure comes from (dcgm, nvml, prior).",
+    ("backend", "source"),
+)
+ENERGY = Metric(
+    "motley_energy_joules_total",
+    "counter",
+    "Energy of the backend's cards, working or idle.",
+    ("backend", "model", "gpu", "source"),
+)
+TENANT_COST = Metric(
+    "motley_cost_usd_total",
+    "counter",
+    "Rent of the cards, split over tenants by their work; (idle) is what nobody used.",
+    METERED,
+)
+TENANT_ENERGY = Metric(
+    "motley_tenant_energy_joules_total",
+    "counter",
+    "Energy of the cards, split over tenants by their work; (idle) is what nobody used.",
+    METERED,
+)
+METERED_TOKENS = Metric(
+    "motley_metered_tokens_total",
+    "counter",
+    "Prompt and output tokens that cost and energy are divided by.",
+    (*METERED, "kind"),
+)
+METERED_REQUESTS = Metric(
+    "motley_metered_requests_total",
+    "counter",
+    "Completed requests that cost and energy are divided by.",
+    METERED,
+)
+BACKEND_INFO = Metric(
+    "motley_backend_info",
+    "gauge",
+    "Always 1: what the backend is, and the card that its engine or DCGM tells of, if any.",
+    ("backend", "group", "gpu", "engine", "model", "accelerator"),
+)
 LABELS_CAPPED = Metric(
     "motley_labels_capped_total",
     "counter",
@@ -306,7 +349,8 @@ TABLE: tuple[Metric, ...] = (
     *(PREDICTION_BIAS, PREDICTION_ERROR, PREDICTION_COVERAGE),
     *(SLO_ATTAINMENT, GOODPUT, PRICE),
     *(PLAN_ROUNDS, PLAN_AGE, PLAN_SOLVE, PLAN_E2E, PLACEMENT_STEPS),
-    *(RECORDED, RECORD_DROPPED, LABELS_CAPPED, BUILD_INFO),
+    *(POWER, ENERGY, TENANT_COST, TENANT_ENERGY, METERED_TOKENS, METERED_REQUESTS),
+    *(RECORDED, RECORD_DROPPED, LABELS_CAPPED, BACKEND_INFO, BUILD_INFO),
 )
 """All of them, in the order of the documentation."""
 

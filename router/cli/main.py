@@ -28,6 +28,7 @@ COMMANDS = (
     "calibrate",
     "validate",
     "replay",
+    "metrics",
 )
 """In the order a newcomer meets them; ``router/cli/<name>.py`` holds the function ``<name>``."""
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal, Self
+from typing import Annotated, Any, Literal, Self
 
 from pydantic import Field, model_validator
 
@@ -58,6 +58,22 @@ class RecordSection(Section):
     total_bytes: int = Field(default=2 * 1024**3, ge=1024)
 
 
+class PowerSection(Section):
+    """Where the power of one backend's cards is read: a DCGM exporter, or NVML right here."""
+
+    dcgm: str | None = Field(default=None, pattern=r"^https?://.+")
+    gpus: list[int | str] = Field(default_factory=list)
+    nvml: list[Annotated[int, Field(ge=0)]] = Field(default_factory=list)
+
+    @model_validator(mode="after")
+    def _one_source(self) -> Self:
+        if (self.dcgm is None) == (not self.nvml):
+            raise ValueError("give either dcgm (a URL, with gpus) or nvml (card numbers)")
+        if self.nvml and self.gpus:
+            raise ValueError("gpus goes with dcgm; nvml lists its own card numbers")
+        return self
+
+
 class TelemetrySection(Section):
     """How the engines are read, and who is told of the requests."""
 
@@ -70,6 +86,7 @@ class TelemetrySection(Section):
     record: RecordSection | None = None
     otlp_endpoint: str | None = Field(default=None, pattern=r"^https?://.+")
     trace_ratio: float = Field(default=1.0, ge=0, le=1)
+    power: dict[str, PowerSection] = Field(default_factory=dict)
 
 
 class BreakerSection(Section):

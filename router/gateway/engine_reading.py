@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import random
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -37,6 +38,7 @@ class EngineReading:
         config: of the gateway.
         clock: the gateway's.
         scraper, orca: the two ways in.
+        card_of: the card that DCGM or NVML tells of; empty if none does.
     """
 
     engine: Engine
@@ -44,6 +46,7 @@ class EngineReading:
     clock: Clock
     scraper: Scraper
     orca: OrcaMerge
+    card_of: Callable[[str], str] = lambda _: ""
     _stale: set[str] = field(default_factory=set)
 
     async def keep_watching(self) -> None:
@@ -57,6 +60,9 @@ class EngineReading:
                 report_s = None
                 for line in self.lines():
                     log.info("%s", line)
+                for name, report in self.scraper.signals_report().items():
+                    for note in self._gpu_notes(name, report.accelerator):
+                        log.warning("backend %s: %s", name, note)
 
     def forget_stale(self, now: float) -> None:
         """Make unknown what is older than ``telemetry.stale_after_s``; the KV size stays."""
@@ -105,6 +111,7 @@ class EngineReading:
 
     def _gpu_notes(self, name: str, accelerator: str) -> list[str]:
         """Whether the engine runs on the card that the configuration says."""
+        accelerator = accelerator or self.card_of(name)
         if not accelerator:
             return []
         try:
@@ -113,7 +120,7 @@ class EngineReading:
             return []
         if same_card(gpu, accelerator):
             return []
-        return [f"configured as {gpu}, but its engine runs on {accelerator!r}"]
+        return [f"configured as {gpu}, but runs on {accelerator!r}"]
 
 
 def same_card(gpu: str, told: str) -> bool:
@@ -137,7 +144,9 @@ def _signals(engine: Engine, name: str) -> EngineSignals | None:
         return None
 
 
-def read_engines(engine: Engine, config: MotleyConfig, clock: Clock) -> EngineReading:
+def read_engines(
+    engine: Engine, config: MotleyConfig, clock: Clock, card_of: Callable[[str], str]
+) -> EngineReading:
     """Put scraper and ORCA together and let the engine hand over what answers tell."""
 
     def sink(name: str, signals: EngineSignals) -> None:
@@ -158,4 +167,4 @@ def read_engines(engine: Engine, config: MotleyConfig, clock: Clock) -> EngineRe
     )
     if config.telemetry.orca:
         engine.load_told = orca.see
-    return EngineReading(engine, config, clock, scraper, orca)
+    return EngineReading(engine, config, clock, scraper, orca, card_of)

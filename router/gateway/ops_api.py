@@ -107,6 +107,12 @@ async def signals(request: Request) -> dict[str, Any]:
     return {"backends": {} if reading is None else reading.described()}
 
 
+@guarded_api.get("/debug/costs", tags=["operations"])
+async def costs(request: Request) -> dict[str, Any]:
+    """Money and energy since the start, by tenant, model and GPU type, and per token."""
+    return {"costs": _runtime(request).metering.meter.described()}
+
+
 @guarded_api.post("/workers", status_code=201, tags=["operations"])
 async def add_worker(request: Request, entry: BackendEntry) -> dict[str, Any]:
     """A backend joins the fleet; the body is one entry of ``backends`` in the file."""

@@ -20,6 +20,7 @@ from router.gateway.dashboard.feed import Feed
 from router.gateway.engine import Engine
 from router.gateway.engine_reading import EngineReading
 from router.gateway.instruments import Instruments
+from router.gateway.metering import Metering
 from telemetry.scraper import Scraper
 
 log = logging.getLogger("motley.gateway")
@@ -50,6 +51,7 @@ class Runtime:
         chores: scraper, health probe, feedback, planner.
         instruments: everything that watches; answers ``/metrics``.
         reading: reads the engines; ``None`` where the configuration forbids it.
+        metering: keeps the bills.
         feed: feeds the live page; ``None`` where the configuration forbids it.
         closing: called last, in order: files to close.
     """
@@ -61,6 +63,7 @@ class Runtime:
     chores: Sequence[Chore]
     instruments: Instruments
     reading: EngineReading | None
+    metering: Metering
     feed: Feed | None = None
     closing: Sequence[Callable[[], None]] = ()
 
@@ -78,6 +81,7 @@ class Runtime:
         self.engine.dispatcher.add_backend(spec, self.engine.now())
         backend = self.engine.dispatcher.state.get(spec.name)
         self.instruments.joined(backend, self.scraper)
+        self.metering.joined(backend)
         self.engine.poke()
         return backend
 
@@ -91,6 +95,7 @@ class Runtime:
         self.engine.dispatcher.remove_backend(name, self.engine.now())
         self.engine.forget(name)
         self.instruments.left(name, self.scraper)
+        self.metering.left(name)
         if self.reading is not None:
             self.reading.orca.forget(name)
         return backend

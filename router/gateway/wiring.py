@@ -21,6 +21,7 @@ from router.gateway.health_probe import HealthProbe
 from router.gateway.instruments import Instruments, build_instruments, version_of_motley
 from router.gateway.limits import Limits
 from router.gateway.log_file import LogFile
+from router.gateway.metering import Metering
 from router.gateway.planned import Planned
 from router.gateway.runtime import Chore, Runtime
 from router.gateway.upstream import parse_address
@@ -42,8 +43,10 @@ def build_runtime(config: MotleyConfig, clock: Clock) -> Runtime:
     instruments = build_instruments(config, books.recorder)
     gate = build_gate(config, time.time)
     planned = Planned(config) if config.planner.enabled else None
+    metering = Metering(config, clock, lambda: dispatcher.state.backends)
     traffic = Traffic() if config.server.dashboard else None
-    optional: list[Observer | None] = [planned.demand if planned else None, books.accounts, traffic]
+    demand = planned.demand if planned else None
+    optional: list[Observer | None] = [demand, books.accounts, metering.meter, traffic]
     dispatcher = build_dispatcher(
         config,
         observers=[*instruments.observers, gate, *(one for one in optional if one is not None)],
@@ -52,10 +55,16 @@ def build_runtime(config: MotleyConfig, clock: Clock) -> Runtime:
     )
     engine = Engine(dispatcher, _settings(config), clock.now, instruments.metrics, gate)
     books.attach(engine)
-    reading = read_engines(engine, config, clock) if config.telemetry.enabled else None
+    reading = (
+        read_engines(engine, config, clock, metering.card_of) if config.telemetry.enabled else None
+    )
     scraper = reading.scraper if reading is not None else None
     instruments.expose(engine, scraper, clock)
+    metering.expose(instruments.metrics, dispatcher, scraper)
     chores = [_probe(engine, config), *(Chore(name, work) for name, work in books.chores)]
+    chores.append(Chore("metering", metering.keep_sampling))
+    if config.telemetry.power:
+        chores.append(Chore("power", metering.keep_reading_power))
     if reading is not None:
         chores.append(Chore("scraper", reading.scraper.run))
         chores.append(Chore("signals", reading.keep_watching))
@@ -76,6 +85,7 @@ def build_runtime(config: MotleyConfig, clock: Clock) -> Runtime:
         chores=chores,
         instruments=instruments,
         reading=reading,
+        metering=metering,
         feed=feed,
         closing=(*books.closing, *(one.close for one in (file, planned) if one is not None)),
     )
