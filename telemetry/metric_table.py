@@ -24,6 +24,9 @@ TPOT_BUCKETS = (
 )
 """From an H100 alone (5 ms) over reading speed (0.2 s) to a stalled batch."""
 
+ITL_BUCKETS = (*TPOT_BUCKETS, 5.0, 10.0)
+"""Gaps as they come: the mean's range, and the stalls that a mean hides."""
+
 E2E_BUCKETS = (
     *(0.1, 0.25, 0.5, 1.0, 2.0, 3.0, 5.0, 7.5, 10.0),
     *(15.0, 20.0, 30.0, 45.0, 60.0, 90.0, 120.0, 180.0, 300.0, 600.0),
@@ -92,6 +95,19 @@ TPOT = Metric(
     "Mean gap between tokens after the first, completed requests.",
     ON_BACKEND,
     TPOT_BUCKETS,
+)
+ITL = Metric(
+    "motley_inter_token_latency_seconds",
+    "histogram",
+    "Gaps between the reads that brought tokens, completed streams.",
+    ON_BACKEND,
+    ITL_BUCKETS,
+)
+FINISH_REASONS = Metric(
+    "motley_finish_reasons_total",
+    "counter",
+    "Completed answers by why the engine stopped (stop, length, tool_calls ...).",
+    ("model", "backend", "reason"),
 )
 E2E = Metric(
     "motley_request_duration_seconds",
@@ -340,7 +356,7 @@ BUILD_INFO = Metric("motley_build_info", "gauge", "Always 1.", ("version", "poli
 
 TABLE: tuple[Metric, ...] = (
     *(REQUESTS, ATTEMPTS, REJECTED, RETRIES),
-    *(TTFT, TPOT, E2E, WAIT, OVERHEAD),
+    *(TTFT, TPOT, ITL, E2E, WAIT, OVERHEAD, FINISH_REASONS),
     *(PROMPT_TOKENS, CACHED_TOKENS, OUTPUT_TOKENS, TENANT_TOKENS),
     *(IN_FLIGHT, QUEUE_DEPTH, BACKEND_UP, BREAKER),
     *(SCRAPE_AGE, SCRAPE_ERRORS, SIGNAL_PROBLEMS, ENGINE_RESTARTS),

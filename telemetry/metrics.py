@@ -8,9 +8,7 @@ kept twice, nothing goes stale.
 
 from __future__ import annotations
 
-from bisect import bisect_left
-from collections.abc import Callable, Iterable, Iterator
-from itertools import accumulate
+from collections.abc import Callable, Iterable, Iterator, Sequence
 
 from prometheus_client import CollectorRegistry
 from prometheus_client.core import (
@@ -24,45 +22,34 @@ from prometheus_client.registry import Collector
 
 from router.domain.outcome import Outcome
 from telemetry import metric_table as table
-from telemetry.label_cap import LabelCap
+from telemetry.histogram import Histogram
+from telemetry.label_cap import OTHER, LabelCap
 from telemetry.metric_table import Metric
 
 Sample = tuple[tuple[str, ...], float]
 Source = Callable[[], Iterable[Sample]]
 
 MOST_MODELS, MOST_TENANTS, MOST_CLASSES = 200, 1000, 32
-
-
-class Histogram:
-    """Counts by bucket; the last one is everything above the highest bound."""
-
-    __slots__ = ("_bounds", "counts", "total")
-
-    def __init__(self, bounds: tuple[float, ...]) -> None:
-        self._bounds = bounds
-        self.counts = [0] * (len(bounds) + 1)
-        self.total = 0.0
-
-    def add(self, value: float) -> None:
-        """Take one value."""
-        self.counts[bisect_left(self._bounds, value)] += 1
-        self.total += value
-
-    def cumulative(self) -> list[tuple[str, float]]:
-        """(upper bound, values up to it), as Prometheus wants them."""
-        bounds = [*(str(float(bound)) for bound in self._bounds), "+Inf"]
-        return [(b, float(n)) for b, n in zip(bounds, accumulate(self.counts), strict=True)]
+FINISH_WORDS = frozenset(
+    (
+        *("stop", "length", "tool_calls", "function_call", "content_filter", "abort", "error"),
+        *("end_turn", "max_tokens", "stop_sequence", "tool_use", "repetition"),
+    )
+)
+"""OpenAI's, Anthropic's and the engines' own; an engine that makes up others gets ``other``."""
 
 
 class _Pair:
     """Everything counted per model and backend."""
 
-    __slots__ = ("cached", "e2e", "output", "prompt", "status", "tpot", "ttft")
+    __slots__ = ("cached", "e2e", "itl", "output", "prompt", "reasons", "status", "tpot", "ttft")
 
     def __init__(self) -> None:
         self.ttft = Histogram(table.TTFT_BUCKETS)
         self.tpot = Histogram(table.TPOT_BUCKETS)
         self.e2e = Histogram(table.E2E_BUCKETS)
+        self.itl = Histogram(table.ITL_BUCKETS)
+        self.reasons: dict[str, int] = {}
         self.prompt = self.cached = self.output = 0
         self.status = {"completed": 0, "failed": 0, "cancelled": 0}
 
@@ -142,6 +129,17 @@ class GatewayMetrics:
         """An attempt failed before its first byte and goes elsewhere."""
         self.count(table.RETRIES, (backend, reason))
 
+    def ended(self, model: str, backend: str, gaps: Sequence[float], finish_reason: str) -> None:
+        """An answer is complete: the gaps between its reads, and why the engine stopped."""
+        key = (model, backend)
+        pair = self._pairs.get(key)
+        if pair is None:
+            pair = self._pair(key)
+        pair.itl.add_all(gaps)
+        if finish_reason:
+            reason = finish_reason if finish_reason in FINISH_WORDS else OTHER
+            pair.reasons[reason] = pair.reasons.get(reason, 0) + 1
+
     def waited(self, model: str, seconds: float) -> None:
         """A request left the router's queue, or never had to enter it (0 s)."""
         label = self._caps["model"](model)
@@ -207,7 +205,7 @@ class GatewayMetrics:
         elif metric is table.OVERHEAD:
             yield from (((label,), kept) for label, kept in self._overheads.items())
         else:
-            name = {table.TTFT.name: "ttft", table.TPOT.name: "tpot"}.get(metric.name, "e2e")
+            name = _HISTOGRAMS[metric.name]
             yield from ((key, getattr(pair, name)) for key, pair in self._pairs.items())
 
     def _plain(self, metric: Metric) -> Family:
@@ -229,6 +227,9 @@ class GatewayMetrics:
             for (model, backend), pair in self._pairs.items():
                 for status, count in pair.status.items():
                     yield (model, backend, self.policy, status), float(count)
+        elif metric is table.FINISH_REASONS:
+            for (model, backend), pair in self._pairs.items():
+                yield from (((model, backend, r), float(n)) for r, n in pair.reasons.items())
         elif metric is table.BUILD_INFO:
             yield (self._version, self.policy), 1.0
         elif metric is table.LABELS_CAPPED:
@@ -238,6 +239,12 @@ class GatewayMetrics:
             yield from ((key, float(getattr(pair, name))) for key, pair in self._pairs.items())
 
 
+_HISTOGRAMS = {
+    table.TTFT.name: "ttft",
+    table.TPOT.name: "tpot",
+    table.ITL.name: "itl",
+    table.E2E.name: "e2e",
+}
 _TOKENS = {
     table.PROMPT_TOKENS.name: "prompt",
     table.CACHED_TOKENS.name: "cached",

@@ -40,6 +40,7 @@ class RecordRow(msgspec.Struct, rename={"slo_class": "class"}, omit_defaults=Tru
     policy: str = ""
     backend: str = ""
     attempts: int = 0
+    finish_reason: str = ""
     cached_tokens: int | None = None
     dispatched_s: float | None = None
     first_token_s: float | None = None
@@ -62,13 +63,15 @@ class RowMaker:
     def __init__(self, *, salt: bytes, policy: str, epoch_s: float) -> None:
         self._salt, self._policy, self._epoch_s = salt[:64], policy, epoch_s
 
-    def finished(self, request: Request, outcome: Outcome, attempts: int) -> RecordRow:
+    def finished(
+        self, request: Request, outcome: Outcome, attempts: int, finish_reason: str = ""
+    ) -> RecordRow:
         """A request whose last attempt is over."""
         first_s = outcome.first_token_s
         row = self._row(request, outcome.status)
         row.input_tokens, row.output_tokens = outcome.prompt_tokens, outcome.output_tokens
         row.backend, row.attempts = outcome.backend, attempts
-        row.cached_tokens = outcome.cached_tokens
+        row.cached_tokens, row.finish_reason = outcome.cached_tokens, finish_reason
         row.dispatched_s = outcome.dispatched_s + self._epoch_s
         row.first_token_s = None if first_s is None else first_s + self._epoch_s
         row.finished_s = outcome.finished_s + self._epoch_s
@@ -152,7 +155,9 @@ def _schema(pa: Any) -> Any:
         **dict.fromkeys(("model", "class", "tenant", "session"), pa.string()),
         "prefix_hashes": pa.list_(pa.int64()),
         "prefix_block_tokens": pa.int32(),
-        **dict.fromkeys(("request_id", "policy", "status", "backend"), pa.string()),
+        **dict.fromkeys(
+            ("request_id", "policy", "status", "backend", "finish_reason"), pa.string()
+        ),
         "attempts": pa.int32(),
         "cached_tokens": pa.int64(),
         **dict.fromkeys(("dispatched_s", "first_token_s", "finished_s"), pa.float64()),

@@ -85,10 +85,12 @@ class Recorder:
         except OSError as error:
             raise ConfigError(f"traffic record: cannot write to {directory}: {error}") from error
 
-    def finished(self, request: Request, outcome: Outcome, attempts: int = 1) -> None:
+    def finished(
+        self, request: Request, outcome: Outcome, attempts: int = 1, finish_reason: str = ""
+    ) -> None:
         """A request is over, whatever the outcome of its last attempt."""
         if self._has_room():
-            self._pending.append(self._rows.finished(request, outcome, attempts))
+            self._pending.append(self._rows.finished(request, outcome, attempts, finish_reason))
 
     def rejected(self, request: Request, reason: str, now: float) -> None:
         """A request was turned away without an attempt."""

@@ -71,6 +71,8 @@ def facts_of(account: Account) -> dict[str, Any]:
         facts["duration_s"] = round(account.ended_s - request.arrival_s, 6)
     if account.reason:
         facts["rejected"] = account.reason
+    if account.finish_reason:
+        facts["finish_reason"] = account.finish_reason
     if account.tried:
         facts |= {"backend": account.tried[-1], "attempts": len(account.tried)}
     if outcome is not None:

@@ -28,6 +28,7 @@ class Account:
         ended_s: when, on the gateway's clock.
         tried: backends, in order.
         reason: why it was turned away; empty if it was not.
+        finish_reason: why the engine stopped, if it said.
         outcome: of the last attempt; ``None`` if there was none.
     """
 
@@ -37,6 +38,7 @@ class Account:
     ended_s: float
     tried: Sequence[str]
     reason: str = ""
+    finish_reason: str = ""
     outcome: Outcome | None = None
 
 

@@ -7,6 +7,7 @@ as a ``Setback``, which the exchange may turn into another attempt elsewhere.
 
 from __future__ import annotations
 
+from array import array
 from collections.abc import Callable, Sequence
 from enum import Enum, auto
 
@@ -48,6 +49,10 @@ class Attempt:
         limits: timeouts.
         give_up_s: when the whole request must be over, on ``clock``'s axis.
         clock: seconds, monotonic.
+
+    Attributes:
+        gaps: seconds between the reads that brought tokens, as they came.
+        finish_reason: why the engine stopped, once it has; empty if it does not say.
     """
 
     __slots__ = (
@@ -68,6 +73,8 @@ class Attempt:
         "_tally",
         "_ticket",
         "_token_seen",
+        "finish_reason",
+        "gaps",
         "stage",
     )
 
@@ -97,6 +104,8 @@ class Attempt:
         self._headers: Headers = []
         self._held = b""
         self._tally = Tally(events=False)
+        self.gaps = array("d")
+        self.finish_reason = ""
         self.stage = Stage.CONNECTING
 
     def begin(self, pool: UpstreamPool, request: Sequence[bytes]) -> None:
@@ -145,10 +154,13 @@ class Attempt:
             self._hold(data)
             return
         if self._tally.see(data):
-            self._since_s = self._clock()
-            if not self._token_seen and self._tally.chunks:
+            now = self._clock()
+            if self._token_seen:
+                self.gaps.append(now - self._since_s)
+            elif self._tally.chunks:
                 self._token_seen = True
-                self._ticket.first_token(self._since_s)
+                self._ticket.first_token(now)
+            self._since_s = now
         self._owner.answer_data(data)
 
     def on_end(self) -> None:
@@ -235,6 +247,7 @@ class Attempt:
     def _close_books(self) -> Usage | None:
         now = self._clock()
         usage = self._tally.usage()
+        self.finish_reason = self._tally.finish_reason()
         tokens = self._tally.output_tokens(usage)
         if self._tally.ended_in_error():
             self._ticket.failed(now, output_tokens=tokens)

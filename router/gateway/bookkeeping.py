@@ -106,7 +106,9 @@ def _keep_record(
         if account.request is None:
             return
         if account.outcome is not None:
-            recorder.finished(account.request, account.outcome, len(account.tried))
+            recorder.finished(
+                account.request, account.outcome, len(account.tried), account.finish_reason
+            )
         else:
             recorder.unserved(account.request, _why(account), account.ended_s)
 

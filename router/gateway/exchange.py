@@ -43,6 +43,7 @@ class Exchange:
         "_call",
         "_client",
         "_engine",
+        "_finish_reason",
         "_give_up_s",
         "_over",
         "_reason",
@@ -64,6 +65,7 @@ class Exchange:
         self._tried: list[str] = []
         self._asked = ""
         self._reason = ""
+        self._finish_reason = ""
         self._size_bytes = 0
         self._streams = False
         self._status = 0
@@ -212,6 +214,12 @@ class Exchange:
         self._client.end()
         if usage is not None and self.request is not None:
             self._engine.learn(self.request.model, self._size_bytes, usage)
+        attempt = self._attempt
+        if attempt is not None and self.request is not None:
+            self._finish_reason = attempt.finish_reason
+            self._engine.events.ended(
+                self.request.model, self._tried[-1], attempt.gaps, attempt.finish_reason
+            )
         self._close()
 
     def answer_breaks(self, problem: Problem, *, at_boundary: bool) -> None:
@@ -274,5 +282,11 @@ class Exchange:
 
     def _account(self) -> Account:
         return Account(
-            self._call, self.request, self._status, self._engine.now(), self._tried, self._reason
+            self._call,
+            self.request,
+            self._status,
+            self._engine.now(),
+            self._tried,
+            self._reason,
+            self._finish_reason,
         )

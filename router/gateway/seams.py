@@ -6,6 +6,7 @@ whoever counts. (``connection.Receiver`` is the attempt as its connection sees i
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -87,6 +88,9 @@ class Events(Protocol):
 
     def retried(self, backend: str, reason: str) -> None:
         """An attempt failed before its first byte and goes elsewhere."""
+
+    def ended(self, model: str, backend: str, gaps: Sequence[float], finish_reason: str) -> None:
+        """An answer is complete: the gaps between its reads, and why the engine stopped."""
 
     def waited(self, model: str, seconds: float) -> None:
         """A request left the router's queue, or never had to enter it (0 s)."""

@@ -79,6 +79,8 @@ class Spans:
         }
         if account.reason:
             facts["motley.rejected"] = account.reason
+        if account.finish_reason:
+            facts["gen_ai.response.finish_reasons"] = [account.finish_reason]
         if request is not None:
             facts |= {
                 "gen_ai.request.model": request.model,

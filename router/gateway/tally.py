@@ -8,6 +8,7 @@ it stands in the last reads of an answer.
 
 from __future__ import annotations
 
+import re
 from collections import deque
 
 import msgspec
@@ -88,6 +89,10 @@ class Tally:
             return usage.output
         return max(self.chunks - 2, min(self.chunks, 1))
 
+    def finish_reason(self) -> str:
+        """Why the engine stopped, in its own word; empty if it did not say."""
+        return finish_reason_in(b"".join(self._tail))
+
     def ended_in_error(self) -> bool:
         """Whether the stream told of an error after it had begun (an engine that died)."""
         if not self.events:
@@ -127,6 +132,25 @@ def usage_in(tail: bytes) -> Usage | None:
             return found
         start = tail.rfind(_USAGE_KEY, 0, start)  # "usage": null, as in every other chunk
     return None
+
+
+_REASON_KEY = b'_reason"'
+_REASON = re.compile(rb'(?:finish|stop)_reason"\s*:\s*"([a-z_]{1,40})"')
+
+
+def finish_reason_in(tail: bytes) -> str:
+    """The last finish reason in the last bytes of an answer (Anthropic's ``stop_reason`` too).
+
+    From the end on, as the tail of a large answer is long; ``null``, as in every other chunk, is
+    passed over.
+    """
+    at = tail.rfind(_REASON_KEY)
+    while at >= 0:
+        found = _REASON.match(tail, max(0, at - 6)) or _REASON.match(tail, max(0, at - 4))
+        if found is not None:
+            return found[1].decode("ascii")
+        at = tail.rfind(_REASON_KEY, 0, at)
+    return ""
 
 
 def _object_after(tail: bytes, position: int) -> Usage | None:

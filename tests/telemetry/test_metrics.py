@@ -8,7 +8,8 @@ import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
 from telemetry import metric_table as table
-from telemetry.metrics import MOST_MODELS, GatewayMetrics, Histogram
+from telemetry.histogram import MANY, Histogram
+from telemetry.metrics import MOST_MODELS, GatewayMetrics
 from tests.telemetry.tiny_engine import outcome
 
 
@@ -146,3 +147,14 @@ def test_the_documentation_names_every_metric_once() -> None:
     assert len(lines) == 2 + len(table.TABLE)
     for metric, line in zip(table.TABLE, lines[2:], strict=True):
         assert line.startswith(f"| `{metric.name}` | {metric.kind} |")
+
+
+def test_many_values_at_once_are_the_same_as_one_by_one() -> None:
+    bounds = (0.1, 1.0, 10.0)
+    values = [0.1, 0.05, 1.0, 1.1, 99.0, 10.0] * MANY
+    one_by_one, at_once = Histogram(bounds), Histogram(bounds)
+    for value in values:
+        one_by_one.add(value)
+    at_once.add_all(values)
+    assert at_once.counts == one_by_one.counts
+    assert at_once.total == pytest.approx(one_by_one.total)

@@ -52,7 +52,7 @@ def rows(path: Path) -> list[dict]:
 
 def test_a_request_becomes_a_row_of_facts(tmp_path: Path) -> None:
     written = recorder(tmp_path)
-    written.finished(REQUEST, DONE, attempts=2)
+    written.finished(REQUEST, DONE, attempts=2, finish_reason="stop")
     written.close(10.0)
     (row,) = rows(tmp_path)
     tenant, session = row.pop("tenant"), row.pop("session")
@@ -70,6 +70,7 @@ def test_a_request_becomes_a_row_of_facts(tmp_path: Path) -> None:
         "status": "completed",
         "backend": "b",
         "attempts": 2,
+        "finish_reason": "stop",
         "cached_tokens": 32,
         "dispatched_s": EPOCH_S + 5.5,
         "first_token_s": EPOCH_S + 6.0,

@@ -10,6 +10,8 @@ from tests.router.gateway.fakes import (
     Gateway,
     answer,
     chat,
+    event,
+    events,
     eventually,
     hang,
     reset,
@@ -92,3 +94,20 @@ async def test_an_answer_that_is_not_streamed_has_no_first_token(
         seen["motley_time_to_first_token_seconds_count", "e0", MODEL] == 0
     )
     assert seen["motley_request_duration_seconds_count", "e0", MODEL] == 1
+
+
+async def test_gaps_and_finish_reasons_are_read_in_passing(
+    engine: StartEngine, gateway: StartGateway
+) -> None:
+    said = event({"content": "c"}, choices=[{"index": 0, "delta": {}, "finish_reason": "length"}])
+    odd = event(choices=[{"index": 0, "delta": {}, "finish_reason": "made_up_by_an_engine"}])
+    backend = await engine(events(event({"content": "a"}), event({"content": "b"}), said))
+    gate = await gateway(backend)
+    await gate.post()
+    backend.script = [events(event({"content": "a"}), odd)]
+    await gate.post()
+    seen = await samples(gate)
+    assert seen["motley_finish_reasons_total", *sorted(("e0", MODEL, "length"))] == 1
+    assert seen["motley_finish_reasons_total", *sorted(("e0", MODEL, "other"))] == 1
+    assert seen["motley_inter_token_latency_seconds_count", *sorted(("e0", MODEL))] >= 2
+    assert seen["motley_inter_token_latency_seconds_sum", *sorted(("e0", MODEL))] >= 0.01

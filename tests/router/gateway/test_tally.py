@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from router.gateway.tally import Tally, Usage, first_event, usage_in
+from router.gateway.tally import Tally, Usage, finish_reason_in, first_event, usage_in
 
 ROLE = b'data: {"choices":[{"delta":{"role":"assistant","content":""}}]}\n\n'
 TOKEN = b'data: {"choices":[{"delta":{"content":"a"}}],"usage":null}\n\n'
@@ -155,3 +155,20 @@ def test_at_the_end_the_blank_line_may_be_missing() -> None:
 def test_usage_is_a_plain_struct() -> None:
     assert Usage().prompt is None
     assert Usage().cached is None
+
+
+@pytest.mark.parametrize(
+    ("tail", "reason"),
+    [
+        (b'{"choices":[{"finish_reason":"stop"}]}', "stop"),
+        (b'{"choices":[{"finish_reason" : "length", "x": 1}]}', "length"),
+        (b'"finish_reason":"tool_calls"}]}\n\ndata: {"finish_reason":null}', "tool_calls"),
+        (b'{"stop_reason":"end_turn"}', "end_turn"),
+        (b'{"content":"\\"finish_reason\\":\\"stop\\""}', ""),
+        (b'{"finish_reason":null}', ""),
+        (b'reason"', ""),
+        (b"", ""),
+    ],
+)
+def test_the_finish_reason_is_the_last_one_told(tail: bytes, reason: str) -> None:
+    assert finish_reason_in(tail) == reason
