@@ -27,6 +27,7 @@ COMMANDS = (
     "accuracy",
     "calibrate",
     "validate",
+    "bench",
     "replay",
     "metrics",
 )
