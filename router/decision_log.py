@@ -19,9 +19,11 @@ from router.domain.decision import Assign, Decision, Reject, Wait
 from router.domain.errors import MotleyError, ReplayError
 from router.domain.fleet import BackendSpec
 from router.domain.outcome import Outcome
+from router.domain.protocols import Policy
 from router.domain.request import LengthForecast, Request
 from router.domain.state import EngineSignals, LinearCost
 from router.fleet_state.backend import Capability
+from router.policies.registry import from_recipe
 
 Line = dict[str, Any]
 Sink = Callable[[bytes], object]
@@ -151,6 +153,16 @@ class LoggingDispatcher(Dispatcher):
         super().drain(backend, now)
         self._write("drain", now, {"backend": backend})
 
+    def resume(self, backend: str, now: float) -> None:  # noqa: D102
+        super().resume(backend, now)
+        self._write("resume", now, {"backend": backend})
+
+    def use_policy(  # noqa: D102
+        self, policy: Policy, recipe: Mapping[str, Any], now: float
+    ) -> None:
+        super().use_policy(policy, recipe, now)
+        self._write("use_policy", now, {"recipe": dict(recipe)})
+
     def add_backend(  # noqa: D102
         self, spec: BackendSpec, now: float, *, capability: Capability | None = None
     ) -> None:
@@ -256,9 +268,13 @@ def _call(dispatcher: LoggingDispatcher, line: Line) -> None:
             | "refuse"
             | "cancel"
             | "poll"
-            | ("correct" | "set_prices" | "set_health" | "drain" | "remove_backend") as call
+            | (
+                "correct" | "set_prices" | "set_health" | "drain" | "resume" | "remove_backend"
+            ) as call
         ):
             getattr(dispatcher, call)(**args, now=now)
+        case "use_policy":
+            dispatcher.use_policy(from_recipe(args["recipe"]), args["recipe"], now)
         case unknown:
             raise ReplayError(f"unknown call {unknown!r}")
 

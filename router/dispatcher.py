@@ -17,7 +17,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from typing import cast
+from typing import Any, cast
 
 from router.domain.decision import Assign, Decision, Reject, Wait
 from router.domain.errors import BadInputError, UnknownNameError
@@ -239,6 +239,28 @@ class Dispatcher:
     def drain(self, backend: str, now: float) -> None:  # noqa: ARG002
         """Send nothing new to this backend."""
         self.state.drain(backend)
+
+    def resume(self, backend: str, now: float) -> None:  # noqa: ARG002
+        """Send to this backend again: it was drained, and stays after all."""
+        self.state.resume(backend)
+
+    def use_policy(
+        self,
+        policy: Policy,
+        recipe: Mapping[str, Any],  # noqa: ARG002
+        now: float,  # noqa: ARG002
+    ) -> None:
+        """Decide with another policy from now on; what is queued is decided by it.
+
+        Args:
+            policy: a fresh one.
+            recipe: what ``policies.registry.from_recipe`` would make it of, for the log.
+            now: the time.
+        """
+        others = tuple(one for one in self._observers if one is not self._policy)
+        learning = (policy,) if isinstance(policy, Observer) else ()
+        self._policy, self._observers = policy, (*others, *learning)
+        self._listener = policy if isinstance(policy, DispatchListener) else None
 
     def add_backend(
         self,

@@ -346,6 +346,23 @@ BACKEND_INFO = Metric(
     "Always 1: what the backend is, and the card that its engine or DCGM tells of, if any.",
     ("backend", "group", "gpu", "engine", "model", "accelerator"),
 )
+DISCOVERY_ERRORS = Metric(
+    "motley_discovery_errors_total",
+    "counter",
+    "Times a source of backends could not be read; its last fleet stands.",
+    ("source",),
+)
+RELOADS = Metric(
+    "motley_config_reloads_total",
+    "counter",
+    "Times the configuration was read again, by result (ok, refused).",
+    ("result",),
+)
+RELOAD_OK = Metric(
+    "motley_config_last_reload_ok_ratio",
+    "gauge",
+    "1 if the configuration file as it stands is in force, 0 if it was refused.",
+)
 LABELS_CAPPED = Metric(
     "motley_labels_capped_total",
     "counter",
@@ -365,6 +382,7 @@ TABLE: tuple[Metric, ...] = (
     *(PREDICTION_BIAS, PREDICTION_ERROR, PREDICTION_COVERAGE),
     *(SLO_ATTAINMENT, GOODPUT, PRICE),
     *(PLAN_ROUNDS, PLAN_AGE, PLAN_SOLVE, PLAN_E2E, PLACEMENT_STEPS),
+    *(DISCOVERY_ERRORS, RELOADS, RELOAD_OK),
     *(POWER, ENERGY, TENANT_COST, TENANT_ENERGY, METERED_TOKENS, METERED_REQUESTS),
     *(RECORDED, RECORD_DROPPED, LABELS_CAPPED, BACKEND_INFO, BUILD_INFO),
 )

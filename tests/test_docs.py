@@ -42,6 +42,13 @@ def test_every_file_it_links_to_exists():
         assert (ROOT / link).exists(), link
 
 
+def test_the_discovery_example_is_valid():
+    wanted = load_config(ROOT / "deploy" / "fleets" / "discovery.yaml").discovery
+    assert wanted.files
+    assert wanted.dns
+    assert wanted.kubernetes
+
+
 @pytest.mark.parametrize("name", ["demo.yaml", "example.yaml"])
 def test_the_fleet_files_are_valid(name: str):
     assert load_config(ROOT / "deploy" / "fleets" / name).fleet.backends

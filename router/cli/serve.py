@@ -83,15 +83,16 @@ def serve(
     from router.gateway.server import bind, run, url_of
 
     _start_logging(log_level, log_format)
-    if config is not None:
-        loaded = load_config(config)
-    else:
-        loaded = load_config(
-            static_fleet(static_backends, static_models, static_gpus, static_engines)
-        )
-    loaded = with_flags(loaded, host=host, port=port, policy=policy, log=decision_log)
-    loaded = with_books(loaded, record=record, access_log=access_log)
-    app = build_app(loaded)
+
+    def load() -> MotleyConfig:
+        """The file as it is now, with the command line on top."""
+        source = config or static_fleet(static_backends, static_models, static_gpus, static_engines)
+        loaded = load_config(source)
+        loaded = with_flags(loaded, host=host, port=port, policy=policy, log=decision_log)
+        return with_books(loaded, record=record, access_log=access_log)
+
+    loaded = load()
+    app = build_app(loaded, load=load if config is not None else None)
     with bind(loaded.server.host, loaded.server.port) as listener:
         logging.getLogger("motley").info(_greeting(loaded, url_of(listener)))
         run(app, listener, drain_s=loaded.reliability.drain_timeout_s)

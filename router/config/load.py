@@ -14,6 +14,7 @@ from pydantic import ValidationError
 from yaml.constructor import ConstructorError
 
 from router.config.access import AccessSection, AdminSection
+from router.config.discovery import DiscoverySection
 from router.config.planner import PlannerSection
 from router.config.schema import (
     BackendEntry,
@@ -23,6 +24,7 @@ from router.config.schema import (
     ServerSection,
     TelemetrySection,
 )
+from router.config.section import Section
 from router.domain.errors import ConfigError, UnknownNameError
 from router.domain.fleet import BackendSpec, Fleet
 from router.domain.slo import DEFAULT_SLOS, Slo
@@ -31,6 +33,11 @@ from router.perf.hardware import Hardware
 from router.perf.overrides import parse_overrides
 from router.perf.specs import ModelSpec
 from router.policies.registry import POLICIES
+
+
+class _BackendsFile(Section):
+    backends: list[BackendEntry]
+
 
 _NAME = re.compile(r"[A-Za-z0-9._:@-]+")
 
@@ -57,7 +64,8 @@ class MotleyConfig:
         fleet: the backends, named and feasible.
         policy: which one, with which parameters and seed.
         slos: targets by class; the defaults where the file names none.
-        telemetry, reliability, planner, server, access, admin: the sections of the file.
+        telemetry, reliability, planner, server, access, admin, discovery: the sections of the
+            file.
         aliases: other names of models.
         hardware: the catalogue, with the file's own models and measurements.
     """
@@ -74,6 +82,7 @@ class MotleyConfig:
     hardware: Hardware
     access: AccessSection
     admin: AdminSection
+    discovery: DiscoverySection
 
 
 def load_config(source: str | Path | Mapping[str, Any]) -> MotleyConfig:
@@ -113,8 +122,14 @@ def _checked(content: dict[str, Any], source: str) -> MotleyConfig:
     if parsed.policy.name not in POLICIES:
         raise UnknownNameError("policy", parsed.policy.name, POLICIES)
     hardware = _hardware(parsed)
-    fleet = build_fleet(parsed.backends, hardware)
-    _check_aliases(parsed.aliases, fleet)
+    if "backends" not in content and not parsed.discovery:
+        raise ConfigError(f"{source}: backends: is missing")
+    if parsed.backends or not parsed.discovery:
+        fleet = build_fleet(parsed.backends, hardware)
+    else:
+        fleet = Fleet(())
+    if not parsed.discovery:  # what will be discovered may serve any model
+        _check_aliases(parsed.aliases, fleet)
     slos = dict(DEFAULT_SLOS) | {
         name: Slo(name, **section.model_dump()) for name, section in parsed.slos.items()
     }
@@ -131,7 +146,26 @@ def _checked(content: dict[str, Any], source: str) -> MotleyConfig:
         hardware,
         parsed.access,
         parsed.admin,
+        parsed.discovery,
     )
+
+
+def read_backends(path: Path) -> list[BackendEntry]:
+    """Every backend of a file that holds nothing but ``backends``, one entry for each, all named.
+
+    Raises:
+        ConfigError: the file cannot be read or holds something else.
+    """
+    try:
+        parsed = _BackendsFile.model_validate(_read_yaml(path))
+    except ValidationError as error:
+        raise ConfigError(f"{path}: {_explain(error)}") from error
+    numbers: Counter[str] = Counter()
+    return [
+        entry.model_copy(update={"name": name, "url": url, "count": 1})
+        for position, entry in enumerate(parsed.backends)
+        for url, name in zip(_urls(entry, position), _names(entry, numbers), strict=True)
+    ]
 
 
 def _hardware(parsed: ConfigFile) -> Hardware:

@@ -7,6 +7,7 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import Field, model_validator
 
 from router.config.access import AccessSection, AdminSection
+from router.config.discovery import DiscoverySection
 from router.config.planner import PlannerSection
 from router.config.section import Seconds, Section
 
@@ -151,7 +152,8 @@ class ModelSection(Section):
 class ConfigFile(Section):
     """The whole file."""
 
-    backends: list[BackendEntry]
+    backends: list[BackendEntry] = Field(default_factory=list)
+    discovery: DiscoverySection = DiscoverySection()
     policy: PolicySection = PolicySection()
     slos: dict[str, SloSection] = Field(default_factory=dict)
     telemetry: TelemetrySection = TelemetrySection()

@@ -118,6 +118,11 @@ class FleetState:
         self.get(name).draining = True
         self.changed()
 
+    def resume(self, name: str) -> None:
+        """Send there again."""
+        self.get(name).draining = False
+        self.changed()
+
     def scrape(self, name: str, signals: EngineSignals) -> None:
         """Telemetry arrived; for a backend that has left it is dropped."""
         backend = self._by_name.get(name)

@@ -15,22 +15,28 @@ from router.gateway import error_shape
 from router.gateway.asgi import HOT_PATHS, Admission, Receive, Relay, Scope, Send
 from router.gateway.clock import MonotonicClock
 from router.gateway.dashboard.api import live_api, page_api
+from router.gateway.operating import attach
 from router.gateway.ops_api import authorized, guarded_api, open_api
+from router.gateway.reload import Loader
 from router.gateway.runtime import Runtime
 from router.gateway.wiring import build_runtime
 
 
-def build_app(config: MotleyConfig, *, clock: Clock | None = None) -> Relay:
+def build_app(
+    config: MotleyConfig, *, clock: Clock | None = None, load: Loader | None = None
+) -> Relay:
     """Put a gateway together.
 
     Args:
         config: as loaded from the YAML file.
         clock: the gateway's only clock; the monotonic one unless a test says otherwise.
+        load: reads the configuration again, for a reload.
 
     Raises:
         ConfigError: a backend without a usable URL, or a decision log that cannot be written.
     """
     runtime = build_runtime(config, clock or MonotonicClock())
+    attach(runtime, load)
     admission = Admission(runtime.gate, config.server.max_body_bytes)
     api = _build_api(runtime)
     on_stop = runtime.feed.close if runtime.feed is not None else lambda: None

@@ -130,6 +130,13 @@ class Engine:
         """Exchanges under way."""
         return len(self._live)
 
+    def reconfigure(self, settings: EngineSettings) -> None:
+        """Other settings from now on; attempts under way keep their timeouts."""
+        self._settings = settings
+        self.limits = settings.limits
+        self.policy_name = settings.policy_name.encode()
+        self._drop = _OURS | (_CREDENTIALS if self.gate else frozenset())
+
     def close(self) -> None:
         """Let go of timers and idle connections; exchanges under way are cancelled."""
         for exchange in list(self._live.values()):

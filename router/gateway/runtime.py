@@ -10,7 +10,7 @@ import logging
 from collections.abc import AsyncIterator, Callable, Coroutine, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from router.config.load import MotleyConfig
 from router.domain.fleet import BackendSpec
@@ -22,6 +22,10 @@ from router.gateway.engine_reading import EngineReading
 from router.gateway.instruments import Instruments
 from router.gateway.metering import Metering
 from telemetry.scraper import Scraper
+
+if TYPE_CHECKING:
+    from router.gateway.discovery.roster import Roster
+    from router.gateway.reload import Reloader
 
 log = logging.getLogger("motley.gateway")
 
@@ -39,12 +43,12 @@ class Chore:
     run: Callable[[], Coroutine[Any, Any, None]]
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Runtime:
     """One gateway.
 
     Attributes:
-        config: as loaded.
+        config: as loaded, and as reloaded since.
         engine: relays.
         gate: whom to let in.
         started_unix_s: wall-clock start, for ``created`` in the model list.
@@ -53,6 +57,9 @@ class Runtime:
         reading: reads the engines; ``None`` where the configuration forbids it.
         metering: keeps the bills.
         feed: feeds the live page; ``None`` where the configuration forbids it.
+        roster: who is in the fleet, by source; set by ``operating.attach``.
+        reloader: reads the configuration again; ``None`` where it did not come from a file.
+        draining: whether the gateway was told to stop.
         closing: called last, in order: files to close.
     """
 
@@ -66,6 +73,9 @@ class Runtime:
     metering: Metering
     feed: Feed | None = None
     closing: Sequence[Callable[[], None]] = ()
+    roster: Roster | None = None
+    reloader: Reloader | None = None
+    draining: bool = False
 
     @property
     def scraper(self) -> Scraper | None:
@@ -99,6 +109,15 @@ class Runtime:
         if self.reading is not None:
             self.reading.orca.forget(name)
         return backend
+
+    def drain_backend(self, name: str) -> None:
+        """Nothing new goes to this backend."""
+        self.engine.dispatcher.drain(name, self.engine.now())
+
+    def resume_backend(self, name: str) -> None:
+        """A draining backend stays after all."""
+        self.engine.dispatcher.resume(name, self.engine.now())
+        self.engine.poke()
 
     @asynccontextmanager
     async def running(self) -> AsyncIterator[None]:

@@ -15,11 +15,11 @@ from router.gateway.bookkeeping import build_books
 from router.gateway.dashboard.board import Board, Sources
 from router.gateway.dashboard.feed import Feed
 from router.gateway.dashboard.traffic import Traffic
-from router.gateway.engine import Engine, EngineSettings
+from router.gateway.engine import Engine
 from router.gateway.engine_reading import read_engines
+from router.gateway.engine_settings import engine_settings
 from router.gateway.health_probe import HealthProbe
 from router.gateway.instruments import Instruments, build_instruments, version_of_motley
-from router.gateway.limits import Limits
 from router.gateway.log_file import LogFile
 from router.gateway.metering import Metering
 from router.gateway.planned import Planned
@@ -53,7 +53,7 @@ def build_runtime(config: MotleyConfig, clock: Clock) -> Runtime:
         strict_context=False,
         log=file.write if file else None,
     )
-    engine = Engine(dispatcher, _settings(config), clock.now, instruments.metrics, gate)
+    engine = Engine(dispatcher, engine_settings(config), clock.now, instruments.metrics, gate)
     books.attach(engine)
     reading = (
         read_engines(engine, config, clock, metering.card_of) if config.telemetry.enabled else None
@@ -100,23 +100,6 @@ def _sources(engine: Engine, instruments: Instruments) -> Sources:
         targets=instruments.config.slos,
         unix_s=time.time,
         version=version_of_motley(),
-    )
-
-
-def _settings(config: MotleyConfig) -> EngineSettings:
-    times = config.reliability
-    return EngineSettings(
-        limits=Limits(
-            connect_s=times.connect_timeout_s,
-            first_byte_s=times.first_byte_timeout_s,
-            idle_s=times.idle_timeout_s,
-            total_s=times.total_timeout_s,
-            retries=times.max_retries,
-        ),
-        policy_name=config.policy.name,
-        aliases=config.aliases,
-        slo_classes=frozenset(config.slos),
-        asks_load=config.telemetry.enabled and config.telemetry.orca,
     )
 
 

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import random
 from collections.abc import Callable, Mapping
+from typing import Any
 
 from router.domain.errors import ConfigError, UnknownNameError
 from router.domain.protocols import Policy
+from router.domain.slo import Slo
 from router.policies.context import PolicyContext
 from router.policies.least_kv import LeastKv
 from router.policies.least_request import LeastRequest
@@ -84,3 +87,17 @@ def make_policy(name: str, context: PolicyContext) -> Policy:
             f"it takes: {', '.join(sorted(context.asked)) or 'none'}"
         )
     return policy
+
+
+def from_recipe(recipe: Mapping[str, Any]) -> Policy:
+    """Build a policy from what a decision log holds of it.
+
+    Args:
+        recipe: ``name``, ``params``, ``seed``, and ``slos`` (fields by class).
+
+    Raises:
+        ConfigError: as ``make_policy``.
+    """
+    slos = {name: Slo(**slo) for name, slo in recipe["slos"].items()}
+    context = PolicyContext(random.Random(recipe["seed"]), recipe["params"], slos)
+    return make_policy(recipe["name"], context)

@@ -13,13 +13,16 @@ from router.domain.decision import Assign
 from router.domain.fleet import BackendSpec
 from router.domain.request import Request
 from router.domain.state import EngineSignals, LinearCost
+from router.policies.registry import from_recipe
 
 MODEL = "llama-3.1-8b"
+SLO = {"name": "interactive", "ttft_s": 1.0, "tpot_s": 0.1, "e2e_s": None}
 FLEET: list[dict[str, Any]] = [
     {"gpu": "a100-80", "count": 2, "engine": "sglang", "model": MODEL},
     {"gpu": "v100-32", "model": MODEL, "zone": "old"},
     {"gpu": "t4", "count": 2, "tensor_parallel": 2, "model": MODEL, "labels": {"rack": "7"}},
 ]
+OTHER = {"name": "least-request", "params": {}, "seed": 2, "slos": {"interactive": SLO}}
 JOINING = BackendEntry(gpu="l4", model=MODEL, max_model_len=8_192)
 
 
@@ -107,8 +110,12 @@ class Recording:
                 dispatcher.set_prices({f"t4x2/vllm/{MODEL}": 0.25}, now)
             case 50:
                 dispatcher.add_backend(self._joining("l4-0"), now)
-            case 60:
+            case 55 | 60:
                 dispatcher.drain("t4-1", now)
+            case 57:
+                dispatcher.resume("t4-1", now)
+            case 115:
+                dispatcher.use_policy(from_recipe(OTHER), OTHER, now)
             case 70:  # another card, under the name of the one that left
                 dispatcher.remove_backend("a100-80-0", now)
                 dispatcher.add_backend(self._joining("a100-80-0"), now)

@@ -233,7 +233,7 @@ class DispatcherMachine(RuleBasedStateMachine):
             self._follow(name, self.dispatcher.redispatch(name, self.now), flying.tried)
 
     @precondition(lambda self: self.members)
-    @rule(which=pick, change=st.sampled_from(["ill", "well", "well", "drain", "remove"]))
+    @rule(which=pick, change=st.sampled_from(["ill", "well", "well", "drain", "resume", "remove"]))
     def change_member(self, which: int, change: str) -> None:
         name = self._one(self.members, which)
         if change == "remove":
@@ -242,6 +242,9 @@ class DispatcherMachine(RuleBasedStateMachine):
         elif change == "drain":
             self.dispatcher.drain(name, self.now)
             self.members[name]["draining"] = True
+        elif change == "resume":
+            self.dispatcher.resume(name, self.now)
+            self.members[name]["draining"] = False
         else:
             healthy = change == "well"
             self.dispatcher.set_health(name, healthy=healthy, now=self.now)

@@ -13,7 +13,7 @@ from typing import Any
 
 import httpx
 
-from router.config.load import load_config
+from router.config.load import MotleyConfig, load_config
 from router.gateway.app import build_app
 from router.gateway.asgi import Relay
 from router.gateway.server import bind, server, url_of
@@ -335,10 +335,13 @@ def fleet(*engines: FakeEngine | str, **settings: Any) -> dict[str, Any]:
 
 
 @asynccontextmanager
-async def running(config: dict[str, Any]) -> AsyncIterator[Gateway]:
+async def running(
+    config: dict[str, Any], load: Callable[[], MotleyConfig] | None = None
+) -> AsyncIterator[Gateway]:
     """The gateway on a free port, under uvicorn as in service."""
     clock = ShiftedClock()
-    relay = build_app(load_config(config), clock=clock)
+    loaded = load() if load is not None else load_config(config)
+    relay = build_app(loaded, clock=clock, load=load)
     listener = bind("127.0.0.1", 0)
     web = server(relay, drain_s=1.0, on_stop=relay.on_stop)
     task = asyncio.create_task(web.serve(sockets=[listener]))

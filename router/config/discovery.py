@@ -1,0 +1,94 @@
+"""Where backends come from besides the file: the ``discovery`` section."""
+
+from __future__ import annotations
+
+from typing import Literal, Self
+
+from pydantic import Field, model_validator
+
+from router.config.section import Seconds, Section
+
+
+class Template(Section):
+    """What the backends of one source have in common, as far as the source does not tell."""
+
+    gpu: str | None = None
+    model: str | None = None
+    engine: Literal["vllm", "sglang"] = "vllm"
+    tensor_parallel: int = Field(default=1, ge=1, le=64)
+    engine_version: str = ""
+    quantization: str = ""
+    max_model_len: int | None = Field(default=None, ge=1)
+    zone: str = ""
+
+
+class FileSource(Section):
+    """A YAML file with a ``backends`` list, read again whenever it changes."""
+
+    path: str
+    interval_s: Seconds = 1.0
+
+
+class DnsSource(Section):
+    """Every address of a name is a backend; resolved again every ``interval_s``.
+
+    ``record`` SRV takes hosts and ports from the answer (extra ``dns``); A and AAAA ask for
+    addresses of one family, ``any`` for both, and need ``port``.
+    """
+
+    name: str = Field(min_length=1)
+    record: Literal["A", "AAAA", "any", "SRV"] = "any"
+    port: int | None = Field(default=None, ge=1, le=65535)
+    scheme: Literal["http", "https"] = "http"
+    interval_s: Seconds = 5.0
+    nameservers: list[str] = Field(default_factory=list)
+    template: Template
+
+    @model_validator(mode="after")
+    def _is_complete(self) -> Self:
+        if self.record != "SRV" and self.port is None:
+            raise ValueError(f"port is missing: {self.record} records carry none")
+        if not (self.template.gpu and self.template.model):
+            raise ValueError("template needs gpu and model: DNS tells neither")
+        return self
+
+
+class KubernetesSource(Section):
+    """Ready endpoints of a service (extra ``kubernetes``).
+
+    What neither pod nor node tells is the template's.
+    GPU type: annotation ``motley.dev/gpu`` of the pod, else the labels of its node
+    (``nvidia.com/gpu.product``, clouds' accelerator labels), else the template. Model, engine,
+    tensor parallelism and context: annotations or labels ``motley.dev/model``, ``/engine``,
+    ``/tensor-parallel``, ``/max-model-len``, ``/quantization``.
+    """
+
+    namespace: str | None = None
+    service: str | None = None
+    label_selector: str | None = None
+    port: int | str | None = None
+    scheme: Literal["http", "https"] = "http"
+    node_labels: bool = True
+    resync_s: Seconds = 300.0
+    retry_s: Seconds = 1.0
+    api_url: str | None = None
+    kubeconfig: str | None = None
+    template: Template = Template()
+
+    @model_validator(mode="after")
+    def _selects_something(self) -> Self:
+        if not (self.service or self.label_selector):
+            raise ValueError("give service, or label_selector of the services' EndpointSlices")
+        return self
+
+
+class DiscoverySection(Section):
+    """Sources of backends, beside the ``backends`` of the file."""
+
+    files: list[FileSource] = Field(default_factory=list)
+    dns: list[DnsSource] = Field(default_factory=list)
+    kubernetes: list[KubernetesSource] = Field(default_factory=list)
+
+    def __bool__(self) -> bool:
+        """Whether there is any."""
+        return bool(self.files or self.dns or self.kubernetes)

@@ -1,0 +1,284 @@
+"""Backends from Kubernetes: ready endpoints of services, told apart by pod and node.
+
+EndpointSlices say where and whether; pods say what (labels and annotations); nodes say on which
+card. A terminating endpoint is gone from the fleet, and so is drained, before its pod ends.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import random
+from collections.abc import AsyncIterator, Iterable, Mapping
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from router.config.discovery import KubernetesSource
+from router.config.schema import BackendEntry
+from router.domain.errors import ConfigError
+from router.gateway.discovery.informer import Informer, Thing
+from router.gateway.discovery.seam import DiscoveryError, Seen
+from router.perf.gpu_names import gpu_of
+
+log = logging.getLogger("motley.discovery")
+
+PREFIX = "motley.dev/"
+SETTLE_S = 0.05
+"""Changes come in bursts (a rollout); one fleet is made of each."""
+
+_PRODUCT_LABELS = (
+    "nvidia.com/gpu.product",
+    "cloud.google.com/gke-accelerator",
+    "karpenter.k8s.aws/instance-gpu-name",
+    "k8s.amazonaws.com/accelerator",
+    "accelerator",
+)
+_MEMORY_MIB_LABELS = ("nvidia.com/gpu.memory", "karpenter.k8s.aws/instance-gpu-memory")
+_NAMESPACE_FILE = Path("/var/run/secrets/kubernetes.io/serviceaccount/namespace")
+_TEXTS = {"model": "model", "engine": "engine", "zone": "zone", "quantization": "quantization"}
+_NUMBERS = {
+    "tensor-parallel": "tensor_parallel",
+    "max-model-len": "max_model_len",
+    "max-num-seqs": "max_num_seqs",
+    "kv-capacity-tokens": "kv_capacity_tokens",
+}
+
+
+class FromKubernetes:
+    """Implements ``seam.Source``.
+
+    Args:
+        settings: the section of the file.
+        gpus: names in the catalogue.
+        rng: spreads retries.
+
+    Raises:
+        ConfigError: the extra ``kubernetes`` is not installed.
+    """
+
+    def __init__(self, settings: KubernetesSource, gpus: Iterable[str], rng: random.Random) -> None:
+        try:
+            import kubernetes_asyncio  # noqa: F401, PLC0415 - optional
+        except ImportError as error:
+            raise ConfigError(
+                "discovery.kubernetes needs the extra 'kubernetes': "
+                "pip install 'motley-router[kubernetes]'"
+            ) from error
+        self._settings = settings
+        self._namespace = settings.namespace or own_namespace()
+        chosen = settings.service or settings.label_selector
+        self.name = f"kubernetes {self._namespace}/{chosen}"
+        self.retry_s = settings.retry_s
+        self._gpus = list(gpus)
+        self._rng = rng
+        self._nodes: dict[str, Mapping[str, str]] = {}
+        self._nodes_forbidden = False
+
+    async def fleets(self) -> AsyncIterator[Seen]:
+        """The ready endpoints, whenever anything about them changes."""
+        from kubernetes_asyncio import client  # noqa: PLC0415 - optional, slow to import
+
+        changed = asyncio.Event()
+        async with client.ApiClient(await self._configuration()) as api:
+            core, discovery = client.CoreV1Api(api), client.DiscoveryV1Api(api)
+            watched = partial(self._informer, changed.set)
+            slices = watched(
+                "endpointslices.discovery.k8s.io",
+                discovery.list_namespaced_endpoint_slice,
+                self._selector(),
+            )
+            pods = watched("pods", core.list_namespaced_pod, None)
+            tasks = [asyncio.create_task(informer.run()) for informer in (slices, pods)]
+            try:
+                while True:
+                    await self._next(changed, tasks)
+                    if slices.synced.is_set() and pods.synced.is_set():
+                        yield await self._seen(core, slices.things, pods.things)
+            finally:
+                for task in tasks:
+                    task.cancel()
+                await asyncio.gather(*tasks, return_exceptions=True)
+
+    async def _next(self, changed: asyncio.Event, tasks: list[asyncio.Task[None]]) -> None:
+        """Wait for a change, for the resync, or for an informer to give up."""
+        waiting = asyncio.ensure_future(changed.wait())
+        try:
+            await asyncio.wait(
+                [waiting, *tasks],
+                timeout=self._settings.resync_s,
+                return_when=asyncio.FIRST_COMPLETED,
+            )
+        finally:
+            waiting.cancel()
+        for task in tasks:
+            if task.done():
+                task.result()
+        if not changed.is_set():
+            self._nodes.clear()  # resync: nodes may have been labelled anew
+        await asyncio.sleep(SETTLE_S)
+        changed.clear()
+
+    def _informer(self, changed: Any, what: str, call: Any, selector: str | None) -> Informer:
+        bound = partial(call, self._namespace)
+        return Informer(
+            what, self._namespace, bound, selector=selector, changed=changed, rng=self._rng
+        )
+
+    def _selector(self) -> str:
+        settings = self._settings
+        if settings.service:
+            return f"kubernetes.io/service-name={settings.service}"
+        return settings.label_selector or ""
+
+    async def _configuration(self) -> Any:
+        from kubernetes_asyncio import client, config  # noqa: PLC0415
+
+        settings = self._settings
+        configuration = client.Configuration()
+        if settings.api_url:
+            configuration.host = settings.api_url
+            return configuration
+        try:
+            if settings.kubeconfig:
+                await config.load_kube_config(
+                    config_file=settings.kubeconfig, client_configuration=configuration
+                )
+            else:
+                config.load_incluster_config(client_configuration=configuration)
+        except (config.ConfigException, OSError) as error:
+            raise DiscoveryError(
+                f"no way to the Kubernetes API: {error}. Run in a pod, or give "
+                "discovery.kubernetes[].kubeconfig"
+            ) from error
+        return configuration
+
+    # -- from endpoints to backends ----------------------------------------------------------
+
+    async def _seen(
+        self, core: Any, slices: Mapping[str, Thing], pods: Mapping[str, Thing]
+    ) -> Seen:
+        entries: dict[str, BackendEntry] = {}
+        refused: list[str] = []
+        for piece in slices.values():
+            for endpoint in piece.get("endpoints") or []:
+                if not _ready(endpoint):
+                    continue
+                pod = pods.get(_pod_of(endpoint), {})
+                node = await self._node(core, endpoint.get("nodeName") or "")
+                made = self._entry(endpoint, piece, pod, node)
+                if isinstance(made, str):
+                    refused.append(made)
+                elif made.name:
+                    entries[made.name] = made
+        return Seen([entries[name] for name in sorted(entries)], tuple(sorted(refused)))
+
+    def _entry(
+        self, endpoint: Thing, piece: Thing, pod: Thing, node: Mapping[str, str]
+    ) -> BackendEntry | str:
+        """One backend, or why it cannot be one."""
+        address = endpoint["addresses"][0]
+        name = _pod_of(endpoint) or address
+        fields: dict[str, Any] = self._settings.template.model_dump(exclude_none=True)
+        told = _told(pod)
+        fields |= {field: told[key] for key, field in _TEXTS.items() if key in told}
+        for key, field in _NUMBERS.items():
+            if key in told:
+                if not told[key].isdigit():
+                    return f"{name}: {PREFIX}{key} must be a number, not {told[key]!r}"
+                fields[field] = int(told[key])
+        gpu = self._gpu(told, node) or fields.get("gpu")
+        port = _port(piece, self._settings.port)
+        for what, value in (("gpu", gpu), ("model", fields.get("model")), ("port", port)):
+            if not value:
+                return f"{name}: {_REMEDIES[what]}"
+        if fields["engine"] not in ("vllm", "sglang"):
+            return f"{name}: {PREFIX}engine must be vllm or sglang, not {fields['engine']!r}"
+        shown = f"[{address}]" if ":" in address else address
+        url = f"{self._settings.scheme}://{shown}:{port}"
+        fields |= {"gpu": gpu, "zone": fields.get("zone") or endpoint.get("zone") or ""}
+        return BackendEntry(name=name, url=url, **fields)
+
+    def _gpu(self, told: Mapping[str, str], node: Mapping[str, str]) -> str | None:
+        if "gpu" in told:
+            return gpu_of(told["gpu"], self._gpus) or told["gpu"]
+        memory = next((node[label] for label in _MEMORY_MIB_LABELS if label in node), "")
+        memory_gb = int(memory) / 1024 if memory.isdigit() else None
+        for label in _PRODUCT_LABELS:
+            if label in node:
+                return gpu_of(node[label], self._gpus, memory_gb)
+        return None
+
+    async def _node(self, core: Any, name: str) -> Mapping[str, str]:
+        """Labels of a node; none where they may not be read."""
+        if not name or not self._settings.node_labels or self._nodes_forbidden:
+            return {}
+        if name not in self._nodes:
+            self._nodes[name] = await self._read_node(core, name)
+        return self._nodes[name]
+
+    async def _read_node(self, core: Any, name: str) -> Mapping[str, str]:
+        from kubernetes_asyncio.client.exceptions import ApiException  # noqa: PLC0415
+
+        try:
+            node = await core.read_node(name)
+        except ApiException as error:
+            if error.status == 403:
+                self._nodes_forbidden = True
+                log.warning(
+                    "the Kubernetes API forbids to read nodes, so GPU types come from the "
+                    "annotation %sgpu or the template: grant get on nodes (a ClusterRole)",
+                    PREFIX,
+                )
+                return {}
+            if error.status == 404:
+                return {}
+            raise DiscoveryError(f"the Kubernetes API answered {error.status} on nodes") from error
+        return dict(node.metadata.labels or {})
+
+
+_REMEDIES = {
+    "gpu": f"its GPU type is unknown: annotate the pod with {PREFIX}gpu, label its node with "
+    "nvidia.com/gpu.product, or set discovery.kubernetes[].template.gpu",
+    "model": f"its model is unknown: annotate the pod with {PREFIX}model, or set "
+    "discovery.kubernetes[].template.model",
+    "port": "its service has no such port: set discovery.kubernetes[].port",
+}
+
+
+def own_namespace() -> str:
+    """The namespace of the pod we run in, else ``default``."""
+    try:
+        return _NAMESPACE_FILE.read_text("utf-8").strip() or "default"
+    except OSError:
+        return "default"
+
+
+def _ready(endpoint: Thing) -> bool:
+    """Absent means ready, as the API defines; a terminating one gets nothing new."""
+    conditions = endpoint.get("conditions") or {}
+    ready = conditions.get("ready")
+    return (
+        bool(endpoint.get("addresses")) and ready is not False and not conditions.get("terminating")
+    )
+
+
+def _pod_of(endpoint: Thing) -> str:
+    target = endpoint.get("targetRef") or {}
+    return target.get("name", "") if target.get("kind") == "Pod" else ""
+
+
+def _told(pod: Thing) -> dict[str, str]:
+    """What the pod says of itself; annotations win over labels."""
+    meta = pod.get("metadata") or {}
+    both = {**(meta.get("labels") or {}), **(meta.get("annotations") or {})}
+    return {k.removeprefix(PREFIX): v for k, v in both.items() if k.startswith(PREFIX)}
+
+
+def _port(piece: Thing, wanted: int | str | None) -> int | None:
+    if isinstance(wanted, int):
+        return wanted
+    for port in piece.get("ports") or []:
+        if wanted is None or port.get("name") == wanted:
+            return int(port["port"])
+    return None

@@ -1,0 +1,25 @@
+"""What the relay engine takes from the configuration, at the start and at every reload."""
+
+from __future__ import annotations
+
+from router.config.load import MotleyConfig
+from router.gateway.engine import EngineSettings
+from router.gateway.limits import Limits
+
+
+def engine_settings(config: MotleyConfig) -> EngineSettings:
+    """Timeouts, names and headers."""
+    times = config.reliability
+    return EngineSettings(
+        limits=Limits(
+            connect_s=times.connect_timeout_s,
+            first_byte_s=times.first_byte_timeout_s,
+            idle_s=times.idle_timeout_s,
+            total_s=times.total_timeout_s,
+            retries=times.max_retries,
+        ),
+        policy_name=config.policy.name,
+        aliases=config.aliases,
+        slo_classes=frozenset(config.slos),
+        asks_load=config.telemetry.enabled and config.telemetry.orca,
+    )

@@ -1,0 +1,84 @@
+"""What changes a gateway while it runs: discovery, reload, draining."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+import signal
+import threading
+from functools import partial
+
+from router.config.load import MotleyConfig
+from router.gateway.discovery.dns import FromDns
+from router.gateway.discovery.file import FromFile
+from router.gateway.discovery.follow import follow
+from router.gateway.discovery.kubernetes import FromKubernetes
+from router.gateway.discovery.roster import Roster, in_flight_of
+from router.gateway.discovery.seam import Source
+from router.gateway.reload import Loader, Reloader
+from router.gateway.runtime import Chore, Runtime
+from router.perf.catalog import gpu_names
+from telemetry import metric_table as table
+
+
+def attach(runtime: Runtime, load: Loader | None) -> None:
+    """Give a gateway its roster, its sources of backends and its reload.
+
+    Args:
+        runtime: complete but for these.
+        load: reads the configuration again; ``None`` where it did not come from a file.
+
+    Raises:
+        ConfigError: a source needs an extra that is not installed.
+    """
+    config, engine = runtime.config, runtime.engine
+    metrics = runtime.instruments.metrics
+    roster = runtime.roster = Roster(
+        runtime,
+        config.hardware,
+        engine.now,
+        drain_s=config.reliability.drain_timeout_s,
+        fleet=config.fleet.backends,
+    )
+    in_flight = in_flight_of(engine.dispatcher.state.get)
+    chores = [Chore("draining", partial(roster.keep_releasing, in_flight))]
+
+    def failed(source: str) -> None:
+        metrics.count(table.DISCOVERY_ERRORS, (source,))
+
+    for source in sources(config):
+        chores.append(Chore(source.name, partial(follow, source, roster, failed, engine.poke)))
+    if load is not None:
+        reloader = runtime.reloader = Reloader(
+            runtime, roster, load, lambda result: metrics.count(table.RELOADS, (result,))
+        )
+        metrics.ask(table.RELOAD_OK, lambda: [((), float(reloader.last_ok))])
+        chores.append(Chore("reload", reloader.keep_watching))
+        chores.append(Chore("hangup", partial(_on_hangup, reloader)))
+    runtime.chores = [*runtime.chores, *chores]
+
+
+async def _on_hangup(reloader: Reloader) -> None:
+    """SIGHUP reloads, as it does in most servers."""
+    if threading.current_thread() is not threading.main_thread():
+        return
+    loop = asyncio.get_running_loop()
+    loop.add_signal_handler(signal.SIGHUP, lambda: reloader.reload("SIGHUP"))
+    try:
+        await loop.create_future()
+    finally:
+        loop.remove_signal_handler(signal.SIGHUP)
+
+
+def sources(config: MotleyConfig) -> list[Source]:
+    """Every source of backends that the configuration names.
+
+    Raises:
+        ConfigError: one needs an extra that is not installed.
+    """
+    wanted = config.discovery
+    rng = random.Random(config.policy.seed)
+    found: list[Source] = [FromFile(section) for section in wanted.files]
+    found += [FromDns(section) for section in wanted.dns]
+    found += [FromKubernetes(section, gpu_names(), rng) for section in wanted.kubernetes]
+    return found
