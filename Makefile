@@ -35,8 +35,8 @@ $(VENV)/.ready-full: constraints-full.txt | $(STAMP)
 	$(PIP) --require-hashes -r constraints-full.txt
 	@touch $@
 
-demo: $(VENV)/.ready-demo ## Run the gateway on an embedded emulated fleet (no GPU), port 8000
-	$(BIN)/motley demo $(DEMO_ARGS)
+demo: $(VENV)/.ready-demo ## Run the gateway on an embedded emulated fleet (no GPU), port 8000, under a light load
+	$(BIN)/motley demo --load 5 $(DEMO_ARGS)
 
 test: setup ## Run the tests
 	$(BIN)/python -m pytest $(PYTEST_ARGS)

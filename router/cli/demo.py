@@ -35,6 +35,11 @@ STATUS_EVERY_S = 1.0
 
 
 def demo(
+    action: Annotated[
+        str,
+        typer.Argument(help="Of a running demo: kill, throttle, hang or heal a backend."),
+    ] = "",
+    backend: Annotated[str, typer.Argument(help="Which one, such as v100-1 or t4-0.")] = "",
     port: Annotated[int, typer.Option(min=0, max=65535, help="Port of the gateway.")] = 8000,
     host: Annotated[str, typer.Option(help="Address of the gateway.")] = "127.0.0.1",
     policy: Annotated[str, typer.Option(help="Routing policy.")] = "motley",
@@ -61,8 +66,15 @@ def demo(
     llama-3.1-8b, and the gateway in front of them. Each engine batches, prefills and pages as it
     would on that card, and says w0 w1 w2... Ctrl-C stops everything.
 
-    Examples: [bold]motley demo[/bold], [bold]motley demo --load 5 --verbose[/bold]
+    Examples: [bold]motley demo --load 5[/bold], and in another terminal
+    [bold]motley demo kill v100-1[/bold], [bold]motley demo throttle t4-0[/bold],
+    [bold]motley demo heal t4-0[/bold]
     """
+    if action:
+        from router.cli.demo_act import act
+
+        typer.echo(act(action, backend, f"http://{host}:{port}"))
+        return
     # Late: --help need not wait for any of it.
     from router.cli.serve import with_books
     from router.config.load import load_config
@@ -107,13 +119,24 @@ def greet(config: MotleyConfig, urls: Mapping[str, str], url: str) -> None:
 
     console = Console(highlight=False)
     console.print(fleet_table(config, urls))
-    first = next(iter(urls.values()))
-    typer.echo(f"Gateway at {url}/v1 (policy {config.policy.name}). Try it:\n")
+    port = url.rpartition(":")[2]
+    at = "" if port == "8000" else f" --port {port}"
+    typer.echo(f"Gateway at {url}/v1 (policy {config.policy.name}); watch the fleet at {url}/")
+    typer.echo("\nAsk it something:\n")
     typer.echo(f"  {curl_line(url)}\n")
     typer.echo(f"  {python_line(url)}\n")
-    typer.echo("Then make a card slow, and watch the gateway learn it:\n")
-    typer.echo(f"  curl -d '{{\"slow_factor\": 5}}' {first}/fault\n")
-    typer.echo(f"The fleet as the gateway sees it: {url}/workers. Ctrl-C stops everything.")
+    typer.echo("Make trouble, in another terminal, and watch what happens:\n")
+    for line, what in TRIES:
+        typer.echo(f"  motley demo {line}{at}".ljust(48) + what)
+    typer.echo("\nCtrl-C stops everything.")
+
+
+TRIES = (
+    ("kill v100-1", "a card crashes and comes back"),
+    ("throttle t4-0", "a card overheats: the gateway learns it and moves work away"),
+    ("heal t4-0", "and it is well again"),
+)
+"""What a newcomer may try on a running demo."""
 
 
 def fleet_table(config: MotleyConfig, urls: Mapping[str, str]) -> Table:

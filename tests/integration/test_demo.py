@@ -108,6 +108,42 @@ def test_the_fleet_is_the_one_promised(demo):
     assert all(name in said for name in names)
 
 
+def test_trouble_can_be_made_and_is_seen(demo):
+    _, said = demo
+    url = url_in(said)
+    port = url.rpartition(":")[2]
+    assert f"motley demo throttle t4-0 --port {port}" in said
+    done = run("demo", "throttle", "t4-0", "--port", port)
+    assert "t4-0 takes 4 times as long" in done.stdout
+    workers = {w["name"]: w for w in httpx.get(f"{url}/workers").json()["workers"]}
+    assert httpx.get(f"{workers['t4-0']['url']}/fault").json()["slow_factor"] == 4.0
+    assert "t4-0 is well again" in run("demo", "heal", "t4-0", "--port", port).stdout
+    assert "v100-32-1 crashed" in run("demo", "kill", "v100-1", "--port", port).stdout
+    again = run("demo", "heal", "v100-1", "--port", port)
+    assert (again.returncode, "does not answer" in again.stderr) == (2, True)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        (("kil", "t4-0"), "Did you mean 'kill'"),
+        (("kill", "a100-9"), "a100-9"),
+        (("kill", ""), "backend of the demo"),
+    ],
+)
+def test_trouble_needs_a_name(demo, arguments, says):
+    _, said = demo
+    refused = run("demo", *arguments, "--port", url_in(said).rpartition(":")[2])
+    assert refused.returncode == 2
+    assert says in refused.stderr
+
+
+def test_trouble_needs_a_demo():
+    refused = run("demo", "kill", "t4-0", "--port", "9")
+    assert refused.returncode == 2
+    assert "no demo answers at http://127.0.0.1:9" in refused.stderr
+
+
 def test_ctrl_c_stops_everything(demo):
     process, said = demo
     listed = httpx.get(f"{url_in(said)}/workers").json()
