@@ -95,7 +95,12 @@ def serve(
     app = build_app(loaded, load=load if config is not None else None)
     with bind(loaded.server.host, loaded.server.port) as listener:
         logging.getLogger("motley").info(_greeting(loaded, url_of(listener)))
-        run(app, listener, drain_s=loaded.reliability.drain_timeout_s)
+        run(
+            app,
+            listener,
+            drain_s=loaded.reliability.drain_timeout_s,
+            front_end=loaded.server.front_end,
+        )
 
 
 def with_flags(

@@ -129,6 +129,7 @@ class ServerSection(Section):
     api_keys: list[str] = Field(default_factory=list)
     max_body_bytes: int = Field(default=64 * 1024 * 1024, ge=1024)
     decision_log: str | None = None
+    front_end: Literal["protocol", "asgi"] = "protocol"
     access_log: bool = False
     dashboard: bool = True
 

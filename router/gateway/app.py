@@ -12,9 +12,10 @@ from fastapi.responses import Response
 from router.config.load import MotleyConfig
 from router.domain.protocols import Clock
 from router.gateway import error_shape
-from router.gateway.asgi import HOT_PATHS, Admission, Receive, Relay, Scope, Send
+from router.gateway.asgi import Receive, Relay, Scope, Send
 from router.gateway.clock import MonotonicClock
 from router.gateway.dashboard.api import live_api, page_api
+from router.gateway.door import HOT_PATHS, Door
 from router.gateway.operating import attach
 from router.gateway.ops_api import authorized, guarded_api, open_api
 from router.gateway.reload import Loader
@@ -37,10 +38,10 @@ def build_app(
     """
     runtime = build_runtime(config, clock or MonotonicClock())
     attach(runtime, load)
-    admission = Admission(runtime.gate, config.server.max_body_bytes)
+    door = Door(runtime.gate, config.server.max_body_bytes)
     api = _build_api(runtime)
     on_stop = runtime.feed.close if runtime.feed is not None else lambda: None
-    relay = api.state.relay = Relay(runtime.engine, admission, api, on_stop)
+    relay = api.state.relay = Relay(runtime.engine, door, api, on_stop)
     return relay
 
 

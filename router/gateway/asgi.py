@@ -7,12 +7,12 @@ a request and ``StreamingResponse`` another 470 us.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Mapping, MutableMapping
-from dataclasses import dataclass
+from collections.abc import Awaitable, Callable, MutableMapping
 from typing import Any
 
-from router.gateway.access.gate import Gate
-from router.gateway.engine import Engine, request_id_of
+from router.gateway import door as at_door
+from router.gateway.door import HOT_PATHS, Door, refusal_headers, upload_timeout
+from router.gateway.engine import Engine
 from router.gateway.exchange import Exchange
 from router.gateway.problems import Problem
 from router.gateway.wire import Call, Headers
@@ -25,34 +25,6 @@ AsgiApp = Callable[[Scope, Receive, Send], Awaitable[None]]
 
 HIGH_WATER_BYTES = 65_536
 LOW_WATER_BYTES = 16_384
-UPLOAD_IDLE_S = 30.0
-
-HOT_PATHS: Mapping[str, bool] = {
-    "/v1/chat/completions": True,
-    "/v1/completions": True,
-    "/v1/responses": True,
-    "/v1/messages": True,
-    "/v1/embeddings": False,
-    "/v1/rerank": False,
-    "/v1/score": False,
-    "/v1/classify": False,
-    "/tokenize": False,
-    "/detokenize": False,
-}
-"""Paths relayed to a backend, and whether they generate tokens."""
-
-
-@dataclass(frozen=True, slots=True)
-class Admission:
-    """What a request must satisfy before its body is read.
-
-    Attributes:
-        gate: knows the callers; everybody is let in when it has no keys.
-        max_body_bytes: longest body accepted.
-    """
-
-    gate: Gate
-    max_body_bytes: int
 
 
 class AsgiClient:
@@ -136,7 +108,7 @@ class Relay:
 
     Args:
         engine: relays.
-        admission: who and what is let in.
+        door: who and what is let in.
         rest: the ASGI application for every other path, and for the lifespan.
         on_stop: ends the streams of the gateway's own when the server is told to stop.
     """
@@ -144,13 +116,13 @@ class Relay:
     def __init__(
         self,
         engine: Engine,
-        admission: Admission,
+        door: Door,
         rest: AsgiApp,
         on_stop: Callable[[], None] = lambda: None,
     ) -> None:
         self.engine = engine
+        self.door = door
         self.on_stop = on_stop
-        self._admission = admission
         self._rest = rest
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -161,45 +133,25 @@ class Relay:
             await self._rest(scope, receive, send)
 
     async def _relay(self, scope: Scope, receive: Receive, send: Send) -> None:
-        headers: Headers = scope["headers"]
-        named = dict(headers)
-        request_id = request_id_of(named.get(b"x-request-id"))
-        caller = self._admission.gate.admit(named)
-        if isinstance(caller, Problem):
-            await _refuse(send, caller, request_id)
-            return
-        body = await self._body(named, receive)
+        call = self.door.call(scope["path"], scope["query_string"], scope["headers"])
+        problem = self.door.refusal(call)
+        body = problem if problem is not None else await self._body(receive)
         if body is None:
             return
         if isinstance(body, Problem):
-            await _refuse(send, body, request_id)
+            await _refuse(send, receive, body, call.request_id)
             return
-        path: str = scope["path"]
-        call = Call(
-            path=path.encode("ascii"),
-            query=scope["query_string"],
-            headers=headers,
-            body=body,
-            request_id=request_id,
-            generates=HOT_PATHS[path],
-            caller=caller,
-        )
+        call.body = body
         del body  # the call lets go of it once an answer has begun
         await self._exchange(call, receive, send)
 
-    async def _body(
-        self, headers: Mapping[bytes, bytes], receive: Receive
-    ) -> bytes | Problem | None:
+    async def _body(self, receive: Receive) -> bytes | Problem | None:
         """The whole body, why not, or ``None`` if the client left while sending it."""
-        limit = self._admission.max_body_bytes
-        length = headers.get(b"content-length", b"0")
-        if length.isdigit() and int(length) > limit:
-            return _too_large(limit)
         message = await receive()
         if message["type"] == "http.request" and not message.get("more_body", False):
             body: bytes = message.get("body", b"")
-            return body if len(body) <= limit else _too_large(limit)
-        return await _rest_of_body(message, receive, limit)
+            return body if len(body) <= self.door.max_body_bytes else self.door.too_large()
+        return await _rest_of_body(message, receive, self.door)
 
     async def _exchange(self, call: Call, receive: Receive, send: Send) -> None:
         client = AsgiClient()
@@ -223,44 +175,41 @@ async def _watch(receive: Receive, exchange: Exchange, client: AsgiClient) -> No
     client.cut()
 
 
-async def _rest_of_body(first: Message, receive: Receive, limit: int) -> bytes | Problem | None:
+async def _rest_of_body(first: Message, receive: Receive, door: Door) -> bytes | Problem | None:
     loop = asyncio.get_running_loop()
     parts: list[bytes] = []
     size = 0
     message = first
     try:
-        async with asyncio.timeout(UPLOAD_IDLE_S) as patience:
+        async with asyncio.timeout(at_door.UPLOAD_IDLE_S) as patience:
             while message["type"] == "http.request":
                 part: bytes = message.get("body", b"")
                 parts.append(part)
                 size += len(part)
-                if size > limit:
-                    return _too_large(limit)
+                if size > door.max_body_bytes:
+                    return door.too_large()
                 if not message.get("more_body", False):
                     return b"".join(parts)
                 message = await receive()
-                patience.reschedule(loop.time() + UPLOAD_IDLE_S)
+                patience.reschedule(loop.time() + at_door.UPLOAD_IDLE_S)
     except TimeoutError:
-        why = f"Nothing more of the request body arrived for {UPLOAD_IDLE_S:g} s."
-        return Problem(408, why, code="upload_timeout")
+        return upload_timeout()
     return None
 
 
-def _too_large(limit: int) -> Problem:
-    return Problem(
-        413,
-        f"The request body is larger than {limit} bytes. Send less, or raise "
-        "server.max_body_bytes.",
-        code="request_too_large",
-    )
+async def _refuse(send: Send, receive: Receive, problem: Problem, request_id: str) -> None:
+    """Answer without using the rest; the connection is closed after it.
 
-
-async def _refuse(send: Send, problem: Problem, request_id: str) -> None:
-    """Answer without reading further; the connection is closed after it."""
-    headers = [
-        *problem.headers(),
-        (b"x-request-id", request_id.encode()),
-        (b"connection", b"close"),
-    ]
+    What the client is still sending is read and dropped for a moment: closing at once would
+    reset the connection, and the client might never see the answer.
+    """
+    headers = refusal_headers(problem, request_id)
     await send({"type": "http.response.start", "status": problem.status, "headers": headers})
-    await send({"type": "http.response.body", "body": problem.body(), "more_body": False})
+    await send({"type": "http.response.body", "body": problem.body(), "more_body": True})
+    try:
+        async with asyncio.timeout(at_door.LINGER_S):
+            while (await receive()).get("more_body", False):
+                pass
+    except TimeoutError:
+        pass
+    await send({"type": "http.response.body", "body": b"", "more_body": False})

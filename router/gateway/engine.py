@@ -140,7 +140,7 @@ class Engine:
     def close(self) -> None:
         """Let go of timers and idle connections; exchanges under way are cancelled."""
         for exchange in list(self._live.values()):
-            exchange.client_left()
+            exchange.cut()
         for pool in self._pools.values():
             pool.close()
         for handle in (self._poked, self._alarm):
@@ -157,7 +157,7 @@ class Engine:
             BadRequestError: a service class that does not exist.
         """
         settings = self._settings
-        headers = dict(call.headers)
+        headers = call.named
         asked = fields.model or ""
         model = settings.aliases.get(asked, asked)
         grant = call.caller.grant if call.caller is not None else None

@@ -120,6 +120,11 @@ class Exchange:
         self._answered(LEFT_EARLY)
         self._close()
 
+    def cut(self) -> None:
+        """The gateway stops: end it and let the client see that."""
+        self.client_left()
+        self._client.cut()
+
     def pause(self) -> None:
         """The client reads slowly."""
         if self._attempt is not None:

@@ -10,12 +10,18 @@ import signal
 import socket
 import sys
 from collections.abc import Callable
+from functools import partial
 from types import FrameType
+from typing import Any, Literal
 
 import uvicorn
 
 from router.domain.errors import ConfigError
-from router.gateway.asgi import AsgiApp, Relay
+from router.gateway.asgi import Relay
+from router.gateway.hot_http import HotHttp
+from router.gateway.strict_http import StrictHttp
+
+FrontEnd = Literal["protocol", "asgi"]
 
 BACKLOG = 2048
 GC_THRESHOLD = 10_000
@@ -75,26 +81,23 @@ class _Server(uvicorn.Server):
         await super().shutdown(sockets)
 
 
-def _nothing() -> None:
-    pass
-
-
-def server(
-    app: AsgiApp, *, drain_s: float, on_stop: Callable[[], None] = _nothing
-) -> uvicorn.Server:
+def server(app: Relay, *, drain_s: float, front_end: FrontEnd = "protocol") -> uvicorn.Server:
     """A uvicorn server for the gateway; give it sockets with ``serve(sockets=[...])``.
 
     Args:
         app: the ASGI application.
         drain_s: how long streams may run on after the server was told to stop.
-        on_stop: called when it is told so, to end streams of the gateway's own.
+        front_end: ``protocol`` takes hot requests from the parser, ``asgi`` through ASGI.
     """
+    protocol: Any = StrictHttp
+    if front_end == "protocol":
+        protocol = partial(HotHttp, app.engine, app.door)
     logging.getLogger("uvicorn.error").addFilter(_not_a_cut)
     return _Server(
         uvicorn.Config(
             app,
             loop="uvloop",
-            http="httptools",
+            http=protocol,
             ws="none",
             lifespan="on",
             access_log=False,
@@ -104,11 +107,13 @@ def server(
             timeout_keep_alive=math.ceil(KEEP_ALIVE_S),
             timeout_graceful_shutdown=math.ceil(drain_s),
         ),
-        on_stop,
+        app.on_stop,
     )
 
 
-def run(app: Relay, listener: socket.socket, *, drain_s: float) -> None:
+def run(
+    app: Relay, listener: socket.socket, *, drain_s: float, front_end: FrontEnd = "protocol"
+) -> None:
     """Serve until SIGTERM or SIGINT, then drain.
 
     uvicorn stops accepting at once, lets answers finish until the deadline, runs the lifespan's
@@ -119,7 +124,7 @@ def run(app: Relay, listener: socket.socket, *, drain_s: float) -> None:
     gc.collect()
     gc.freeze()
     gc.set_threshold(GC_THRESHOLD)
-    server(app, drain_s=drain_s, on_stop=app.on_stop).run(sockets=[listener])
+    server(app, drain_s=drain_s, front_end=front_end).run(sockets=[listener])
 
 
 def _leave(number: int, frame: FrameType | None) -> None:  # noqa: ARG001

@@ -7,8 +7,8 @@ other field, known or not, passes untouched.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 import msgspec
@@ -82,6 +82,7 @@ class Call:
         generates: whether the path generates tokens (else one pass: embeddings, rerank).
         span: the trace span of this request, where requests are traced.
         caller: whom the gate let in; ``None`` where everybody may come.
+        named: headers by name, the last of each; as they came, whatever becomes of ``headers``.
     """
 
     path: bytes
@@ -92,6 +93,10 @@ class Call:
     generates: bool = True
     span: object = None
     caller: Caller | None = None
+    named: Mapping[bytes, bytes] = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.named = dict(self.headers)
 
 
 class BadRequestError(ProblemError):

@@ -35,14 +35,21 @@ async def engine() -> AsyncIterator[StartEngine]:
         await fake.stop()
 
 
+@pytest.fixture(params=["protocol", "asgi"])
+def front_end(request: pytest.FixtureRequest) -> str:
+    """Whoever uses it runs once over each front end: they must behave alike."""
+    chosen: str = request.param
+    return chosen
+
+
 @pytest.fixture
-async def gateway() -> AsyncIterator[StartGateway]:
+async def gateway(front_end: str) -> AsyncIterator[StartGateway]:
     """Start a gateway in front of engines; at the end its books must balance (I1, I2)."""
     async with AsyncExitStack() as stack:
         opened: list[Gateway] = []
 
         async def start(*engines: FakeEngine | str, **settings: Any) -> Gateway:
-            gate = await stack.enter_async_context(running(fleet(*engines, **settings)))
+            gate = await stack.enter_async_context(running(fleet(*engines, **settings), front_end))
             opened.append(gate)
             return gate
 

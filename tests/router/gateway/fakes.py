@@ -336,14 +336,17 @@ def fleet(*engines: FakeEngine | str, **settings: Any) -> dict[str, Any]:
 
 @asynccontextmanager
 async def running(
-    config: dict[str, Any], load: Callable[[], MotleyConfig] | None = None
+    config: dict[str, Any],
+    front_end: str = "protocol",
+    *,
+    load: Callable[[], MotleyConfig] | None = None,
 ) -> AsyncIterator[Gateway]:
     """The gateway on a free port, under uvicorn as in service."""
     clock = ShiftedClock()
     loaded = load() if load is not None else load_config(config)
     relay = build_app(loaded, clock=clock, load=load)
     listener = bind("127.0.0.1", 0)
-    web = server(relay, drain_s=1.0, on_stop=relay.on_stop)
+    web = server(relay, drain_s=1.0, front_end=front_end)
     task = asyncio.create_task(web.serve(sockets=[listener]))
     while not web.started:
         await asyncio.sleep(0.005)

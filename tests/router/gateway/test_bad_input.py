@@ -7,7 +7,7 @@ import json
 
 import pytest
 
-from router.gateway import asgi
+from router.gateway import door
 from tests.router.gateway.conftest import StartEngine, StartGateway
 from tests.router.gateway.fakes import MODEL, REQUEST, chat
 
@@ -171,7 +171,7 @@ async def test_a_client_that_sends_half_and_closes_its_side(
 async def test_an_upload_that_stalls_ends(
     engine: StartEngine, gateway: StartGateway, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(asgi, "UPLOAD_IDLE_S", 0.1)
+    monkeypatch.setattr(door, "UPLOAD_IDLE_S", 0.1)
     gate = await gateway(await engine(chat()))
     reader, writer = await gate.connect()
     writer.write(HEAD + b"content-length: 100\r\n\r\n{")
