@@ -18,7 +18,7 @@ gets no traffic to show it by.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from router.domain.outcome import Outcome
@@ -26,7 +26,7 @@ from router.domain.state import LinearCost
 from telemetry.calibration import SMALLEST_S, Calibration
 from telemetry.drift import Drift, DriftDetector
 from telemetry.kin import Member, blend
-from telemetry.log_filter import LogFilter
+from telemetry.log_filter import LogFilter, Step
 from telemetry.sightings import VLLM_LIKE, EngineShape, Sighting, Sightings
 
 OVERHEAD, PREFILL, DECODE = 0, 1, 2
@@ -42,8 +42,11 @@ LIMIT = 2.5
 """Multipliers stay within exp(-2.5) = 0.08 and exp(2.5) = 12."""
 
 FIRST_NOISE = 0.2
-EAGER_OUTCOMES = 200
-"""The first outcomes of a backend are all learned from; later ones one per pause."""
+EAGER_OUTCOMES = 100
+"""The first outcomes of a backend are all learned from; later ones one per pause ..."""
+
+SURPRISING, LOOKS = 2.0, 5
+"""... and the next few at once where one was off by so many standard deviations."""
 
 SETTLING, SETTLED = 100, 0.12
 """Drift is judged after this many durations, where the other phase is known this well."""
@@ -71,6 +74,7 @@ class _Backend:
     filter: LogFilter
     outcomes: int = 0
     learned: int = 0
+    looks: int = 0
     learned_at_s: float = float("-inf")
     told: tuple[float, float] = (1.0, 1.0)
 
@@ -111,8 +115,8 @@ class Feedback:
         on_drift: called with each change found.
         cached_share_of: prefix-cache hit ratio of a backend as scraped, for engines that do not
             tell the cached tokens of each request.
-        pause_s: least time between two outcomes of one backend that are learned from, which
-            bounds the price at any request rate.
+        pause_s: time between two outcomes of one backend that are learned from while nothing
+            surprises, which bounds the price at any request rate.
     """
 
     priors: Mapping[str, LinearCost]
@@ -122,10 +126,11 @@ class Feedback:
     drift: DriftDetector | None = None
     on_drift: Callable[[Drift], None] | None = None
     cached_share_of: Callable[[str], float | None] | None = None
-    pause_s: float = 0.5
+    pause_s: float = 2.0
     unknown: int = 0
     _backends: dict[str, _Backend] = field(default_factory=dict, init=False)
     _latest_s: float = field(default=0.0, init=False)
+    _told_s: float = field(default=-math.inf, init=False)
 
     def __post_init__(self) -> None:
         for name, prior in self.priors.items():
@@ -160,9 +165,14 @@ class Feedback:
             return
         backend.outcomes += 1
         elapsed_s = outcome.finished_s - backend.learned_at_s
-        learn = backend.outcomes <= EAGER_OUTCOMES or not 0.0 <= elapsed_s < self.pause_s
+        learn = (
+            backend.outcomes <= EAGER_OUTCOMES
+            or backend.looks > 0
+            or not 0.0 <= elapsed_s < self.pause_s
+        )
         if learn:
             backend.learned_at_s = outcome.finished_s
+            backend.looks -= backend.looks > 0
         self._latest_s = outcome.finished_s
         for sighting in backend.sightings.note(outcome, learn, self._cached_share(outcome)):
             self._learn(outcome.backend, backend, sighting)
@@ -178,11 +188,13 @@ class Feedback:
         return {name: (prefill[name], decode[name]) for name in prefill}
 
     def _multipliers(self, part: int) -> dict[str, float]:
-        blended = blend((self._member(name, part) for name in self._backends), SPREAD[part])
-        return {
-            name: math.exp(backend.filter.phi[part] if self._own(backend) else blended[name])
-            for name, backend in self._backends.items()
-        }
+        backends = self._backends
+        told = {name: backend.filter.factors()[part] for name, backend in backends.items()}
+        unsure = [name for name, backend in backends.items() if not self._own(backend)]
+        if unsure:
+            blended = blend((self._member(name, part) for name in backends), SPREAD[part], unsure)
+            told |= {name: math.exp(log) for name, log in blended.items()}
+        return told
 
     def _own(self, backend: _Backend) -> bool:
         """Whether this backend's own traffic is all that counts."""
@@ -211,6 +223,9 @@ class Feedback:
         For ``Dispatcher.correct``: each call there makes cached figures stale.
         """
         moved: dict[str, tuple[float, float]] = {}
+        if self._latest_s == self._told_s:
+            return moved
+        self._told_s = self._latest_s
         for name, (prefill, decode) in self.corrections().items():
             backend = self._backends[name]
             told = backend.told
@@ -228,23 +243,23 @@ class Feedback:
         if step is None:
             return
         backend.learned += 1
+        if abs(step.error) > SURPRISING * step.scale:
+            backend.looks = LOOKS
         if self.calibration is not None:
             self.calibration.learn(name, sighting)
-        if self.drift is not None:
-            self._watch(name, backend, sighting, step.shares)
+        if self.drift is not None and backend.learned >= SETTLING:
+            self._watch(name, backend, sighting, base, step)
 
     def _watch(
-        self, name: str, backend: _Backend, sighting: Sighting, shares: tuple[float, ...]
+        self, name: str, backend: _Backend, sighting: Sighting, base: Sequence[float], step: Step
     ) -> None:
         """Hand the drift test what this duration says about its phase, the rest taken as known."""
         assert self.drift is not None
         part = PREFILL if sighting.phase == "prefill" else DECODE
-        others_known = backend.filter.deviation(PREFILL + DECODE - part) < SETTLED
-        if shares[part] < CLEAR_SHARE or backend.learned < SETTLING or not others_known:
+        share = step.shares[part]
+        if share < CLEAR_SHARE or backend.filter.deviation(PREFILL + DECODE - part) >= SETTLED:
             return
-        base, factors = _parts(backend.prior, sighting), backend.filter.factors()
-        rest_s = sum(base[k] * factors[k] for k in range(3) if k != part)
-        own_s = sighting.duration_s - rest_s
+        own_s = sighting.duration_s - step.expected * (1.0 - share)
         found = self.drift.observe(
             name,
             "prefill" if part == PREFILL else "decode",

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import math
 from bisect import bisect_left
-from collections.abc import Iterable
+from collections.abc import Container, Iterable
 from dataclasses import dataclass, field
 
 ALIKE = 0.15
@@ -42,16 +42,23 @@ class Member:
     prior_cost: float
 
 
-def blend(members: Iterable[Member], spread: float) -> dict[str, float]:
+def blend(
+    members: Iterable[Member], spread: float, asked: Container[str] | None = None
+) -> dict[str, float]:
     """Log multiplier of each: prior, own traffic and equals, weighted by their precision.
 
     Args:
         members: all backends, one phase.
         spread: prior standard deviation of a log multiplier; the prior is 0.
+        asked: names of those to answer for; ``None`` means all.
     """
     everybody = list(members)
     groups = _groups(everybody)
-    return {member.name: _one(member, groups.get(member.group), spread) for member in everybody}
+    return {
+        member.name: _one(member, groups.get(member.group), spread)
+        for member in everybody
+        if asked is None or member.name in asked
+    }
 
 
 @dataclass(slots=True)

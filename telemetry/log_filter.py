@@ -15,6 +15,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from operator import mul
 
 CLIP = 2.5
 """Errors count in full up to this many standard deviations."""
@@ -28,23 +29,28 @@ NOISE_MEMORY = 50.0
 ABSOLUTE_TO_SIGMA = math.sqrt(math.pi / 2.0)
 """Mean absolute value of a normal variable to its standard deviation."""
 
+LEAST_VARIANCE = 1e-8
+"""Of one ``phi``, so that rounding never makes it negative."""
+
 MOST_IDLE_S = 120.0
 """Uncertainty stops growing after this long without an observation (also guards clock jumps)."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Step:
-    """What one observation did.
+    """What one observation did. Not frozen, for speed only: nobody writes to one.
 
     Attributes:
-        error: log(actual / predicted) before learning from it.
+        expected: predicted duration, in seconds, before learning from it.
+        error: log(actual / predicted), likewise.
         scale: standard deviation that was expected of it.
         shares: share of each part in the prediction.
     """
 
+    expected: float
     error: float
     scale: float
-    shares: tuple[float, ...]
+    shares: list[float]
 
 
 def soft_clip(error: float, limit: float) -> float:
@@ -77,7 +83,9 @@ class LogFilter:
         noise: float,
     ) -> None:
         self.phi = [0.0] * len(spread)
+        self._factors = [1.0] * len(spread)
         self._spread = tuple(spread)
+        self._widest = tuple(s * s for s in spread)
         self._cov = [
             [s * s if i == j else 0.0 for j in range(len(spread))] for i, s in enumerate(spread)
         ]
@@ -89,7 +97,7 @@ class LogFilter:
 
     def factors(self) -> tuple[float, ...]:
         """Current multipliers."""
-        return tuple(math.exp(p) for p in self.phi)
+        return tuple(self._factors)
 
     def deviation(self, part: int) -> float:
         """Standard deviation of ``phi[part]``: about the relative uncertainty of the factor."""
@@ -101,7 +109,7 @@ class LogFilter:
 
     def predict(self, base: Sequence[float]) -> float:
         """Duration expected now for these base parts."""
-        return sum(b * math.exp(p) for b, p in zip(base, self.phi, strict=True))
+        return math.fsum(map(mul, base, self._factors))
 
     def learn(
         self, base: Sequence[float], duration: float, channel: str, at_s: float
@@ -114,16 +122,17 @@ class LogFilter:
             channel: observations of one kind share a noise level.
             at_s: when, on the caller's clock; it may jump.
         """
-        parts = [b * math.exp(p) for b, p in zip(base, self.phi, strict=True)]
+        parts = [*map(mul, base, self._factors)]
         expected = sum(parts)
         if not (0.0 < expected < math.inf and 0.0 < duration < math.inf):
             return None
         self._age(at_s)
-        shares = tuple(part / expected for part in parts)
+        shares = [part / expected for part in parts]
         error = math.log(duration / expected)
-        step = Step(error, self._correct(shares, error, self.noise(channel)), shares)
-        self._learn_noise(channel, step)
-        return step
+        noise = self.noise(channel)
+        scale = self._correct(shares, error, noise)
+        self._learn_noise(channel, error, scale, noise)
+        return Step(expected, error, scale, shares)
 
     def loosen(self, part: int, deviation: float) -> None:
         """Grow the uncertainty of one part: something has changed."""
@@ -133,36 +142,40 @@ class LogFilter:
 
     def shift(self, part: int, change: float) -> None:
         """Move one ``phi`` by a change that is known from elsewhere."""
-        self.phi[part] = max(-self._limit, min(self._limit, self.phi[part] + change))
+        limit, moved = self._limit, self.phi[part] + change
+        if not -limit <= moved <= limit:
+            moved = math.copysign(limit, moved)
+        self.phi[part] = moved
+        self._factors[part] = math.exp(moved)
 
     def _age(self, at_s: float) -> None:
         elapsed_s = 0.0 if self._seen_s is None else at_s - self._seen_s
         self._seen_s = at_s
-        grown_s = min(max(0.0, elapsed_s), MOST_IDLE_S)
-        for k, wander in enumerate(self._wander):
-            if self._cov[k][k] < self._spread[k] ** 2:
-                self._cov[k][k] += wander * grown_s
+        if elapsed_s > 0.0:
+            grown_s = min(elapsed_s, MOST_IDLE_S)
+            for k, row in enumerate(self._cov):
+                if row[k] < self._widest[k]:
+                    row[k] += self._wander[k] * grown_s
 
-    def _correct(self, shares: tuple[float, ...], error: float, noise: float) -> float:
+    def _correct(self, shares: Sequence[float], error: float, noise: float) -> float:
         """One Kalman update; returns the standard deviation expected of the error."""
         size = range(len(shares))
-        seen = [sum(row[j] * shares[j] for j in size) for row in self._cov]
-        variance = sum(shares[i] * seen[i] for i in size) + noise * noise
+        seen = [sum(map(mul, row, shares)) for row in self._cov]
+        variance = sum(map(mul, shares, seen)) + noise * noise
         scale = math.sqrt(variance)
         clipped = soft_clip(error, CLIP * scale)
         for i in size:
             gain = seen[i] / variance
-            self.phi[i] = max(-self._limit, min(self._limit, self.phi[i] + gain * clipped))
+            self.shift(i, gain * clipped)
             row = self._cov[i]
             for j in size:
                 row[j] -= gain * seen[j]
-            row[i] = max(row[i], 1e-8)
+            row[i] = max(row[i], LEAST_VARIANCE)
         return scale
 
-    def _learn_noise(self, channel: str, step: Step) -> None:
-        noise = self.noise(channel)
-        magnitude = min(abs(step.error), CLIP * step.scale) * ABSOLUTE_TO_SIGMA
+    def _learn_noise(self, channel: str, error: float, scale: float, noise: float) -> None:
+        magnitude = min(abs(error), CLIP * scale) * ABSOLUTE_TO_SIGMA
         # What the uncertain factors explain of the error is not noise.
-        own = magnitude * noise / step.scale
+        own = magnitude * noise / scale
         moved = noise + (own - noise) / NOISE_MEMORY
         self._noise[channel] = max(NOISE_FLOOR, min(NOISE_CEILING, moved))

@@ -260,12 +260,35 @@ def test_changes_are_told_once() -> None:
 
 
 def test_learning_is_paced_whatever_the_rate() -> None:
-    """At 12 requests a second, the first 200 teach, then one every half second."""
+    """At 12 requests a second, the first 100 teach, then one every half second, or the next one
+    after a surprise."""
     feedback = Feedback({"b": A100}, pause_s=0.5)
     for finished in traffic(A100, 12.0, 120.0):
         feedback.observe(finished)
     # At most one prefill and one decode duration of each outcome that is learned from.
-    assert 300 < feedback.estimates()["b"].learned <= 2 * (200 + 120 / 0.5)
+    assert 300 < feedback.estimates()["b"].learned <= 2 * (100 + 120 / 0.5)
+
+
+def test_what_surprises_is_looked_at_more_closely() -> None:
+    """A steady card teaches one outcome in half a minute; one that has slowed down, one after
+    the other, until it is understood."""
+    steady, slowed = (
+        Feedback({"b": A100}, pause_s=30.0),
+        Feedback({"b": A100}, pause_s=30.0),
+    )
+    for feedback, factor in ((steady, 1.0), (slowed, 2.0)):
+        for finished in traffic(
+            A100,
+            4.0,
+            240.0,
+            speed=lambda now, factor=factor: (factor, factor) if now > 120.0 else (1.0, 1.0),
+        ):
+            feedback.observe(finished)
+    assert slowed.estimates()["b"].learned > steady.estimates()["b"].learned + 20
+    assert slowed.corrections()["b"] == (
+        pytest.approx(2.0, rel=0.25),
+        pytest.approx(2.0, rel=0.25),
+    )
 
 
 def test_a_sudden_change_is_named_with_phase_and_size() -> None:

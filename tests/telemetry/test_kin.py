@@ -65,3 +65,9 @@ def test_other_groups_and_those_in_none_share_nothing() -> None:
 def test_who_hardly_knows_itself_is_no_witness() -> None:
     told = blend([member("a"), member("b", LEAST_PRECISION / 2, 1.0)], SPREAD)
     assert told["a"] == 0.0
+
+
+def test_only_those_asked_for_are_answered() -> None:
+    known = [member("b", 400.0, 0.6), member("c", 400.0, 0.8)]
+    everybody = [member("a"), *known]
+    assert blend(everybody, SPREAD, ["a"]) == {"a": blend(everybody, SPREAD)["a"]}
