@@ -84,6 +84,7 @@ class Plan:
         prices: by group that has replicas.
         cost_usd_per_hour: of the planned replicas.
         solve_s: wall time.
+        e2e_s: mean E2E expected of the requests that are served.
         notes: what the reader should know: SLOs nobody meets, classes turned away.
     """
 
@@ -95,6 +96,7 @@ class Plan:
     prices: tuple[Price, ...]
     cost_usd_per_hour: float
     solve_s: float
+    e2e_s: float = 0.0
     notes: tuple[str, ...] = field(default=())
 
     @property
@@ -123,6 +125,7 @@ class Plan:
             "prices": [{"group": one.group, "price": one.price} for one in self.prices],
             "cost_usd_per_hour": self.cost_usd_per_hour,
             "solve_s": self.solve_s,
+            "e2e_s": self.e2e_s,
         }
 
 

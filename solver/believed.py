@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, fields
 
+from router.domain.fleet import BackendSpec
 from router.domain.state import LinearCost
 
 
@@ -27,6 +28,18 @@ class BelievedModel:
     def linear(self) -> LinearCost:
         """The cost itself."""
         return self.cost
+
+
+def believed_models(
+    fleet: Iterable[BackendSpec], costs: Callable[[BackendSpec], LinearCost | None]
+) -> dict[str, BelievedModel]:
+    """What the router believes of each group of a fleet."""
+    members: dict[str, list[LinearCost]] = {}
+    for spec in fleet:
+        cost = costs(spec)
+        if cost is not None:
+            members.setdefault(spec.group, []).append(cost)
+    return {group: BelievedModel(average_cost(known)) for group, known in members.items()}
 
 
 def average_cost(costs: Sequence[LinearCost]) -> LinearCost:

@@ -33,6 +33,8 @@ def broken_rules(problem: Problem, shape: Incidence, replicas: Ints) -> list[str
     moves = int(np.maximum(shape.by_base @ replicas - problem.running, 0).sum())
     if problem.limits.max_moves is not None and moves > problem.limits.max_moves:
         found.append(f"moves: {moves} replicas to start, {problem.limits.max_moves} allowed")
+    if (shape.limited @ replicas > shape.limits + SLACK).any():
+        found.append("engines: more replicas of a kind than there are engines of it")
     if (shape.zones @ replicas > SLACK).any():
         share = problem.limits.max_zone_share
         found.append(f"zones: more than {share:.0%} of a model's replicas in one zone")

@@ -98,3 +98,8 @@ def budget_kept(unknowns: Unknowns, numbers: Numbers) -> Any:
 def zones_spread(unknowns: Unknowns, shape: Incidence) -> Any:
     """No zone holds more than its share of a model's replicas (Z rows)."""
     return shape.zones @ unknowns.replicas <= 0
+
+
+def engines_exist(unknowns: Unknowns, shape: Incidence) -> Any:
+    """No more replicas of a base than there are engines of it (L rows)."""
+    return shape.limited @ unknowns.replicas <= shape.limits

@@ -26,7 +26,7 @@ from solver.terms import Numbers, declare_numbers, declare_unknowns
 
 _TIME_LIMIT_S = 10.0
 _GAP = 0.02
-_ABOUT_REPLICAS = ("stock", "ready", "starts", "moves", "budget", "zones")
+_ABOUT_REPLICAS = ("stock", "ready", "starts", "moves", "budget", "zones", "engines")
 
 
 @dataclass(frozen=True, slots=True)

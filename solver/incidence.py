@@ -12,6 +12,7 @@ import numpy as np
 from scipy import sparse
 
 from solver.problem import Floats, Problem
+from solver.stock import UNLIMITED
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,6 +40,8 @@ class Incidence:
         stock: (R, J), pieces of ``stock_rows[r].size`` cards that one replica of j takes.
         stock_rows: (R,) labels and limits.
         by_tenant: (T, C), 1 where class c belongs to tenant group t.
+        limited, limits: (L, J), 1 where column j belongs to the l-th base of which only so many
+            engines exist; (L,) how many.
         zones: (Z, J), +1 in the zone of row z and minus ``max_zone_share`` everywhere in its
             model: at most 0 keeps the zone's share.
     """
@@ -50,6 +53,8 @@ class Incidence:
     stock: sparse.csr_matrix
     stock_rows: tuple[StockRow, ...]
     by_tenant: sparse.csr_matrix
+    limited: sparse.csr_matrix
+    limits: Floats
     zones: sparse.csr_matrix
 
     @property
@@ -73,14 +78,18 @@ def incidence(problem: Problem) -> Incidence:
     model_of = [problem.models.index(problem.bases[b].spec.model) for b in base_of]
     tenant_of = [problem.tenants.index(work.tenant) for work in problem.classes]
     rows = tuple(_stock_rows(problem))
+    scarce = [b for b, base in enumerate(problem.bases) if base.candidate.most < UNLIMITED]
+    by_base = _indicator(base_of, len(problem.bases))
     return Incidence(
         by_class=_indicator(problem.edge_class, len(problem.classes)),
         by_column=_indicator(problem.edge_column, len(columns)),
-        by_base=_indicator(base_of, len(problem.bases)),
+        by_base=by_base,
         by_model=_indicator(model_of, len(problem.models)),
         stock=sparse.csr_matrix(_stock_matrix(problem, rows)),
         stock_rows=rows,
         by_tenant=_indicator(tenant_of, len(problem.tenants)),
+        limited=by_base[scarce],
+        limits=np.array([float(problem.bases[b].candidate.most) for b in scarce]),
         zones=sparse.csr_matrix(_zone_matrix(problem)),
     )
 

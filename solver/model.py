@@ -81,7 +81,7 @@ def _outline(problem: Problem) -> tuple[object, ...]:
     """Everything that is a constant, not a parameter, of the statement."""
     limits = problem.limits
     return (
-        [(base.group, base.candidate.pool) for base in problem.bases],
+        [(base.group, base.candidate.pool, base.candidate.most) for base in problem.bases],
         [column.base for column in problem.columns],
         [work.tenant for work in problem.classes],
         limits.max_moves is None,
@@ -118,6 +118,8 @@ def rules_of(
         applied["moves"] = rules.starts_limited(unknowns, numbers)
     if problem.limits.budget_usd_per_hour is not None:
         applied["budget"] = rules.budget_kept(unknowns, numbers)
+    if shape.limited.shape[0]:
+        applied["engines"] = rules.engines_exist(unknowns, shape)
     if shape.zones.shape[0]:
         applied["zones"] = rules.zones_spread(unknowns, shape)
     return applied

@@ -125,6 +125,7 @@ def _assemble(problem: Problem, placement: Placement, routing: Routing, solve_s:
         prices=prices_of(routing),
         cost_usd_per_hour=dollars_per_hour(problem, placement.replicas),
         solve_s=solve_s,
+        e2e_s=routing.e2e_s,
         notes=tuple(notes),
     )
 

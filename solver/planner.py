@@ -19,7 +19,7 @@ from router.domain.state import LinearCost
 from router.perf.hardware import Hardware
 from solver.answer import Price, Share
 from solver.assemble import build_problem
-from solver.believed import BelievedModel, average_cost
+from solver.believed import believed_models
 from solver.options import Limits, Weights
 from solver.prices import prices_of
 from solver.routing import occupied, route, shares_of
@@ -179,9 +179,8 @@ class RollingPlanner:
         began = self._clock()
         workload = self._workload(demand, fleet, now)
         stock = stock_of(Fleet(tuple(fleet)), hardware=self._hardware, movable=False)
-        problem = build_problem(
-            workload, stock, self._limits, believed=self._believed(fleet), tiered=False
-        )
+        believed = believed_models(fleet, self._costs) if self._costs is not None else {}
+        problem = build_problem(workload, stock, self._limits, believed=believed, tiered=False)
         counts = problem.running[[column.base for column in problem.columns]]
         reduced, replicas = occupied(problem, counts)
         routing, self._model = route(reduced, replicas, self._weights, soft=True, model=self._model)
@@ -222,16 +221,6 @@ class RollingPlanner:
         }
         self._known = {**silent, **current}
         return Workload(tuple(self._known[name] for name in sorted(self._known)))
-
-    def _believed(self, fleet: Sequence[BackendSpec]) -> dict[str, BelievedModel]:
-        if self._costs is None:
-            return {}
-        members: dict[str, list[LinearCost]] = {}
-        for spec in fleet:
-            cost = self._costs(spec)
-            if cost is not None:
-                members.setdefault(spec.group, []).append(cost)
-        return {group: BelievedModel(average_cost(costs)) for group, costs in members.items()}
 
 
 _MOST_KNOWN = 100

@@ -10,8 +10,12 @@ from solver.options import Limits
 from solver.planner import Costs, RollingPlanner
 
 
-def limits_of(config: MotleyConfig) -> Limits:
+def limits_of(config: MotleyConfig, *, allow_unserved: bool = False) -> Limits:
     """What the ``planner`` section says that a plan must respect.
+
+    Args:
+        config: the fleet file.
+        allow_unserved: plan for as much as fits, as a running fleet must.
 
     Raises:
         WorkloadError: a number that makes no sense.
@@ -29,6 +33,7 @@ def limits_of(config: MotleyConfig) -> Limits:
         quality_floor=section.quality_floor,
         prices_usd_per_hour=section.usd_per_hour,
         slos=config.slos,
+        allow_unserved=allow_unserved,
         hysteresis=section.placement.hysteresis,
         horizon_s=section.placement.interval_s,
         time_limit_s=section.placement.time_limit_s,

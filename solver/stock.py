@@ -6,7 +6,8 @@ be linked, so an engine of the plan may span at most as many.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 from router.domain.errors import ImpossibleFleetError, WorkloadError
@@ -58,11 +59,13 @@ class Candidate:
         spec: the engine; its ``group`` is the column's name.
         pool: index of the pool.
         running: how many run now.
+        most: how many exist, running or to be started; more cards do not make more of them.
     """
 
     spec: BackendSpec
     pool: int
     running: int
+    most: int = UNLIMITED
 
 
 @dataclass(frozen=True, slots=True)
@@ -129,6 +132,42 @@ def stock_of(
         for group, spec in sorted(specs.items())
     )
     return Stock(pools, candidates, refused, known)
+
+
+def placed_stock(
+    pools: Sequence[Pool],
+    running: Sequence[BackendSpec],
+    startable: Sequence[BackendSpec],
+    hardware: Hardware,
+    *,
+    scalable: bool = False,
+) -> Stock:
+    """Stock of a fleet whose engines exist already, awake or not.
+
+    Args:
+        pools: the cards.
+        running: engines that serve.
+        startable: engines that could be started, each once.
+        hardware: the catalogue.
+        scalable: engines can be multiplied (a deployment), so that only cards limit them.
+
+    Raises:
+        WorkloadError: an engine on cards that are in no pool.
+    """
+    place = {(pool.gpu, pool.zone): index for index, pool in enumerate(pools)}
+    members = Fleet((*running, *startable)).groups()
+    awake = Counter(spec.group for spec in running)
+    candidates = []
+    for group, specs in sorted(members.items()):
+        spec = specs[0]
+        if (spec.gpu, spec.zone) not in place:
+            where = f"{spec.gpu}@{spec.zone}" if spec.zone else spec.gpu
+            raise WorkloadError(
+                f"{group} runs on {where}, which planner.placement.stock does not list"
+            )
+        most = UNLIMITED if scalable else len(specs)
+        candidates.append(Candidate(spec, place[spec.gpu, spec.zone], awake[group], most))
+    return Stock(tuple(pools), tuple(candidates), {}, hardware)
 
 
 def pools_of(fleet: Fleet) -> tuple[Pool, ...]:

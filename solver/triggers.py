@@ -32,6 +32,10 @@ class Triggers:
         """A backend takes another time than it did."""
         self._drifted = True
 
+    def settle(self, members: frozenset[str]) -> None:
+        """The fleet was changed on purpose: that is no reason to plan again."""
+        self._members = members
+
     def due(self, now: float, members: frozenset[str]) -> Reason | None:
         """Why to plan now, or ``None``; what is answered counts as done.
 

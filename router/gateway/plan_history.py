@@ -14,11 +14,12 @@ import threading
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
-from dataclasses import dataclass, field, fields
+from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
 from router.domain.errors import ConfigError
+from router.gateway.placement.control import Placed
 from router.gateway.planning import Finished
 
 log = logging.getLogger("motley.planner")
@@ -52,7 +53,8 @@ class PlanRow:
         at_unix_s: when it was made.
         kind: "prices" (a round over the running placement) or "placement".
         reason: "period", "drift" or "membership".
-        outcome: "ok" or "failed"; of placements "kept", "applied", "partly" or "failed".
+        outcome: "ok" or "failed"; of placements "kept", "applied", "partly", "written"
+            (dry run) or "failed".
         failure: why it failed, or empty.
         solve_s: how long it took.
         expected_e2e_s, actual_e2e_s: mean E2E it expected, and of the requests that were
@@ -92,6 +94,7 @@ class PlanHistory:
         self._lock = threading.Lock()
         self._last: dict[str, int] = {}
         self._written = 0
+        self._closed = False
         try:
             self._file = sqlite3.connect(path, check_same_thread=False)
             self._file.execute("PRAGMA journal_mode=WAL")
@@ -122,9 +125,30 @@ class PlanHistory:
             actual_e2e_s=done.actual_e2e_s,
         )
 
+    def placed(self, done: Placed) -> None:
+        """A placement was planned; returns at once."""
+        plan = done.plan
+        result = plan.to_json() if plan else {}
+        self.keep(
+            PlanRow(
+                self._unix_s(),
+                "placement",
+                done.reason,
+                done.outcome,
+                done.failure,
+                plan.solve_s if plan else None,
+                plan.e2e_s if plan else None,
+                None,
+                done.asked,
+                {**result, "steps": [asdict(step) for step in done.steps]},
+            ),
+            actual_e2e_s=done.actual_e2e_s,
+        )
+
     def keep(self, row: PlanRow, *, actual_e2e_s: float | None = None) -> None:
         """Write a row, and into the one before of its kind what came of it; returns at once."""
-        self._writer.submit(self._write, row, actual_e2e_s)
+        if not self._closed:  # a round may end after the gateway did
+            self._writer.submit(self._write, row, actual_e2e_s)
 
     def _write(self, row: PlanRow, actual_e2e_s: float | None) -> None:
         values = [getattr(row, name) for name in _COLUMNS[:-2]]
@@ -152,6 +176,7 @@ class PlanHistory:
 
     def close(self) -> None:
         """Write what is pending and let go of the file."""
+        self._closed = True
         self._writer.shutdown(wait=True)
         self._file.close()
 

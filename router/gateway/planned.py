@@ -2,17 +2,30 @@
 
 from __future__ import annotations
 
+import asyncio
+import logging
 import time
+from collections.abc import Iterator
 from functools import partial
 
 from router.config.load import MotleyConfig
 from router.gateway.engine import Engine
 from router.gateway.instruments import Instruments
+from router.gateway.placement.adapter import PlacementError
+from router.gateway.placement.build import RuntimeMembers, adapter_of, check_placement
+from router.gateway.placement.control import PlacementLoop
 from router.gateway.plan_history import PlanHistory
 from router.gateway.planning import Costs, Demand, Planning, ReportingPlanner
 from router.gateway.planning_metrics import ask_planning
-from router.gateway.runtime import Chore
+from router.gateway.runtime import Chore, Runtime
 from telemetry.drift import Drift
+from telemetry.metric_table import PLACEMENT_STEPS
+from telemetry.metrics import Sample
+
+log = logging.getLogger("motley.placement")
+
+RETRY_S = 5.0
+"""Between attempts to learn which engines are asleep, while one does not answer."""
 
 
 class Planned:
@@ -22,7 +35,7 @@ class Planned:
         config: the fleet file.
 
     Raises:
-        ConfigError: the history cannot be written.
+        ConfigError: the history cannot be written, or the placement lacks a setting or an extra.
 
     Attributes:
         demand: an observer for the dispatcher.
@@ -30,6 +43,7 @@ class Planned:
 
     def __init__(self, config: MotleyConfig) -> None:
         self._config = config
+        check_placement(config)
         path = config.planner.history
         self._history = PlanHistory(path, time.time) if path else None
         self._planning: Planning | None = None
@@ -50,6 +64,34 @@ class Planned:
         _watch_drift(instruments, planning)
         return [Chore("planner", planning.run)]
 
+    def place(self, runtime: Runtime) -> list[Chore]:
+        """The chore that puts the plan's placement into effect, if the file asks for it."""
+        if self._config.planner.placement.adapter == "none":
+            return []
+        return [Chore("placement", lambda: self._keep_placing(runtime))]
+
+    async def _keep_placing(self, runtime: Runtime) -> None:
+        members = RuntimeMembers(runtime)
+        adapter = None
+        while adapter is None:
+            try:
+                adapter = await adapter_of(self._config, members)
+            except PlacementError as error:
+                log.warning("placement waits: %s", error)
+                await asyncio.sleep(RETRY_S)
+        loop = PlacementLoop(
+            self._config,
+            adapter,
+            members,
+            lambda: self.demand.recent(runtime.engine.now()),
+            runtime.engine.now,
+            listener=self._history.placed if self._history else None,
+        )
+        if self._planning is not None:
+            self._planning.on_drift.append(loop.triggers.drifted)
+        runtime.instruments.metrics.ask(PLACEMENT_STEPS, lambda: _steps(loop))
+        await loop.run()
+
     def reconfigure(self, config: MotleyConfig) -> None:
         """Plan by the ``planner`` section of another file from the next round on."""
         self._config = config
@@ -61,6 +103,11 @@ class Planned:
         """Write what is pending of the history."""
         if self._history is not None:
             self._history.close()
+
+
+def _steps(loop: PlacementLoop) -> Iterator[Sample]:
+    for (kind, outcome), count in loop.steps.items():
+        yield (kind, outcome), float(count)
 
 
 def _planner(config: MotleyConfig, costs: Costs) -> ReportingPlanner:
@@ -79,6 +126,7 @@ def _watch_drift(instruments: Instruments, planning: Planning) -> None:
     def drifted(drift: Drift) -> None:
         if tell is not None:
             tell(drift)
-        planning.triggers.drifted()
+        for told in planning.on_drift:
+            told()
 
     feedback.on_drift = drifted

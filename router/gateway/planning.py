@@ -125,6 +125,7 @@ class Planning:
     Attributes:
         rounds: finished rounds by outcome, "ok" and "failed".
         expected_e2e_s, actual_e2e_s: of the last round that could be compared.
+        on_drift: to be called when a backend has changed its speed.
     """
 
     def __init__(
@@ -145,6 +146,7 @@ class Planning:
         self.rounds: Counter[str] = Counter()
         self.expected_e2e_s: float | None = None
         self.actual_e2e_s: float | None = None
+        self.on_drift: list[Callable[[], None]] = [self._drifted]
         self.reconfigure(settings, make_planner)
 
     def reconfigure(self, settings: PlannerSection, make_planner: MakePlanner) -> None:
@@ -165,6 +167,9 @@ class Planning:
         """How long the newest good round took; ``None`` before the first."""
         last = self._planner.last if self._planner is not None else None
         return None if last is None else last.solve_s
+
+    def _drifted(self) -> None:
+        self.triggers.drifted()
 
     async def run(self) -> None:
         """Plan for ever."""

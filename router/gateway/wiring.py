@@ -77,7 +77,7 @@ def build_runtime(config: MotleyConfig, clock: Clock) -> Runtime:
     feed = Feed(Board(_sources(engine, instruments), traffic)) if traffic is not None else None
     if feed is not None:
         chores.append(Chore("dashboard", feed.run))
-    return Runtime(
+    runtime = Runtime(
         config=config,
         engine=engine,
         gate=gate,
@@ -89,6 +89,9 @@ def build_runtime(config: MotleyConfig, clock: Clock) -> Runtime:
         feed=feed,
         closing=(*books.closing, *(one.close for one in (file, planned) if one is not None)),
     )
+    if planned is not None:
+        chores += planned.place(runtime)
+    return runtime
 
 
 def _sources(engine: Engine, instruments: Instruments) -> Sources:

@@ -49,7 +49,7 @@ class EngineApp:
     ) -> None:
         self.driver, self.dialect, self.facts, self.limits = driver, dialect, facts, limits
         self.on_kill: Kill | None = None
-        self._metrics, self._completions = metrics, completions
+        self._metrics, self.completions = metrics, completions
         self.routes: dict[str, dict[str, Handler]] = {
             "/metrics": {"GET": self._metrics_page},
             "/v1/models": {"GET": self._models},
@@ -71,7 +71,7 @@ class EngineApp:
             if kind is not None and scope["method"] == "POST":
                 self._check_content_type(scope)
                 request_id = header(scope, b"x-request-id")
-                await self._completions.answer(kind, body, request_id, receive, send)
+                await self.completions.answer(kind, body, request_id, receive, send)
             else:
                 await send_page(send, await self._page(scope, body))
         except InvalidBody as problem:
@@ -112,7 +112,7 @@ class EngineApp:
         return Page(self.dialect.detokenized(from_token_ids(decode(body, DetokenizeBody).tokens)))
 
     async def _show_faults(self, _: bytes) -> Page:
-        return Page(json.encode(self._completions.faults))
+        return Page(json.encode(self.completions.faults))
 
     async def _set_faults(self, body: bytes) -> Page:
         faults = read_faults(body)
@@ -126,7 +126,7 @@ class EngineApp:
             if self.on_kill is not None:
                 self.on_kill(faults.restart_after_s)
             return
-        self._completions.faults = faults
+        self.completions.faults = faults
         self.driver.slow_down(faults.slow_factor)
         if faults.hang:
             self.driver.hang()

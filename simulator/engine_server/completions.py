@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from random import Random
 from typing import Any
 
@@ -66,6 +66,11 @@ class Completions:
         seed: of the lengths.
         rng: for response ids.
         unix_s: wall clock, for ``created``.
+
+    Attributes:
+        faults: injected.
+        asleep: whether it refuses everything because its memory was given away.
+        adapters: LoRA adapters that it serves beside its model: name to path.
     """
 
     def __init__(
@@ -80,6 +85,8 @@ class Completions:
         unix_s: Callable[[], float],
     ) -> None:
         self.faults = Faults()
+        self.asleep = False
+        self.adapters: dict[str, str] = {}
         self._driver, self._dialect, self._limits = driver, dialect, limits
         self._rule, self._seed, self._rng, self._unix_s = rule, seed, rng, unix_s
         self._submitted = 0
@@ -96,7 +103,10 @@ class Completions:
         ask = read_chat(body) if kind == "chat" else read_completion(body)
         if self.faults.error_status is not None:
             raise Refusal(self.faults.error_status, "Injected fault.", "InternalServerError")
-        self._dialect.check(ask, self._limits)
+        if self.asleep:
+            raise Refusal(503, "The engine is sleeping.", "Service Unavailable")
+        base = replace(ask, model=self._limits.model) if ask.model in self.adapters else ask
+        self._dialect.check(base, self._limits)
         length = length_of(ask, self._limits, self._rule, self._seed)
         live = self._submit(ask, length)
         if live is None:

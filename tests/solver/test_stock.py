@@ -6,8 +6,13 @@ import pytest
 
 from router.domain.errors import UnknownNameError, WorkloadError
 from router.domain.fleet import Fleet
-from solver.stock import Pool, pools_of, stock_of
-from tests.solver.tiny import MODEL, backends, fleet
+from router.perf.hardware import Hardware
+from solver.options import Weights
+from solver.plan import plan_stock
+from solver.stock import Pool, placed_stock, pools_of, stock_of
+from tests.solver.tiny import MODEL, backends, demand, fleet, work
+
+HARDWARE = Hardware()
 
 
 def test_cards_of_one_type_and_zone_form_a_pool() -> None:
@@ -76,3 +81,27 @@ def test_no_cards_is_an_error() -> None:
 def test_a_model_in_no_catalogue_is_an_error_that_suggests() -> None:
     with pytest.raises(UnknownNameError, match=r"llama-3\.1-8b"):
         stock_of(fleet(backends("a100-80", 1)), {"llama-3.1-8c"})
+
+
+def test_engines_that_exist_are_the_limit_not_the_cards() -> None:
+    """Two cards, one engine of the small model: the plan has at most one of it."""
+    small = "llama-3.2-3b"
+    running = backends("a100-80", 2)
+    (asleep,) = backends("a100-80", 1, model=small)
+    stock = placed_stock(pools_of(fleet(running)), running, [asleep], HARDWARE)
+    assert [(c.spec.model, c.running, c.most) for c in stock.candidates] == [
+        (MODEL, 2, 2),
+        (small, 0, 1),
+    ]
+    found = plan_stock(demand(work(0.1), work(30.0, model=small)), stock, Weights(cost=0.0))
+    assert {one.model: one.replicas for one in found.replicas} == {MODEL: 1, small: 1}
+
+
+def test_an_engine_on_cards_of_no_pool_is_named() -> None:
+    with pytest.raises(WorkloadError, match=r"t4, which planner\.placement\.stock does not list"):
+        placed_stock(
+            pools_of(fleet(backends("a100-80", 1))),
+            backends("t4", 1, tensor_parallel=2),
+            [],
+            HARDWARE,
+        )
