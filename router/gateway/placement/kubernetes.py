@@ -197,7 +197,7 @@ async def connect() -> Any:
     from kubernetes_asyncio import client, config  # noqa: PLC0415 - an extra
 
     try:
-        config.load_incluster_config()  # type: ignore[no-untyped-call]
+        config.load_incluster_config()
     except config.ConfigException:
         try:
             await config.load_kube_config()
