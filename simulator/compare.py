@@ -110,10 +110,16 @@ def compare(results: Sequence[RunResult], metrics: Sequence[Metric] = METRICS) -
         results: runs on one trace, fleet and load; the same seeds for each policy.
         metrics: what to compare.
     """
+    return compare_with(results, best_policy(results), metrics)
+
+
+def compare_with(
+    results: Sequence[RunResult], reference: str, metrics: Sequence[Metric] = METRICS
+) -> list[Difference]:
+    """Compare every policy with the one named; arguments as ``compare``."""
     columns = _Columns(results)
     policies = list(dict.fromkeys(r.policy for r in results))
     seeds = sorted({r.seed for r in results})
-    reference = best_policy(results)
     return [
         _difference(metric, policy, reference, seeds, columns)
         for policy in policies

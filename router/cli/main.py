@@ -21,6 +21,7 @@ COMMANDS = (
     "engine",
     "simulate",
     "sweep",
+    "whatif",
     "plan",
     "plans",
     "trace",
@@ -32,6 +33,9 @@ COMMANDS = (
     "metrics",
 )
 """In the order a newcomer meets them; ``router/cli/<name>.py`` holds the function ``<name>``."""
+
+NEEDS_ARGUMENTS = frozenset({"simulate", "sweep", "whatif", "plan"})
+"""Commands that explain themselves when given nothing."""
 
 
 class LazyCommands(TyperGroup):
@@ -47,9 +51,9 @@ class LazyCommands(TyperGroup):
             return None
         module = import_module(f"router.cli.{cmd_name}")
         single = typer.Typer(add_completion=False, rich_markup_mode="rich")
-        single.command(name=cmd_name, no_args_is_help=cmd_name in {"simulate", "sweep", "plan"})(
-            getattr(module, cmd_name)
-        )
+        single.command(
+            name=cmd_name, no_args_is_help=cmd_name in {"simulate", "sweep", "whatif", "plan"}
+        )(getattr(module, cmd_name))
         return typer.main.get_command(single)
 
 

@@ -1,0 +1,1 @@
+"""What would happen to *your* traffic if the fleet were another. Start with ``study.py``."""
