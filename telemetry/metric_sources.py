@@ -100,14 +100,17 @@ def ask_scraper(metrics: GatewayMetrics, scraper: Scraper, clock: Clock) -> None
             counts = report.problems.counts
             yield from (((name, kind), float(n)) for kind, n in counts.items())
 
-    def restarts() -> Iterator[Sample]:
-        for name, report in scraper.signals_report().items():
-            yield (name,), float(report.restarts)
-
     metrics.ask(table.SCRAPE_AGE, ages)
     metrics.ask(table.SCRAPE_ERRORS, errors)
     metrics.ask(table.SIGNAL_PROBLEMS, problems)
-    metrics.ask(table.ENGINE_RESTARTS, restarts)
+    metrics.ask(table.ENGINE_RESTARTS, partial(_per_engine, scraper, "restarts"))
+    metrics.ask(table.ENGINE_CHANGES, partial(_per_engine, scraper, "identity_changes"))
+
+
+def _per_engine(scraper: Scraper, name: str) -> Iterator[Sample]:
+    """One count of every engine's report."""
+    for backend, report in scraper.signals_report().items():
+        yield (backend,), float(getattr(report, name))
 
 
 def ask_feedback(metrics: GatewayMetrics, feedback: Feedback) -> None:

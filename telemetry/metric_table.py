@@ -191,6 +191,12 @@ ENGINE_RESTARTS = Metric(
     "Restarts of an engine, as its own counters tell.",
     ("backend",),
 )
+ENGINE_CHANGES = Metric(
+    "motley_engine_identity_changes_total",
+    "counter",
+    "Times another engine or model answered where this one had.",
+    ("backend",),
+)
 ENGINE_RUNNING = Metric(
     "motley_engine_running", "gauge", "Requests the engine says it computes.", ("backend",)
 )
@@ -376,7 +382,7 @@ TABLE: tuple[Metric, ...] = (
     *(TTFT, TPOT, ITL, E2E, WAIT, OVERHEAD, FINISH_REASONS),
     *(PROMPT_TOKENS, CACHED_TOKENS, OUTPUT_TOKENS, TENANT_TOKENS),
     *(IN_FLIGHT, QUEUE_DEPTH, BACKEND_UP, BREAKER),
-    *(SCRAPE_AGE, SCRAPE_ERRORS, SIGNAL_PROBLEMS, ENGINE_RESTARTS),
+    *(SCRAPE_AGE, SCRAPE_ERRORS, SIGNAL_PROBLEMS, ENGINE_RESTARTS, ENGINE_CHANGES),
     *(ENGINE_RUNNING, ENGINE_WAITING, ENGINE_KV, ENGINE_HITS, ENGINE_PREEMPTIONS),
     *(CORRECTION, CORRECTION_DEVIATION, DRIFTS, DEGRADATION),
     *(PREDICTION_BIAS, PREDICTION_ERROR, PREDICTION_COVERAGE),

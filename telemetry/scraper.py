@@ -75,6 +75,7 @@ class Scraper:
         on_error: called with (backend name, error) for each bad scrape.
         on_restart: called with the name of a backend whose engine started anew: its prefix
             cache is cold.
+        on_identity: called with the name of a backend where another engine or model answers.
     """
 
     def __init__(
@@ -88,8 +89,10 @@ class Scraper:
         fetcher: Fetcher | None = None,
         on_error: ErrorSink | None = None,
         on_restart: RestartSink | None = None,
+        on_identity: RestartSink | None = None,
     ) -> None:
         self._sink, self._on_error, self._on_restart = sink, on_error, on_restart
+        self._on_identity = on_identity
         self._interval_s, self._timeout_s = interval_s, timeout_s
         self._rng, self._clock = rng, clock
         self._fetcher: Fetcher = HttpGetter() if fetcher is None else fetcher
@@ -192,7 +195,13 @@ class Scraper:
     def _deliver(self, visit: _Visit, reading: Reading) -> None:
         if self._visits.get(visit.target.name) is not visit:
             return  # removed or replaced while the answer was on its way
-        visit.report.succeeded(reading, reading.signals.observed_s)
+        if not visit.report.succeeded(reading, reading.signals.observed_s):
+            # Somebody else answers. Nothing of what was known is about it, and what it says now
+            # may be of an engine on its way out: it is heard from the next visit on.
+            visit.window = HitWindow()
+            if self._on_identity is not None:
+                self._on_identity(visit.target.name)
+            return
         hit_ratio, restart = visit.window.update(reading)
         if restart:
             visit.report.restarts += 1

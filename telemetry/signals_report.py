@@ -65,16 +65,17 @@ class BackendReport:
         self.consecutive_failures += 1
         self.last_error = message
 
-    def succeeded(self, reading: Reading, now: float) -> None:
-        """Note a good scrape, and whether it is still the same engine that answers."""
+    def succeeded(self, reading: Reading, now: float) -> bool:
+        """Note a good scrape; returns whether it is still the same engine that answers."""
         self.scrapes += 1
         self.consecutive_failures = 0
-        if self.last_ok_s is not None and self._changed(reading):
-            self.identity_changes += 1
+        same = self.last_ok_s is None or not self._changed(reading)
+        self.identity_changes += not same
         self.last_ok_s = now
         self.found_engine, self.model = reading.engine, reading.model or self.model
         self.accelerator = reading.accelerator or self.accelerator
         self.known, self.waiting_by_reason = reading.known, reading.waiting_by_reason
+        return same
 
     def _changed(self, reading: Reading) -> bool:
         other_model = bool(self.model and reading.model and reading.model != self.model)

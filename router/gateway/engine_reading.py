@@ -18,6 +18,7 @@ from router.config.load import MotleyConfig
 from router.domain.errors import UnknownNameError
 from router.domain.protocols import Clock
 from router.domain.state import EngineSignals
+from router.fleet_state.backend import BackendState
 from router.gateway.engine import Engine
 from telemetry.orca import OrcaMerge
 from telemetry.scraper import Scraper, targets
@@ -145,13 +146,34 @@ def _signals(engine: Engine, name: str) -> EngineSignals | None:
 
 
 def read_engines(
-    engine: Engine, config: MotleyConfig, clock: Clock, card_of: Callable[[str], str]
+    engine: Engine,
+    config: MotleyConfig,
+    clock: Clock,
+    *,
+    card_of: Callable[[str], str],
+    relearn: Callable[[BackendState], None],
 ) -> EngineReading:
-    """Put scraper and ORCA together and let the engine hand over what answers tell."""
+    """Put scraper and ORCA together and let the engine hand over what answers tell.
+
+    Args:
+        engine: its dispatcher is told.
+        config: of the gateway.
+        clock: the gateway's.
+        card_of: the card that DCGM or NVML tells of; empty if none does.
+        relearn: called with a backend behind which another engine or model answers.
+    """
 
     def sink(name: str, signals: EngineSignals) -> None:
         engine.dispatcher.scrape(name, signals, clock.now())
         engine.poke()
+
+    def on_identity(name: str) -> None:
+        log.warning(
+            "backend %s: another engine or model answers there; its speed is learned anew", name
+        )
+        if engine.has(name):
+            sink(name, EngineSignals(clock.now()))
+            relearn(engine.dispatcher.state.get(name))
 
     scraper = Scraper(
         sink,
@@ -159,6 +181,7 @@ def read_engines(
         timeout_s=config.telemetry.timeout_s,
         rng=random.Random(config.policy.seed),
         clock=clock,
+        on_identity=on_identity,
     )
     for target in targets(config.fleet.backends):
         scraper.add(target)

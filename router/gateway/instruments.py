@@ -5,10 +5,12 @@ from __future__ import annotations
 import asyncio
 import logging
 from dataclasses import dataclass
+from functools import partial
 from importlib.metadata import PackageNotFoundError, version
 
 from router.config.build import catalogue_belief
 from router.config.load import MotleyConfig
+from router.domain.errors import UnknownNameError
 from router.domain.protocols import Clock, Observer
 from router.fleet_state.backend import BackendState
 from router.gateway.engine import Engine
@@ -62,6 +64,8 @@ class Instruments:
     def expose(self, engine: Engine, scraper: Scraper | None, clock: Clock) -> None:
         """Let ``/metrics`` ask everybody who knows something."""
         ask_dispatcher(self.metrics, engine.dispatcher)
+        if self.feedback is not None:
+            self.feedback.cached_share_of = partial(_hit_ratio, engine)
         ask_accuracy(self.metrics, self.accuracy, clock)
         ask_slos(self.metrics, self.slos, clock)
         if self.feedback is not None:
@@ -74,11 +78,16 @@ class Instruments:
     def joined(self, backend: BackendState, scraper: Scraper | None) -> None:
         """A backend joined: learn it from its prior on."""
         spec = backend.spec
+        self.relearn(backend)
+        if scraper is not None and spec.url:
+            scraper.add(Target(spec.name, spec.url, spec.engine))
+
+    def relearn(self, backend: BackendState) -> None:
+        """Learn a backend from its prior on: it is new, or another one than it was."""
+        spec = backend.spec
         if self.feedback is not None:
             shape = shape_of(self.config.hardware.engine_defaults(spec))
             self.feedback.add(spec.name, backend.prior, shape, spec.group)
-        if scraper is not None and spec.url:
-            scraper.add(Target(spec.name, spec.url, spec.engine))
 
     def left(self, name: str, scraper: Scraper | None) -> None:
         """A backend left: forget what was learned of it."""
@@ -130,6 +139,15 @@ def build_instruments(config: MotleyConfig, recorder: Recorder | None = None) ->
             on_drift=on_drift,
         )
     return Instruments(config, metrics, Accuracy(), SloWindow(config.slos), feedback, recorder)
+
+
+def _hit_ratio(engine: Engine, name: str) -> float | None:
+    """Share of prompt tokens that this backend finds in its prefix cache, as scraped."""
+    try:
+        signals = engine.dispatcher.state.get(name).signals
+    except UnknownNameError:  # it has left, and its last answers come in
+        return None
+    return None if signals is None else signals.prefix_hit_ratio
 
 
 def version_of_motley() -> str:

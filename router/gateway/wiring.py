@@ -55,9 +55,11 @@ def build_runtime(config: MotleyConfig, clock: Clock) -> Runtime:
     )
     engine = Engine(dispatcher, engine_settings(config), clock.now, instruments.metrics, gate)
     books.attach(engine)
-    reading = (
-        read_engines(engine, config, clock, metering.card_of) if config.telemetry.enabled else None
-    )
+    reading = None
+    if config.telemetry.enabled:
+        reading = read_engines(
+            engine, config, clock, card_of=metering.card_of, relearn=instruments.relearn
+        )
     scraper = reading.scraper if reading is not None else None
     instruments.expose(engine, scraper, clock)
     metering.expose(instruments.metrics, dispatcher, scraper)

@@ -121,6 +121,9 @@ async def test_another_model_behind_the_same_address_is_noticed() -> None:
     report = seen.scraper.signals_report()["v"]
     assert report.identity_changes == 1
     assert report.model == "other"
+    assert len(seen.signals) == 1, "what the stranger said first is not believed"
+    await seen.scraper.scrape("v")
+    assert len(seen.signals) == 2
 
 
 async def test_a_restart_is_told() -> None:

@@ -14,6 +14,7 @@ from tests.router.gateway.fakes import (
     chat,
     eventually,
 )
+from tests.telemetry.web import page, serving
 
 LOAD = "TEXT named_metrics.kv_cache_usage_perc=0.4, named_metrics.num_requests_waiting=3.0"
 
@@ -102,3 +103,23 @@ async def test_debug_signals_and_the_startup_report_say_what_is_given(
 )
 def test_a_card_is_known_by_the_name_its_driver_tells(gpu: str, told: str, same: bool) -> None:
     assert same_card(gpu, told) is same
+
+
+async def test_another_engine_behind_one_address_is_learned_anew(gateway: StartGateway) -> None:
+    first = b'vllm:num_requests_running{model_name="m"} 2.0\nvllm:num_requests_waiting 1.0\n'
+    second = first.replace(b'"m"', b'"n"')
+    pages = [first, second]
+    async with serving(lambda *_: page(pages[0] if len(pages) > 1 else pages[-1])) as (url, _):
+        gate = await gateway(url, telemetry={"scrape_interval_s": 3600.0})
+        runtime = gate.relay._rest.state.runtime
+        state = gate.relay.engine.dispatcher.state.get("e0")
+        feedback = runtime.instruments.feedback
+        await runtime.reading.scraper.scrape("e0")
+        assert state.signals.running == 2
+        feedback._backends["e0"].learned = 500
+        pages.pop(0)
+        await runtime.reading.scraper.scrape("e0")
+        assert state.signals.running is None, "a stranger's figures are not believed at once"
+        assert feedback.estimates()["e0"].learned == 0
+        shown = (await gate.get("/debug/signals")).json()["backends"]["e0"]
+        assert "another engine or model" in shown["notes"][-1]
