@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import secrets
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -38,6 +39,16 @@ def trace(
         Path | None,
         typer.Option(help="Write the requests as .csv, .jsonl (both also .gz) or .parquet."),
     ] = None,
+    anonymize: Annotated[
+        bool,
+        typer.Option(
+            "--anonymize", help="Hash tenants, sessions and prefixes anew, to give the trace away."
+        ),
+    ] = False,
+    salt: Annotated[
+        str | None,
+        typer.Option(help="Key of those hashes; keep it to join traces. Else a random one."),
+    ] = None,
     seed: Annotated[int, typer.Option(help="Seed of all that is random.")] = 0,
     format_name: FormatOption = None,
     strict: StrictOption = False,
@@ -58,10 +69,14 @@ def trace(
 
     Example: [bold]motley trace azure2023_conv.csv --duration 600 --rate-scale 2
     --classes interactive=3,bulk=1 --out mine.parquet[/bold]
+
+    A traffic record of the gateway:
+    [bold]motley trace traffic/ --anonymize --out mine.parquet[/bold]
     """
     from rich.console import Console
 
     from simulator.report.outputs import check_rows
+    from simulator.traces.anonymize import anonymized
     from simulator.traces.stats import describe
     from simulator.traces.write import write_trace
     from simulator.workload import build_trace
@@ -86,6 +101,8 @@ def trace(
         max_tokens=max_tokens,
     )
     built, notes = build_trace(spec, seed)
+    if anonymize:
+        built = anonymized(built, salt.encode() if salt else secrets.token_bytes(16))
     console = Console(highlight=False)
     console.print(_table(built.name, describe(built), timed=built.timed))
     for note in notes:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from array import array
 from collections.abc import Iterable, Iterator
+from copy import copy
 
 import numpy as np
 import numpy.typing as npt
@@ -102,6 +103,17 @@ class Trace:
         """Hashes of the leading full blocks of request ``i``."""
         start = self._prefix_start
         return tuple(self._prefix_ids[start[i] : start[i + 1]])
+
+    @property
+    def all_prefixes(self) -> array[int]:
+        """Prefix hashes of all requests, one after the other."""
+        return self._prefix_ids
+
+    def with_prefixes(self, ids: array[int]) -> Trace:
+        """Return the trace with these prefix hashes in the places of its own."""
+        changed = copy(self)
+        changed._prefix_ids = ids
+        return changed
 
     @property
     def has_prefixes(self) -> bool:

@@ -14,6 +14,7 @@ from simulator.traces.bailian import read_bailian
 from simulator.traces.burstgpt import COLUMNS as BURSTGPT_COLUMNS
 from simulator.traces.burstgpt import read_burstgpt
 from simulator.traces.decision_log import read_decision_log
+from simulator.traces.directory import read_directory
 from simulator.traces.fields import any_known
 from simulator.traces.generic import read_csv, read_jsonl, read_parquet
 from simulator.traces.mooncake import read_mooncake
@@ -58,12 +59,16 @@ def formats() -> dict[str, Reader]:
 
 
 def reader_for(path: Path, forced: str | None = None) -> tuple[str, Reader]:
-    """Return the name of a file's format and its reader.
+    """Return the name of a file's format and its reader; a directory is read as one trace.
 
     Raises:
         UnknownNameError: ``forced`` is no format.
         TraceError: the file cannot be read, is empty, or looks like nothing known.
     """
+    if path.is_dir():
+        return "directory", lambda folder, report: read_directory(
+            folder, report, lambda file: reader_for(file, forced)[1]
+        )
     readers = formats()
     name = forced or detect_format(path)
     if name not in readers:
