@@ -39,6 +39,13 @@ def trace(
         Path | None,
         typer.Option(help="Write the requests as .csv, .jsonl (both also .gz) or .parquet."),
     ] = None,
+    predictions: Annotated[
+        Path | None,
+        typer.Option(
+            help="Of a traffic record: hold what was predicted against what came, backend by "
+            "backend, and draw it (.png or .svg)."
+        ),
+    ] = None,
     anonymize: Annotated[
         bool,
         typer.Option(
@@ -81,6 +88,9 @@ def trace(
     from simulator.traces.write import write_trace
     from simulator.workload import build_trace
 
+    if predictions is not None:
+        _tell_predictions(Path(trace), predictions)
+        return
     if out is not None:
         check_rows(out)
     spec = trace_spec(
@@ -110,6 +120,33 @@ def trace(
     if out is not None:
         write_trace(built, out)
         console.print(f"{len(built)} requests written to {out}", markup=False)
+
+
+def _tell_predictions(record: Path, plot: Path) -> None:
+    """Print bias, errors and coverage of every backend, and draw them."""
+    from rich.box import SIMPLE_HEAD
+    from rich.console import Console
+    from rich.table import Table
+
+    from simulator.report.predictions import plot_predictions, read_predictions, reports
+
+    found = read_predictions(record)
+    plot_predictions(found, plot)
+    table = Table(box=SIMPLE_HEAD, title="Predicted against actual", title_justify="left")
+    for column in ("figure", "backend"):
+        table.add_column(column)
+    for column in ("requests", "bias", "P50 error", "P95 error", "coverage of 90 %"):
+        table.add_column(column, justify="right")
+    for one in reports(found):
+        table.add_row(
+            *(one.figure, one.backend, f"{one.requests:,}", f"{one.bias:.2f}"),
+            *(f"{100 * one.p50_error:.0f} %", f"{100 * one.p95_error:.0f} %"),
+            "" if one.coverage is None else f"{100 * one.coverage:.0f} %",
+            end_section=False,
+        )
+    console = Console(highlight=False)
+    console.print(table)
+    console.print(f"Bias is actual over predicted, 1 is right. Plot: {plot}", markup=False)
 
 
 def _table(name: str, stats: TraceStats, *, timed: bool) -> Table:

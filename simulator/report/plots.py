@@ -61,7 +61,7 @@ def shares_plot(runs: Mapping[str, Sequence[RunResult]]) -> str:
     """Which kind of GPU served how much, per policy."""
     kinds = list(dict.fromkeys(spec.gpu for spec in next(iter(runs.values()))[0].backends))
     paint = colours(kinds, _GPU_COLOURS)
-    with _figure(11.5, 1.4 + 0.3 * len(runs)) as figure:
+    with styled_figure(11.5, 1.4 + 0.3 * len(runs)) as figure:
         axis = figure.subplots()
         for row, results in enumerate(runs.values()):
             left = 0.0
@@ -90,7 +90,7 @@ def cdf_plot(runs: Mapping[str, Sequence[RunResult]]) -> str:
         runs: by policy; those of several seeds are pooled.
     """
     paint = colours(list(runs))
-    with _figure(11.5, 4.4) as figure:
+    with styled_figure(11.5, 4.4) as figure:
         axes = figure.subplots(1, 3, sharey=True)
         for axis, (key, title) in zip(axes, _LATENCIES, strict=True):
             for policy, results in reversed(list(runs.items())):
@@ -109,7 +109,7 @@ def cdf_plot(runs: Mapping[str, Sequence[RunResult]]) -> str:
 def ranges_plot(runs: Mapping[str, Sequence[RunResult]]) -> str:
     """Median, P90 and P99 of each latency per policy, as one line from dot to dot."""
     paint = colours(list(runs))
-    with _figure(11.5, 1.1 + 0.33 * len(runs)) as figure:
+    with styled_figure(11.5, 1.1 + 0.33 * len(runs)) as figure:
         axes = figure.subplots(1, 3, sharey=True)
         for axis, (key, title) in zip(axes, _LATENCIES, strict=True):
             for row, (policy, results) in enumerate(runs.items()):
@@ -131,7 +131,7 @@ def ranges_plot(runs: Mapping[str, Sequence[RunResult]]) -> str:
 def differences_plot(differences: Sequence[Difference], title: str) -> str:
     """Difference of each policy to the best, with its 95 % interval; noise is grey."""
     names = [difference.policy for difference in differences]
-    with _figure(11.5, 1.2 + 0.33 * len(names)) as figure:
+    with styled_figure(11.5, 1.2 + 0.33 * len(names)) as figure:
         axis = figure.subplots()
         for row, difference in enumerate(differences):
             bad = "#dc2626" if difference.verdict == "worse" else "#059669"
@@ -159,7 +159,7 @@ def timeline_plot(result: RunResult) -> str:
         ("Requests queued in engines", waiting, "per engine"),
         ("KV cache in use", usage, "share"),
     )
-    with _figure(11.5, 3.0) as figure:
+    with styled_figure(11.5, 3.0) as figure:
         axes = figure.subplots(1, 3)
         for axis, (title, values, unit) in zip(axes, panels, strict=True):
             for kind in kinds:
@@ -184,7 +184,7 @@ def goodput_plot(curves: Mapping[str, Sequence[tuple[float, float, float]]], tar
         target: attainment that counts as holding the SLO.
     """
     paint = colours(list(curves))
-    with _figure(11.5, 4.2) as figure:
+    with styled_figure(11.5, 4.2) as figure:
         goodput, attainment = figure.subplots(1, 2)
         for policy, points in curves.items():
             offered, good, met = zip(*sorted(points), strict=True)
@@ -275,7 +275,7 @@ def _smooth(values: Floats, width: int = 9) -> Floats:
 
 
 @contextmanager
-def _figure(width: float, height: float) -> Iterator[Figure]:
+def styled_figure(width: float, height: float) -> Iterator[Figure]:
     """A figure in Motley's style; the style is put back on leaving."""
     from matplotlib import rc_context  # noqa: PLC0415 - an extra, not a dependency
     from matplotlib.figure import Figure  # noqa: PLC0415
