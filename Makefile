@@ -9,7 +9,7 @@ LOCK := uv pip compile pyproject.toml --universal --python-version 3.11 --genera
 	--no-annotate --no-emit-index-url --no-emit-find-links --quiet
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-full lint bench bench-policies lock clean
+.PHONY: help setup demo test test-full engines test-engines lint bench bench-policies lock lock-engines clean
 
 help: ## Say what there is to make
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 18
@@ -42,7 +42,13 @@ test: setup ## Run the tests
 	$(BIN)/python -m pytest $(PYTEST_ARGS)
 
 test-full: $(VENV)/.ready-full ## Run all tests, the heavy ones too
-	$(BIN)/python -m pytest -m "full or not full" $(PYTEST_ARGS)
+	$(BIN)/python -m pytest -m "not engines" $(PYTEST_ARGS)
+
+engines: setup ## Install real vLLM, SGLang and OpenAI clients into .engines (Linux x86-64, CPU; 6 GB)
+	$(BIN)/python -m tests.engines.install
+
+test-engines: engines ## Run the tests that need them (15 minutes, 5 GB of memory)
+	$(BIN)/python -m pytest -m engines tests/engines $(PYTEST_ARGS)
 
 lint: setup ## Style, types and the floors
 	$(BIN)/ruff check .
@@ -60,6 +66,12 @@ lock: ## Pin dependencies again (needs uv); the smaller files agree with the lar
 	$(LOCK) --group full -o constraints-full.txt
 	$(LOCK) --group dev -c constraints-full.txt -o constraints-dev.txt
 	$(LOCK) --group demo -c constraints-full.txt -o constraints.txt
+
+lock-engines: ## Pin the engines again (needs uv, and the folder of PyTorch's CPU wheel in PIP_FIND_LINKS)
+	for name in vllm sglang clients; do (cd tests/engines/locks && uv pip compile $$name.in -o $$name.txt \
+		$$(test ! -f $$name.overrides || echo --override $$name.overrides) --python-version 3.11 \
+		--python-platform x86_64-manylinux_2_34 --find-links "$$PIP_FIND_LINKS" --no-emit-package torch \
+		--generate-hashes --no-header --no-annotate --no-emit-index-url --no-emit-find-links --quiet) || exit 1; done
 
 clean: ## Remove what the tools left
 	rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache .hypothesis dist build out

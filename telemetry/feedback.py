@@ -49,7 +49,8 @@ SURPRISING, LOOKS = 2.0, 5
 """... and the next few at once where one was off by so many standard deviations."""
 
 SETTLING, SETTLED = 100, 0.12
-"""Drift is judged after this many durations, where the other phase is known this well."""
+"""Drift is judged after this many durations, where what is not known of the other phase blurs
+this one by no more than that. (Nobody learns prefill from short prompts, nor needs it then.)"""
 
 EXPERIENCED = 30
 """Durations after which a backend speaks for itself ..."""
@@ -257,7 +258,10 @@ class Feedback:
         assert self.drift is not None
         part = PREFILL if sighting.phase == "prefill" else DECODE
         share = step.shares[part]
-        if share < CLEAR_SHARE or backend.filter.deviation(PREFILL + DECODE - part) >= SETTLED:
+        if share < CLEAR_SHARE:
+            return
+        other = PREFILL + DECODE - part
+        if backend.filter.deviation(other) * step.shares[other] >= SETTLED * share:
             return
         own_s = sighting.duration_s - step.expected * (1.0 - share)
         found = self.drift.observe(

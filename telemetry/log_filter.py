@@ -32,6 +32,9 @@ ABSOLUTE_TO_SIGMA = math.sqrt(math.pi / 2.0)
 LEAST_VARIANCE = 1e-8
 """Of one ``phi``, so that rounding never makes it negative."""
 
+SURPRISES = 5
+"""So many errors beyond the clip in a row, all in one direction, are no bad data but a change."""
+
 MOST_IDLE_S = 120.0
 """Uncertainty stops growing after this long without an observation (also guards clock jumps)."""
 
@@ -93,6 +96,7 @@ class LogFilter:
         self._limit = limit
         self._first_noise = noise
         self._noise: dict[str, float] = {}
+        self._surprises = 0
         self._seen_s: float | None = None
 
     def factors(self) -> tuple[float, ...]:
@@ -132,6 +136,10 @@ class LogFilter:
         noise = self.noise(channel)
         scale = self._correct(shares, error, noise)
         self._learn_noise(channel, error, scale, noise)
+        if abs(error) > CLIP * scale:
+            self._be_surprised(error, shares)
+        else:
+            self._surprises = 0
         return Step(expected, error, scale, shares)
 
     def loosen(self, part: int, deviation: float) -> None:
@@ -172,6 +180,20 @@ class LogFilter:
                 row[j] -= gain * seen[j]
             row[i] = max(row[i], LEAST_VARIANCE)
         return scale
+
+    def _be_surprised(self, error: float, shares: Sequence[float]) -> None:
+        """Look again at what was taken for certain, once too many errors point one way.
+
+        A card that throttles to a tenth is beyond every clip, each time; at its new speed only
+        a few requests come to tell.
+        """
+        direction = 1 if error > 0.0 else -1
+        same = self._surprises * direction > 0
+        self._surprises = self._surprises + direction if same else direction
+        if abs(self._surprises) >= SURPRISES:
+            self._surprises = 0
+            for k, share in enumerate(shares):
+                self.loosen(k, min(abs(error) * share, self._limit / 2.0))
 
     def _learn_noise(self, channel: str, error: float, scale: float, noise: float) -> None:
         magnitude = min(abs(error), CLIP * scale) * ABSOLUTE_TO_SIGMA

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from telemetry.log_filter import CLIP, LogFilter
+from telemetry.log_filter import CLIP, SURPRISES, LogFilter
 
 
 def still(spread: tuple[float, ...] = (0.5,), noise: float = 0.2) -> LogFilter:
@@ -94,7 +94,7 @@ def test_loosening_makes_it_quick_again() -> None:
             kalman.learn([1.0], 1.0, "c", 0.0)
     quick.loosen(0, 0.5)
     for kalman in (slow, quick):
-        for _ in range(10):
+        for _ in range(4):
             kalman.learn([1.0], 2.0, "c", 0.0)
     assert slow.factors()[0] < 1.2
     assert quick.factors()[0] > 1.5
@@ -129,3 +129,26 @@ def test_nothing_that_comes_can_break_it(
     for part in (0, 1):
         assert abs(kalman.phi[part]) <= 2.5
         assert 0 < kalman.deviation(part) < 2
+
+
+def test_a_few_that_are_far_off_move_next_to_nothing_and_a_row_of_them_is_a_change() -> None:
+    kalman = still(noise=0.1)
+    for _ in range(200):
+        kalman.learn([1.0], 1.0, "c", 0.0)
+    for _ in range(SURPRISES - 1):
+        kalman.learn([1.0], 10.0, "c", 0.0)
+    assert kalman.factors()[0] < 1.1
+    kalman.learn([1.0], 1.0, "c", 0.0)
+    assert kalman.factors()[0] < 1.1
+    for _ in range(SURPRISES + 2):
+        kalman.learn([1.0], 10.0, "c", 0.0)
+    assert kalman.factors()[0] == pytest.approx(10.0, rel=0.1)
+
+
+def test_surprises_in_both_directions_are_no_change() -> None:
+    kalman = still(noise=0.1)
+    for _ in range(200):
+        kalman.learn([1.0], 1.0, "c", 0.0)
+    for n in range(40):
+        kalman.learn([1.0], 10.0 if n % 2 else 0.1, "c", 0.0)
+    assert 0.8 < kalman.factors()[0] < 1.25

@@ -1,29 +1,26 @@
-"""The whole of it against a real vLLM on the CPU: minutes long, so only in the full suite."""
+"""``motley calibrate`` and ``motley validate`` against real engines."""
+
+from __future__ import annotations
 
 import json
 
 import pytest
 
-from benchmarks.real_engine.vllm import MISSING, SETTINGS, vllm, vllm_python
 from router.cli.main import run
 from router.perf.overrides import load_overrides
+from tests.engines.conftest import need
+from tests.engines.servers import LIMITS, Wanted, serving
 
-pytestmark = [pytest.mark.full, pytest.mark.timeout(1_200)]
-
-
-@pytest.fixture(scope="module")
-def url(tmp_path_factory):
-    python = vllm_python()
-    if python is None:
-        pytest.skip(MISSING)
-    with vllm(python, tmp_path_factory.mktemp("vllm")) as address:
-        yield address
+pytestmark = [pytest.mark.engines, pytest.mark.timeout(1_200)]
 
 
-@pytest.fixture
-def engine(url):
-    told = [part for flag in SETTINGS.items() for part in flag]
-    return ["--url", url, "--gpu", "cpu", *told, "--max-prompt-tokens", "512"]
+@pytest.fixture(scope="module", params=["vllm", "sglang"])
+def engine(models, request):
+    """Options that name it; one at a time, or each would measure the other."""
+    need(request.param)
+    with serving(models, Wanted(request.param)) as (server,):
+        told = [part for flag in LIMITS[request.param].items() for part in flag]
+        yield ["--url", server.url, "--gpu", "cpu", *told, "--max-prompt-tokens", "512"]
 
 
 def test_its_iteration_is_measured(engine, tmp_path):

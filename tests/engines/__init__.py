@@ -1,0 +1,1 @@
+"""Real engines and real clients around the gateway: ``make test-engines``."""

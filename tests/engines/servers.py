@@ -1,0 +1,189 @@
+"""Starts real engines on the CPU, with random models, and stops them again."""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+import subprocess
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Iterator, Mapping
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Literal
+
+from tests.engines.install import is_ready, python_of
+
+HERE = Path(__file__).parent
+PYTHONS = {"vllm": "MOTLEY_VLLM_PYTHON", "sglang": "MOTLEY_SGLANG_PYTHON"}
+"""Environment variables: the Python of an environment of your own, instead of ``make engines``."""
+
+VLLM_LIMITS = {"--max-num-seqs": "32", "--max-num-batched-tokens": "512"}
+LIMITS: Mapping[str, Mapping[str, str]] = {"vllm": VLLM_LIMITS, "sglang": {}}
+"""What an engine does not tell of itself, and so has to be told to Motley."""
+VLLM_FLAGS = {
+    "--dtype": "float32",  # bfloat16 is emulated, ten times slower, where the CPU lacks it
+    "--max-model-len": "4096",
+    "--block-size": "32",
+    "--num-gpu-blocks-override": "1024",
+    **VLLM_LIMITS,
+}
+SGLANG_FLAGS = {
+    "--device": "cpu",
+    "--attention-backend": "torch_native",  # the default wants AMX
+    "--dtype": "float32",
+    "--context-length": "4096",
+    "--mem-fraction-static": "0.05",
+    "--max-total-tokens": "32768",
+    "--max-running-requests": "32",
+    "--cuda-graph-backend-decode": "disabled",
+    "--cuda-graph-backend-prefill": "disabled",
+    "--decode-log-interval": "1",  # or its gauges move every 40 iterations only
+}
+SGLANG_SWITCHES = ("--enable-metrics", "--disable-overlap-schedule", "--sleep-on-idle")
+ENVIRONMENT = {
+    "DO_NOT_TRACK": "1",
+    "HF_HUB_OFFLINE": "1",
+    "OMP_NUM_THREADS": "1",
+    "SGLANG_USE_CPU_ENGINE": "1",
+    "TRANSFORMERS_OFFLINE": "1",
+    "VLLM_CPU_KVCACHE_SPACE": "1",
+    "VLLM_CPU_OMP_THREADS_BIND": "nobind",
+    "VLLM_NO_USAGE_STATS": "1",
+}
+READY_S, _STOP_S = 400.0, 20.0
+
+EngineName = Literal["vllm", "sglang"]
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """An engine to start.
+
+    Attributes:
+        engine: which.
+        size, tokenizer: of its model, see ``random_llama.py``.
+        serves: the name it gives the model.
+        flags, switches: beyond the usual ones.
+    """
+
+    engine: EngineName = "vllm"
+    size: str = "small"
+    tokenizer: str = "words"
+    serves: str = "random-llama"
+    flags: Mapping[str, str] = field(default_factory=dict)
+    switches: tuple[str, ...] = ()
+
+
+@dataclass
+class Server:
+    """A running engine."""
+
+    url: str
+    process: subprocess.Popen[bytes]
+    log: Path
+
+    def tail(self) -> str:
+        """The end of what it said."""
+        return self.log.read_text(errors="replace")[-2_000:]
+
+
+def engine_python(engine: EngineName) -> Path | None:
+    """The Python to run an engine with; ``None`` if there is none."""
+    named = os.environ.get(PYTHONS[engine])
+    if named:
+        return Path(named) if Path(named).is_file() else None
+    return python_of(engine) if is_ready(engine) else None
+
+
+def missing(engine: EngineName) -> str:
+    """Why an engine cannot be started, and what to do."""
+    return f"no {engine} here: run `make engines`, or set {PYTHONS[engine]} to a Python that has it"
+
+
+@contextmanager
+def serving(folder: Path, *wanted: Wanted) -> Iterator[list[Server]]:
+    """Engines that answer, all started together; stopped at the end.
+
+    Args:
+        folder: for models and logs.
+        wanted: what to start.
+
+    Raises:
+        RuntimeError: one did not come up; holds the end of its log.
+    """
+    with ExitStack() as stack:
+        servers = []
+        for one in wanted:
+            servers.append(_start(folder, one))
+            stack.callback(stop, servers[-1])
+        for server in servers:
+            _wait(server)
+        yield servers
+
+
+def _start(folder: Path, wanted: Wanted) -> Server:
+    python = engine_python(wanted.engine)
+    if python is None:
+        raise RuntimeError(missing(wanted.engine))
+    environment = os.environ | ENVIRONMENT
+    model = folder / f"{wanted.size}-{wanted.tokenizer}"
+    if not model.exists():
+        maker = [python, HERE / "random_llama.py", model, wanted.size, wanted.tokenizer]
+        subprocess.run(maker, check=True, env=environment)
+    port = _free_port()
+    log = folder / f"{wanted.engine}-{port}.log"
+    command = [str(python), *_command(wanted, model.name), "--host", "127.0.0.1"]
+    with log.open("wb") as output:
+        process = subprocess.Popen(
+            [*command, "--port", str(port)],
+            cwd=folder,
+            env=environment,
+            stdout=output,
+            stderr=output,
+            process_group=0,
+        )
+    return Server(f"http://127.0.0.1:{port}", process, log)
+
+
+def _command(wanted: Wanted, model: str) -> list[str]:
+    if wanted.engine == "vllm":
+        program = ["-m", "vllm.entrypoints.openai.api_server", "--model", model, "--enforce-eager"]
+        flags: Mapping[str, str] = VLLM_FLAGS
+    else:
+        program = [str(HERE / "sglang_cpu.py"), "--model-path", model, *SGLANG_SWITCHES]
+        flags = SGLANG_FLAGS
+    pairs = [part for flag in {**flags, **wanted.flags}.items() for part in flag]
+    return [*program, "--served-model-name", wanted.serves, *pairs, *wanted.switches]
+
+
+def _free_port() -> int:
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        return int(listener.getsockname()[1])
+
+
+def _wait(server: Server) -> None:
+    deadline_s = time.monotonic() + READY_S
+    while server.process.poll() is None and time.monotonic() < deadline_s:
+        try:
+            with urllib.request.urlopen(f"{server.url}/health", timeout=30):
+                return
+        except (urllib.error.URLError, TimeoutError, ConnectionError):
+            time.sleep(1.0)
+    raise RuntimeError(f"an engine did not come up:\n{server.tail()}")
+
+
+def stop(server: Server) -> None:
+    """The whole group: engines have a scheduler and a worker besides."""
+    for how in (signal.SIGTERM, signal.SIGKILL):
+        try:
+            os.killpg(server.process.pid, how)
+            server.process.wait(_STOP_S)
+        except ProcessLookupError:
+            return
+        except subprocess.TimeoutExpired:
+            continue
