@@ -169,6 +169,11 @@ class Meter:
         for name, backend in self._backends.items():
             yield name, backend.source, backend.watts
 
+    def rents(self) -> Iterator[tuple[str, float]]:
+        """(backend, dollars per hour of all its cards)."""
+        for name, backend in self._backends.items():
+            yield name, backend.facts.usd_per_hour
+
     def energy(self) -> Iterator[tuple[str, Metered, str, float]]:
         """(backend, its facts, source, joules since it joined)."""
         for name, backend in self._backends.items():

@@ -15,6 +15,7 @@ from router.gateway import error_shape
 from router.gateway.asgi import Receive, Relay, Scope, Send
 from router.gateway.clock import MonotonicClock
 from router.gateway.dashboard.api import live_api, page_api
+from router.gateway.dashboard.whatif import WhatIf
 from router.gateway.door import HOT_PATHS, Door
 from router.gateway.operating import attach
 from router.gateway.ops_api import authorized, guarded_api, open_api
@@ -47,9 +48,11 @@ def build_app(
 
 def _build_api(runtime: Runtime) -> FastAPI:
     @asynccontextmanager
-    async def lifespan(api: FastAPI) -> AsyncIterator[None]:  # noqa: ARG001
+    async def lifespan(api: FastAPI) -> AsyncIterator[None]:
         async with runtime.running():
             yield
+            if runtime.feed is not None:
+                await api.state.whatif.close()
 
     api = FastAPI(title="Motley", summary="One OpenAI-compatible door to a mixed GPU fleet.")
     api.router.lifespan_context = lifespan
@@ -58,6 +61,7 @@ def _build_api(runtime: Runtime) -> FastAPI:
     api.include_router(guarded_api)
     if runtime.feed is not None:
         api.state.feed = runtime.feed
+        api.state.whatif = WhatIf(runtime)
         api.include_router(page_api)
         api.include_router(live_api, dependencies=[Depends(authorized)])
     for path in HOT_PATHS:

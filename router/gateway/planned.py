@@ -64,6 +64,11 @@ class Planned:
         _watch_drift(instruments, planning)
         return [Chore("planner", planning.run)]
 
+    @property
+    def planning(self) -> Planning | None:
+        """Makes the rounds; ``None`` before ``attach``."""
+        return self._planning
+
     def place(self, runtime: Runtime) -> list[Chore]:
         """The chore that puts the plan's placement into effect, if the file asks for it."""
         if self._config.planner.placement.adapter == "none":

@@ -168,6 +168,26 @@ class Planning:
         last = self._planner.last if self._planner is not None else None
         return None if last is None else last.solve_s
 
+    @property
+    def last(self) -> PlannedRound | None:
+        """The newest good round."""
+        return self._planner.last if self._planner is not None else None
+
+    @property
+    def failures(self) -> int:
+        """Rounds that failed since these settings came into force."""
+        return self._planner.failures if self._planner is not None else 0
+
+    @property
+    def last_failure(self) -> str:
+        """Why the newest of them did."""
+        return self._planner.last_failure if self._planner is not None else ""
+
+    @property
+    def interval_s(self) -> float:
+        """Seconds between rounds."""
+        return self._interval_s
+
     def _drifted(self) -> None:
         self.triggers.drifted()
 

@@ -12,14 +12,15 @@ from router.domain.fleet import BackendSpec
 from router.domain.protocols import Clock, Observer
 from router.gateway.access.build import build_gate
 from router.gateway.bookkeeping import build_books
-from router.gateway.dashboard.board import Board, Sources
+from router.gateway.dashboard.board import Board
 from router.gateway.dashboard.feed import Feed
+from router.gateway.dashboard.sources import sources_of
 from router.gateway.dashboard.traffic import Traffic
 from router.gateway.engine import Engine
 from router.gateway.engine_reading import read_engines
 from router.gateway.engine_settings import engine_settings
 from router.gateway.health_probe import HealthProbe
-from router.gateway.instruments import Instruments, build_instruments, version_of_motley
+from router.gateway.instruments import build_instruments
 from router.gateway.log_file import LogFile
 from router.gateway.metering import Metering
 from router.gateway.planned import Planned
@@ -76,8 +77,12 @@ def build_runtime(config: MotleyConfig, clock: Clock) -> Runtime:
         chores += planned.attach(engine, instruments)
     if file:
         chores.append(Chore("decision log", file.keep_flushing))
-    feed = Feed(Board(_sources(engine, instruments), traffic)) if traffic is not None else None
-    if feed is not None:
+    feed = None
+    if traffic is not None:
+        asked = sources_of(
+            engine, instruments, metering, lambda: planned.planning if planned else None
+        )
+        feed = Feed(Board(asked, traffic))
         chores.append(Chore("dashboard", feed.run))
     runtime = Runtime(
         config=config,
@@ -94,18 +99,6 @@ def build_runtime(config: MotleyConfig, clock: Clock) -> Runtime:
     if planned is not None:
         chores += planned.place(runtime)
     return runtime
-
-
-def _sources(engine: Engine, instruments: Instruments) -> Sources:
-    return Sources(
-        engine=engine,
-        accuracy=instruments.accuracy,
-        slos=instruments.slos,
-        feedback=instruments.feedback,
-        targets=instruments.config.slos,
-        unix_s=time.time,
-        version=version_of_motley(),
-    )
 
 
 def _probe(engine: Engine, config: MotleyConfig) -> Chore:

@@ -9,6 +9,7 @@ from fastapi import APIRouter, Request
 from fastapi.responses import Response, StreamingResponse
 
 from router.gateway.dashboard.feed import Feed
+from router.gateway.dashboard.whatif import Ask, WhatIf
 from router.gateway.problems import Problem, ProblemError
 
 ASSETS = {
@@ -18,6 +19,7 @@ ASSETS = {
     "format.js": "text/javascript",
     "panels.js": "text/javascript",
     "stream.js": "text/javascript",
+    "whatif.js": "text/javascript",
     "style.css": "text/css",
     "icon.svg": "image/svg+xml",
     "vendor/htm-preact.js": "text/javascript",
@@ -85,3 +87,29 @@ def _feed(request: Request) -> Feed:
     state: Any = request.app.state
     feed: Feed = state.feed
     return feed
+
+
+@live_api.get("/dashboard/whatif")
+async def whatif_report(request: Request) -> dict[str, Any]:
+    """How far the newest study is, or what came out."""
+    return _whatif(request).described()
+
+
+@live_api.post("/dashboard/whatif", status_code=202)
+async def whatif_start(request: Request, ask: Ask) -> dict[str, Any]:
+    """Replay the recorded traffic on another fleet; see ``motley whatif``."""
+    _whatif(request).start(ask)
+    return _whatif(request).described()
+
+
+@live_api.delete("/dashboard/whatif")
+async def whatif_cancel(request: Request) -> dict[str, Any]:
+    """Stop the study that runs."""
+    _whatif(request).cancel()
+    return _whatif(request).described()
+
+
+def _whatif(request: Request) -> WhatIf:
+    state: Any = request.app.state
+    whatif: WhatIf = state.whatif
+    return whatif

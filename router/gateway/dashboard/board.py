@@ -40,11 +40,13 @@ class Spend:
 
     Attributes:
         usd_per_hour: price of its cards.
-        watts: measured, or estimated from its load.
+        watts: power of its cards.
+        is_estimate: the power is worked out from the load, not measured.
     """
 
     usd_per_hour: float | None = None
     watts: float | None = None
+    is_estimate: bool = True
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,7 +67,7 @@ class Sources:
     accuracy: Accuracy
     slos: SloWindow
     feedback: Feedback | None
-    targets: Mapping[str, Slo]
+    targets: Callable[[], Mapping[str, Slo]]
     unix_s: Callable[[], float]
     version: str
     plan: Callable[[], PlanView] = lambda: NO_PLAN
@@ -170,18 +172,18 @@ class Board:
         )
 
     def _classes(self, now: float) -> Iterator[ClassRow]:
-        reports = self._ask.slos.report(now)
-        for name in sorted(reports.keys() | self._ask.targets.keys()):
-            slo = self._ask.targets.get(name, Slo(name))
+        reports, targets = self._ask.slos.report(now), self._ask.targets()
+        for name in sorted(reports.keys() | targets.keys()):
+            slo = targets.get(name, Slo(name))
             report = reports.get(name)
-            targets = (slo.ttft_s, slo.tpot_s, slo.e2e_s)
+            limits = (slo.ttft_s, slo.tpot_s, slo.e2e_s)
             if report is None:
                 none = (None, None, None)
-                yield ClassRow(name, *targets, 0, None, 0.0, none, none, none)
+                yield ClassRow(name, *limits, 0, None, 0.0, none, none, none)
             else:
                 yield ClassRow(
                     name,
-                    *targets,
+                    *limits,
                     report.finished,
                     report.attainment,
                     report.goodput_per_s,
@@ -254,6 +256,7 @@ def _tile(  # noqa: PLR0917 - one row of a table
         output_tokens_per_s=rates[1],
         usd_per_hour=spend.usd_per_hour,
         watts=spend.watts,
+        watts_are_estimated=spend.is_estimate,
         forecasts=forecasts,
     )
 

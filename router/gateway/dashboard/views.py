@@ -54,6 +54,7 @@ class BackendTile(Struct, frozen=True):
     output_tokens_per_s: float
     usd_per_hour: float | None
     watts: float | None
+    watts_are_estimated: bool
     forecasts: tuple[Forecast, ...]
 
 

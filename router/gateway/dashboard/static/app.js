@@ -5,6 +5,7 @@ import { Chart, history } from "./charts.js";
 import { Explain } from "./explain.js";
 import { Accuracy, Classes, Events, Fleet, Flow, Header, Plan, Requests } from "./panels.js";
 import { follow, storeKey } from "./stream.js";
+import { WhatIf } from "./whatif.js";
 
 const media = window.matchMedia("(prefers-color-scheme: light)");
 
@@ -50,6 +51,7 @@ function App() {
     <${Plan} plan=${snapshot.plan}/>
     <${Requests} requests=${snapshot.requests} only=${only} onClear=${() => setOnly("")} onExplain=${setAsked}/>
     <${Accuracy} backends=${snapshot.backends}/>
+    <${WhatIf}/>
   </main>
   <footer><button class="link" onClick=${() => setAsked("")}>Explain a request</button> · <a href="metrics">metrics</a> · <a href="workers">workers</a> · <a href="docs">API</a> · Motley ${snapshot.version}</footer>
   ${asked !== null ? html`<${Explain} id=${asked} onAsk=${setAsked} onClose=${() => setAsked(null)}/>` : ""}`;

@@ -65,7 +65,7 @@ function Tile({ b, most, onPick }) {
     <${Bar} label="load" text=${b.in_flight} parts=${[[b.decoding / most, "decode"], [b.prefilling / most, "prefill"]]}/>
     <${Bar} label=${b.kv_is_told ? "KV" : "KV ~"} share=${b.kv_usage} text=${percent(b.kv_usage)}/>
     <p class="fine"><${Speed} name="prefill" value=${b.prefill_factor} deviation=${b.prefill_deviation}/> <${Speed} name="decode" value=${b.decode_factor} deviation=${b.decode_deviation}/></p>
-    <p class="fine">${number(b.requests_per_s)} req/s · ${number(b.output_tokens_per_s)} tok/s${waiting}</p>
+    <p class="fine">${number(b.requests_per_s)} req/s · ${number(b.output_tokens_per_s)} tok/s${b.watts === null ? "" : ` · ${b.watts_are_estimated ? "~" : ""}${number(b.watts)} W`}${waiting}</p>
   </article>`;
 }
 
