@@ -91,6 +91,11 @@ class Dispatcher:
         """Requests waiting in the router."""
         return len(self._waiting)
 
+    @property
+    def waiting(self) -> list[Request]:
+        """Those requests, in the order of the queue."""
+        return [entry.request for entry in self._waiting]
+
     # -- the life of a request ---------------------------------------------------------------
 
     def dispatch(self, request: Request, now: float) -> Decision:

@@ -49,6 +49,6 @@ def test_the_discovery_example_is_valid():
     assert wanted.kubernetes
 
 
-@pytest.mark.parametrize("name", ["demo.yaml", "example.yaml"])
+@pytest.mark.parametrize("name", ["demo.yaml", "example.yaml", "production.yaml"])
 def test_the_fleet_files_are_valid(name: str):
     assert load_config(ROOT / "deploy" / "fleets" / name).fleet.backends

@@ -17,6 +17,7 @@ from router.domain.errors import BadInputError, MotleyError
 
 COMMANDS = (
     "serve",
+    "keys",
     "demo",
     "engine",
     "simulate",
@@ -50,6 +51,8 @@ class LazyCommands(TyperGroup):
         if cmd_name not in COMMANDS:
             return None
         module = import_module(f"router.cli.{cmd_name}")
+        if isinstance(getattr(module, "app", None), typer.Typer):
+            return typer.main.get_command(module.app)
         single = typer.Typer(add_completion=False, rich_markup_mode="rich")
         single.command(
             name=cmd_name, no_args_is_help=cmd_name in {"simulate", "sweep", "whatif", "plan"}

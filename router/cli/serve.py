@@ -80,7 +80,7 @@ def serve(
     """
     # Late, because the web framework takes half a second that --help need not wait for.
     from router.gateway.app import build_app
-    from router.gateway.server import bind, run, url_of
+    from router.gateway.server import bind, check_tls, run, url_of
 
     _start_logging(log_level, log_format)
 
@@ -92,14 +92,19 @@ def serve(
         return with_books(loaded, record=record, access_log=access_log)
 
     loaded = load()
+    check_tls(loaded.server.tls)
     app = build_app(loaded, load=load if config is not None else None)
     with bind(loaded.server.host, loaded.server.port) as listener:
-        logging.getLogger("motley").info(_greeting(loaded, url_of(listener)))
+        logging.getLogger("motley").info(
+            _greeting(loaded, url_of(listener, tls=loaded.server.tls is not None))
+        )
         run(
             app,
             listener,
             drain_s=loaded.reliability.drain_timeout_s,
             front_end=loaded.server.front_end,
+            delay_s=loaded.reliability.drain_delay_s,
+            tls=loaded.server.tls,
         )
 
 

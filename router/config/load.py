@@ -25,6 +25,7 @@ from router.config.schema import (
     TelemetrySection,
 )
 from router.config.section import Section
+from router.config.upstream import UpstreamSection
 from router.domain.errors import ConfigError, UnknownNameError
 from router.domain.fleet import BackendSpec, Fleet
 from router.domain.slo import DEFAULT_SLOS, Slo
@@ -64,8 +65,8 @@ class MotleyConfig:
         fleet: the backends, named and feasible.
         policy: which one, with which parameters and seed.
         slos: targets by class; the defaults where the file names none.
-        telemetry, reliability, planner, server, access, admin, discovery: the sections of the
-            file.
+        telemetry, reliability, planner, server, access, admin, discovery, upstream: the
+            sections of the file.
         aliases: other names of models.
         hardware: the catalogue, with the file's own models and measurements.
     """
@@ -83,6 +84,7 @@ class MotleyConfig:
     access: AccessSection
     admin: AdminSection
     discovery: DiscoverySection
+    upstream: UpstreamSection
 
 
 def load_config(source: str | Path | Mapping[str, Any]) -> MotleyConfig:
@@ -118,7 +120,7 @@ def _checked(content: dict[str, Any], source: str) -> MotleyConfig:
     try:
         parsed = ConfigFile.model_validate(content)
     except ValidationError as error:
-        raise ConfigError(f"{source}: {_explain(error)}") from error
+        raise ConfigError(f"{source}: {explain(error)}") from error
     if parsed.policy.name not in POLICIES:
         raise UnknownNameError("policy", parsed.policy.name, POLICIES)
     hardware = _hardware(parsed)
@@ -147,6 +149,7 @@ def _checked(content: dict[str, Any], source: str) -> MotleyConfig:
         parsed.access,
         parsed.admin,
         parsed.discovery,
+        parsed.upstream,
     )
 
 
@@ -159,7 +162,7 @@ def read_backends(path: Path) -> list[BackendEntry]:
     try:
         parsed = _BackendsFile.model_validate(_read_yaml(path))
     except ValidationError as error:
-        raise ConfigError(f"{path}: {_explain(error)}") from error
+        raise ConfigError(f"{path}: {explain(error)}") from error
     numbers: Counter[str] = Counter()
     return [
         entry.model_copy(update={"name": name, "url": url, "count": 1})
@@ -253,7 +256,7 @@ def _check_aliases(aliases: Mapping[str, str], fleet: Fleet) -> None:
             )
 
 
-def _explain(error: ValidationError) -> str:
+def explain(error: ValidationError) -> str:
     """Pydantic's findings, one a line, with the place spelled as in the file."""
     lines = []
     for finding in error.errors():

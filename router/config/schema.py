@@ -10,6 +10,7 @@ from router.config.access import AccessSection, AdminSection
 from router.config.discovery import DiscoverySection
 from router.config.planner import PlannerSection
 from router.config.section import Seconds, Section
+from router.config.upstream import ServerTls, UpstreamSection
 
 
 class BackendEntry(Section):
@@ -118,6 +119,7 @@ class ReliabilitySection(Section):
     health_timeout_s: Seconds = 5.0
     health_failures: int = Field(default=3, ge=1)
     drain_timeout_s: Seconds = 30.0
+    drain_delay_s: float = Field(default=0.0, ge=0, le=3600)
     breaker: BreakerSection = BreakerSection()
 
 
@@ -130,6 +132,7 @@ class ServerSection(Section):
     max_body_bytes: int = Field(default=64 * 1024 * 1024, ge=1024)
     decision_log: str | None = None
     front_end: Literal["protocol", "asgi"] = "protocol"
+    tls: ServerTls | None = None
     access_log: bool = False
     dashboard: bool = True
 
@@ -163,6 +166,7 @@ class ConfigFile(Section):
     server: ServerSection = ServerSection()
     access: AccessSection = AccessSection()
     admin: AdminSection = AdminSection()
+    upstream: UpstreamSection = UpstreamSection()
     aliases: dict[str, str] = Field(default_factory=dict)
     models: dict[str, ModelSection] = Field(default_factory=dict)
     overrides: list[dict[str, Any]] = Field(default_factory=list)

@@ -6,19 +6,18 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any
 
-from fastapi import Depends, FastAPI, Request
+from fastapi import FastAPI, Request
 from fastapi.responses import Response
 
 from router.config.load import MotleyConfig
 from router.domain.protocols import Clock
 from router.gateway import error_shape
+from router.gateway.admin.door import include_admin
 from router.gateway.asgi import Receive, Relay, Scope, Send
 from router.gateway.clock import MonotonicClock
-from router.gateway.dashboard.api import live_api, page_api
-from router.gateway.dashboard.whatif import WhatIf
 from router.gateway.door import HOT_PATHS, Door
 from router.gateway.operating import attach
-from router.gateway.ops_api import authorized, guarded_api, open_api
+from router.gateway.ops_api import guarded_api, open_api
 from router.gateway.reload import Loader
 from router.gateway.runtime import Runtime
 from router.gateway.wiring import build_runtime
@@ -43,6 +42,7 @@ def build_app(
     api = _build_api(runtime)
     on_stop = runtime.feed.close if runtime.feed is not None else lambda: None
     relay = api.state.relay = Relay(runtime.engine, door, api, on_stop)
+    relay.on_drain = runtime.begin_draining
     return relay
 
 
@@ -59,11 +59,8 @@ def _build_api(runtime: Runtime) -> FastAPI:
     api.state.runtime = runtime
     api.include_router(open_api)
     api.include_router(guarded_api)
-    if runtime.feed is not None:
-        api.state.feed = runtime.feed
-        api.state.whatif = WhatIf(runtime)
-        api.include_router(page_api)
-        api.include_router(live_api, dependencies=[Depends(authorized)])
+    if runtime.config.admin.port is None:
+        include_admin(api, runtime)
     for path in HOT_PATHS:
         api.add_api_route(
             path,

@@ -123,6 +123,7 @@ class Relay:
         self.engine = engine
         self.door = door
         self.on_stop = on_stop
+        self.on_drain: Callable[[], None] = lambda: None
         self._rest = rest
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:

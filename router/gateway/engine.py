@@ -18,13 +18,14 @@ from router.domain.request import Request
 from router.gateway.access.gate import Gate
 from router.gateway.account import Account
 from router.gateway.exchange import Exchange
+from router.gateway.identity import Identity
 from router.gateway.limits import Limits
 from router.gateway.prefix import BLOCK_BYTES, prefix_hashes
 from router.gateway.problems import Problem
 from router.gateway.prompt_size import PromptSizer
 from router.gateway.seams import Client, Events
 from router.gateway.tally import Usage
-from router.gateway.upstream import Address, UpstreamPool, parse_address
+from router.gateway.upstream import Address, Guard, UpstreamPool, parse_address
 from router.gateway.wire import (
     BadRequestError,
     Call,
@@ -65,6 +66,7 @@ class EngineSettings:
         aliases: other names of models.
         slo_classes: names that ``x-motley-slo`` may carry.
         asks_load: whether vLLM is asked to send its load along with each answer (ORCA).
+        identity: keys and certificates for the engines, if there are any.
     """
 
     limits: Limits
@@ -72,6 +74,7 @@ class EngineSettings:
     aliases: Mapping[str, str] = field(default_factory=dict)
     slo_classes: frozenset[str] = frozenset(("interactive",))
     asks_load: bool = False
+    identity: Identity | None = None
 
 
 class Engine:
@@ -88,6 +91,7 @@ class Engine:
         ended: given the account of every exchange, if anybody wants it.
         load_told: given (backend, header, now) where an engine's answer tells its load.
         begin_span: called with every call, where requests are traced.
+        guards: by backend, for those that were registered over REST: where they may be.
     """
 
     def __init__(
@@ -108,6 +112,7 @@ class Engine:
         self.load_told: Callable[[str, bytes, float], None] | None = None
         self.begin_span: Callable[[Call], None] | None = None
         self.gate = gate
+        self.guards: dict[str, Guard] = {}
         self._settings = settings
         self._drop = _OURS | (_CREDENTIALS if gate else frozenset())
         self._pools: dict[str, UpstreamPool] = {}
@@ -200,17 +205,34 @@ class Engine:
             b"POST %b HTTP/1.1\r\nhost: %b\r\ncontent-length: %d\r\nx-request-id: %b"
             % (target, address.authority, len(body), call.request_id.encode())
         ]
-        lines += [b"%b: %b" % pair for pair in end_to_end(call.headers, self._drop)]
+        drop = self._drop
+        own = self.credentials(backend.name)
+        if own:
+            lines.append(own)
+            drop = drop | _CREDENTIALS
+        lines += [b"%b: %b" % pair for pair in end_to_end(call.headers, drop)]
         if self._settings.asks_load and backend.engine == "vllm":
             lines.append(_ASK_LOAD)
         lines.append(b"\r\n")
         return (b"\r\n".join(lines), body)
 
+    def credentials(self, name: str) -> bytes:
+        """The header line that shows a backend who we are; empty if it need not know."""
+        identity = self._settings.identity
+        return identity.authorization(name) if identity is not None else b""
+
+    def keeps_credentials(self, name: str) -> bool:
+        """Whether the client's own are held back from this backend."""
+        return bool(self.gate) or bool(self.credentials(name))
+
     def pool(self, backend: BackendSpec) -> UpstreamPool:
         """Connections to a backend."""
         pool = self._pools.get(backend.name)
         if pool is None:
-            pool = UpstreamPool(parse_address(backend.name, backend.url))
+            address = parse_address(backend.name, backend.url)
+            identity = self._settings.identity
+            tls = identity.tls(backend.name) if identity is not None else None
+            pool = UpstreamPool(address, self.guards.get(backend.name), tls)
             self._pools[backend.name] = pool
         return pool
 
@@ -224,6 +246,7 @@ class Engine:
 
     def forget(self, name: str) -> None:
         """A backend left the fleet: close its idle connections."""
+        self.guards.pop(name, None)
         pool = self._pools.pop(name, None)
         if pool is not None:
             pool.close()

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from router.config.load import MotleyConfig
 from router.gateway.engine import EngineSettings
+from router.gateway.identity import Identity
 from router.gateway.limits import Limits
 
 
 def engine_settings(config: MotleyConfig) -> EngineSettings:
     """Timeouts, names and headers."""
     times = config.reliability
+    identity = Identity(config.upstream)
     return EngineSettings(
         limits=Limits(
             connect_s=times.connect_timeout_s,
@@ -22,4 +24,5 @@ def engine_settings(config: MotleyConfig) -> EngineSettings:
         aliases=config.aliases,
         slo_classes=frozenset(config.slos),
         asks_load=config.telemetry.enabled and config.telemetry.orca,
+        identity=identity or None,
     )

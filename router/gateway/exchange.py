@@ -30,7 +30,9 @@ if TYPE_CHECKING:
     from router.gateway.engine import Engine
 
 _LOAD = b"endpoint-load-metrics"
-_NOT_FOR_CLIENTS = frozenset((b"date", b"server", b"x-request-id", _LOAD))
+_NOT_FOR_CLIENTS = frozenset(
+    (b"date", b"server", b"x-request-id", b"x-motley-backend", b"x-motley-policy", _LOAD)
+)
 
 
 class Exchange:
@@ -243,7 +245,17 @@ class Exchange:
             self._retry(setback, ticket)
         else:
             ticket.refused(self._engine.now())
-            self._answer(setback.problem)
+            self._answer(self._not_the_clients(setback.problem))
+
+    def _not_the_clients(self, problem: Problem) -> Problem:
+        """A backend that refuses the gateway's credentials says nothing about the client's, and
+        its words may hold the key."""
+        if problem.status not in (401, 403) or not self._tried:
+            return problem
+        if not self._engine.keeps_credentials(self._tried[-1]):
+            return problem
+        message = f"Backend {self._tried[-1]} does not accept the gateway's credentials."
+        return Problem(502, message, code="backend_credentials")
 
     # The end
 

@@ -9,6 +9,8 @@ import threading
 from functools import partial
 
 from router.config.load import MotleyConfig
+from router.gateway.admin.addresses import parse_networks
+from router.gateway.admin.door import build_admin_app, serve_admin
 from router.gateway.discovery.dns import FromDns
 from router.gateway.discovery.file import FromFile
 from router.gateway.discovery.follow import follow
@@ -17,6 +19,7 @@ from router.gateway.discovery.roster import Roster, in_flight_of
 from router.gateway.discovery.seam import Source
 from router.gateway.reload import Loader, Reloader
 from router.gateway.runtime import Chore, Runtime
+from router.gateway.server import bind, url_of
 from router.perf.catalog import gpu_names
 from telemetry import metric_table as table
 
@@ -29,8 +32,10 @@ def attach(runtime: Runtime, load: Loader | None) -> None:
         load: reads the configuration again; ``None`` where it did not come from a file.
 
     Raises:
-        ConfigError: a source needs an extra that is not installed.
+        ConfigError: a source needs an extra that is not installed, the admin port is taken, or a
+            network of ``admin.worker_networks`` is none.
     """
+    parse_networks(runtime.config.admin.worker_networks)
     config, engine = runtime.config, runtime.engine
     metrics = runtime.instruments.metrics
     roster = runtime.roster = Roster(
@@ -55,6 +60,12 @@ def attach(runtime: Runtime, load: Loader | None) -> None:
         metrics.ask(table.RELOAD_OK, lambda: [((), float(reloader.last_ok))])
         chores.append(Chore("reload", reloader.keep_watching))
         chores.append(Chore("hangup", partial(_on_hangup, reloader)))
+    if config.admin.port is not None:
+        listener = bind(config.admin.host, config.admin.port)
+        runtime.admin_url = url_of(listener)
+        app = build_admin_app(runtime)
+        chores.append(Chore("admin", partial(serve_admin, app, listener)))
+        runtime.closing = (*runtime.closing, listener.close)
     runtime.chores = [*runtime.chores, *chores]
 
 

@@ -7,11 +7,8 @@ from typing import Any
 from fastapi import APIRouter, Depends, Request
 from fastapi.responses import Response
 
-from router.config.schema import BackendEntry
-from router.domain.errors import ConfigError, UnknownNameError
 from router.gateway.problems import RETRY_AFTER_S, Problem, ProblemError
 from router.gateway.runtime import Runtime
-from router.gateway.workers import described, new_spec
 
 
 def _runtime(request: Request) -> Runtime:
@@ -40,8 +37,15 @@ async def health() -> dict[str, str]:
 @open_api.get("/ready")
 @open_api.get("/readiness", include_in_schema=False)
 async def ready(request: Request) -> dict[str, Any]:
-    """Every model has a backend that may be used; 503 names those that have none."""
-    state = _runtime(request).engine.dispatcher.state
+    """Every model has a backend that may be used; 503 names those that have none.
+
+    503 as well once the gateway was told to stop, so that load balancers look elsewhere.
+    """
+    runtime = _runtime(request)
+    if runtime.draining:
+        message = "The gateway is stopping: it finishes what it has. Ask another replica."
+        raise ProblemError(Problem(503, message, code="draining", retry_after_s=RETRY_AFTER_S))
+    state = runtime.engine.dispatcher.state
     served = {backend.spec.model for backend in state.backends if backend.usable}
     missing = sorted(state.models - served)
     if missing or not served:
@@ -91,55 +95,3 @@ def _models(runtime: Runtime) -> list[dict[str, Any]]:
         for name, root in sorted(names.items())
         if root in longest
     ]
-
-
-@guarded_api.get("/workers", tags=["operations"])
-async def workers(request: Request) -> dict[str, Any]:
-    """What the gateway knows of each backend."""
-    backends = _runtime(request).engine.dispatcher.state.backends
-    return {"workers": [described(backend) for backend in backends]}
-
-
-@guarded_api.get("/debug/signals", tags=["operations"])
-async def signals(request: Request) -> dict[str, Any]:
-    """Which signals each backend really gives, how old they are, and what is odd about them."""
-    reading = _runtime(request).reading
-    return {"backends": {} if reading is None else reading.described()}
-
-
-@guarded_api.get("/debug/costs", tags=["operations"])
-async def costs(request: Request) -> dict[str, Any]:
-    """Money and energy since the start, by tenant, model and GPU type, and per token."""
-    return {"costs": _runtime(request).metering.meter.described()}
-
-
-@guarded_api.post("/workers", status_code=201, tags=["operations"])
-async def add_worker(request: Request, entry: BackendEntry) -> dict[str, Any]:
-    """A backend joins the fleet; the body is one entry of ``backends`` in the file."""
-    runtime = _runtime(request)
-    _must_have_keys(runtime)
-    taken = {backend.spec.name for backend in runtime.engine.dispatcher.state.backends}
-    try:
-        spec = new_spec(entry, taken, runtime.config.hardware)
-        return described(runtime.add_backend(spec))
-    except ConfigError as error:
-        raise ProblemError(Problem(400, f"{error}", code="bad_worker")) from error
-
-
-@guarded_api.delete("/workers/{name}", tags=["operations"])
-async def remove_worker(request: Request, name: str) -> dict[str, Any]:
-    """A backend leaves: nothing new is sent there, what is under way runs to its end."""
-    runtime = _runtime(request)
-    _must_have_keys(runtime)
-    try:
-        left = runtime.remove_backend(name)
-    except UnknownNameError as error:
-        raise ProblemError(Problem(404, f"{error}", code="worker_not_found")) from error
-    return {"removed": name, "in_flight": left.in_flight}
-
-
-def _must_have_keys(runtime: Runtime) -> None:
-    """Whoever may add a worker makes the gateway talk to any address: that takes a key."""
-    if not runtime.gate:
-        message = "Changing workers needs API keys: set server.api_keys in the configuration."
-        raise ProblemError(Problem(403, message, code="keys_required"))

@@ -60,6 +60,7 @@ class Runtime:
         roster: who is in the fleet, by source; set by ``operating.attach``.
         reloader: reads the configuration again; ``None`` where it did not come from a file.
         draining: whether the gateway was told to stop.
+        admin_url: where the admin surface is, if it has a port of its own.
         closing: called last, in order: files to close.
     """
 
@@ -76,6 +77,7 @@ class Runtime:
     roster: Roster | None = None
     reloader: Reloader | None = None
     draining: bool = False
+    admin_url: str = ""
 
     @property
     def scraper(self) -> Scraper | None:
@@ -118,6 +120,12 @@ class Runtime:
         """A draining backend stays after all."""
         self.engine.dispatcher.resume(name, self.engine.now())
         self.engine.poke()
+
+    def begin_draining(self) -> None:
+        """Told to stop: ``/ready`` says no from now on."""
+        if not self.draining:
+            log.info("draining: %d requests under way", self.engine.live)
+        self.draining = True
 
     @asynccontextmanager
     async def running(self) -> AsyncIterator[None]:

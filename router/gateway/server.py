@@ -8,14 +8,16 @@ import logging
 import math
 import signal
 import socket
+import ssl
 import sys
-from collections.abc import Callable
+import time
 from functools import partial
 from types import FrameType
 from typing import Any, Literal
 
 import uvicorn
 
+from router.config.upstream import ServerTls
 from router.domain.errors import ConfigError
 from router.gateway.asgi import Relay
 from router.gateway.hot_http import HotHttp
@@ -62,32 +64,67 @@ def _why_not(host: str, port: int, error: OSError) -> str:
     return f"cannot listen on {host}:{port}: {error.strerror}"
 
 
-def url_of(listener: socket.socket) -> str:
+def url_of(listener: socket.socket, *, tls: bool = False) -> str:
     """Base URL of a listening socket."""
     host, port = listener.getsockname()[:2]
-    return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
+    shown = f"[{host}]" if ":" in host else host
+    return f"{'https' if tls else 'http'}://{shown}:{port}"
 
 
 class _Server(uvicorn.Server):
-    """Ends what would never end by itself before it waits for answers to finish."""
+    """Ends in steps: not ready, not accepting, then what still runs gets its time.
 
-    def __init__(self, config: uvicorn.Config, on_stop: Callable[[], None]) -> None:
+    Args:
+        config: of uvicorn.
+        app: told about the steps.
+        delay_s: how long to accept requests while already not ready, so that load balancers can
+            take notice before connections are refused.
+    """
+
+    def __init__(self, config: uvicorn.Config, app: Relay, delay_s: float) -> None:
         super().__init__(config)
-        self._on_stop = on_stop
+        self._on_stop, self._on_drain = app.on_stop, app.on_drain
+        self._delay_s = delay_s
+        self._leave_s = math.inf
+
+    def handle_exit(self, sig: int, frame: FrameType | None) -> None:
+        """The first signal begins to drain, a second one does not wait."""
+        self._on_drain()
+        if self._delay_s and self._leave_s == math.inf:
+            self._captured_signals.append(sig)
+            self._leave_s = time.monotonic() + self._delay_s
+        else:
+            super().handle_exit(sig, frame)
+
+    async def on_tick(self, counter: int) -> bool:
+        """Ten times a second."""
+        if time.monotonic() >= self._leave_s:
+            self.should_exit = True
+        return await super().on_tick(counter)
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
         """Stop accepting, then drain."""
+        self._on_drain()
         self._on_stop()
         await super().shutdown(sockets)
 
 
-def server(app: Relay, *, drain_s: float, front_end: FrontEnd = "protocol") -> uvicorn.Server:
+def server(
+    app: Relay,
+    *,
+    drain_s: float,
+    front_end: FrontEnd = "protocol",
+    delay_s: float = 0.0,
+    tls: ServerTls | None = None,
+) -> uvicorn.Server:
     """A uvicorn server for the gateway; give it sockets with ``serve(sockets=[...])``.
 
     Args:
         app: the ASGI application.
         drain_s: how long streams may run on after the server was told to stop.
         front_end: ``protocol`` takes hot requests from the parser, ``asgi`` through ASGI.
+        delay_s: how long it goes on accepting after it was told to stop, while not ready.
+        tls: certificate and key of the gateway, and whose clients' certificates to ask for.
     """
     protocol: Any = StrictHttp
     if front_end == "protocol":
@@ -106,13 +143,21 @@ def server(app: Relay, *, drain_s: float, front_end: FrontEnd = "protocol") -> u
             log_config=None,
             timeout_keep_alive=math.ceil(KEEP_ALIVE_S),
             timeout_graceful_shutdown=math.ceil(drain_s),
+            **_tls(tls),
         ),
-        app.on_stop,
+        app,
+        delay_s,
     )
 
 
 def run(
-    app: Relay, listener: socket.socket, *, drain_s: float, front_end: FrontEnd = "protocol"
+    app: Relay,
+    listener: socket.socket,
+    *,
+    drain_s: float,
+    front_end: FrontEnd = "protocol",
+    delay_s: float = 0.0,
+    tls: ServerTls | None = None,
 ) -> None:
     """Serve until SIGTERM or SIGINT, then drain.
 
@@ -124,7 +169,37 @@ def run(
     gc.collect()
     gc.freeze()
     gc.set_threshold(GC_THRESHOLD)
-    server(app, drain_s=drain_s, front_end=front_end).run(sockets=[listener])
+    web = server(app, drain_s=drain_s, front_end=front_end, delay_s=delay_s, tls=tls)
+    web.run(sockets=[listener])
+
+
+def check_tls(tls: ServerTls | None) -> None:
+    """Try the gateway's certificate before anything is started.
+
+    Raises:
+        ConfigError: a file that cannot be read or does not fit the others.
+    """
+    if tls is None:
+        return
+    context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+    try:
+        context.load_cert_chain(tls.cert_file, tls.key_file)
+        if tls.client_ca_file:
+            context.load_verify_locations(tls.client_ca_file)
+    except (OSError, ssl.SSLError) as error:
+        raise ConfigError(f"server.tls: cannot use its files: {error}") from error
+
+
+def _tls(tls: ServerTls | None) -> dict[str, Any]:
+    if tls is None:
+        return {}
+    verify = ssl.CERT_REQUIRED if tls.client_ca_file else ssl.CERT_NONE
+    return {
+        "ssl_certfile": tls.cert_file,
+        "ssl_keyfile": tls.key_file,
+        "ssl_ca_certs": tls.client_ca_file,
+        "ssl_cert_reqs": verify,
+    }
 
 
 def _leave(number: int, frame: FrameType | None) -> None:  # noqa: ARG001

@@ -8,12 +8,15 @@ from __future__ import annotations
 
 import asyncio
 import ssl
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from urllib.parse import urlsplit
 
 from router.domain.errors import ConfigError
 from router.gateway.connection import Connection, Receiver
+
+Guard = Callable[[str], str]
+"""Given an address, why it is refused; empty if it is not."""
 
 MAX_IDLE_CONNECTIONS = 512
 
@@ -70,11 +73,23 @@ def parse_address(name: str, url: str | None) -> Address:
 
 
 class UpstreamPool:
-    """Connections to one backend."""
+    """Connections to one backend.
 
-    def __init__(self, address: Address) -> None:
+    Args:
+        address: where it listens.
+        guard: looks at the address that was really reached, before anything is sent there.
+        tls: for https; by default the system's own trust.
+    """
+
+    def __init__(
+        self,
+        address: Address,
+        guard: Guard | None = None,
+        tls: ssl.SSLContext | None = None,
+    ) -> None:
         self.address = address
-        self._tls = ssl.create_default_context() if address.tls else None
+        self._guard = guard
+        self._tls = (tls or ssl.create_default_context()) if address.tls else None
         self._idle: list[Connection] = []
         self._closed = False
 
@@ -106,7 +121,14 @@ class UpstreamPool:
         """
         loop = asyncio.get_running_loop()
         address = self.address
-        await loop.create_connection(lambda: connection, address.host, address.port, ssl=self._tls)
+        transport, _ = await loop.create_connection(
+            lambda: connection, address.host, address.port, ssl=self._tls
+        )
+        if self._guard is not None:
+            refusal = self._guard(transport.get_extra_info("peername")[0])
+            if refusal:
+                transport.abort()
+                raise OSError(refusal)
 
     def release(self, connection: Connection) -> None:
         """Keep a connection that has served, for the next request."""

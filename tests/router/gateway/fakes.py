@@ -346,11 +346,12 @@ async def running(
     loaded = load() if load is not None else load_config(config)
     relay = build_app(loaded, clock=clock, load=load)
     listener = bind("127.0.0.1", 0)
-    web = server(relay, drain_s=1.0, front_end=front_end)
+    web = server(relay, drain_s=1.0, front_end=front_end, tls=loaded.server.tls)
     task = asyncio.create_task(web.serve(sockets=[listener]))
     while not web.started:
         await asyncio.sleep(0.005)
-    gateway = Gateway(url_of(listener), relay, clock)
+    url = url_of(listener, tls=loaded.server.tls is not None)
+    gateway = Gateway(url, relay, clock)
     try:
         yield gateway
     finally:

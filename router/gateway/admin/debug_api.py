@@ -1,0 +1,92 @@
+"""Look inside: configuration, fleet, queue, signals, costs; and reload."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from fastapi import APIRouter, Depends, Request
+from fastapi.responses import JSONResponse
+
+from router.config.diff import masked
+from router.gateway.admin.access import administrator, runtime_of
+from router.gateway.problems import Problem, ProblemError
+from router.gateway.workers import described
+
+debug_api = APIRouter(tags=["operations"], dependencies=[Depends(administrator)])
+
+MOST_QUEUED = 200
+
+
+@debug_api.post("/reload")
+async def reload(request: Request) -> JSONResponse:
+    """Read the configuration file again; 400 if it is refused, and then nothing has changed."""
+    reloader = runtime_of(request).reloader
+    if reloader is None:
+        message = "This gateway was not started from a file: there is nothing to read again."
+        raise ProblemError(Problem(409, message, code="no_file"))
+    result = reloader.reload("POST /reload")
+    if not result.ok:
+        raise ProblemError(Problem(400, result.error, code="bad_config"))
+    return JSONResponse(result.as_dict())
+
+
+@debug_api.get("/debug/config")
+async def config(request: Request) -> dict[str, Any]:
+    """The configuration in force, defaults included, secrets hidden."""
+    return masked(runtime_of(request).config)
+
+
+@debug_api.get("/debug/fleet")
+async def fleet(request: Request) -> dict[str, Any]:
+    """Every backend with its source and state, and who serves which model."""
+    runtime = runtime_of(request)
+    state = runtime.engine.dispatcher.state
+    assert runtime.roster is not None
+    models: dict[str, list[str]] = {}
+    for backend in state.backends:
+        models.setdefault(backend.spec.model, []).append(backend.spec.name)
+    return {
+        "models": models,
+        "aliases": dict(runtime.config.aliases),
+        "backends": [
+            {**described(b), "source": runtime.roster.source_of(b.spec.name)}
+            for b in state.backends
+        ],
+    }
+
+
+@debug_api.get("/debug/queue")
+async def queue(request: Request) -> dict[str, Any]:
+    """Who waits in the router, longest first, without what they ask."""
+    runtime = runtime_of(request)
+    dispatcher, now = runtime.engine.dispatcher, runtime.engine.now()
+    waiting = dispatcher.waiting
+    return {
+        "queued": dispatcher.queued,
+        "in_flight": dispatcher.in_flight,
+        "shown": min(len(waiting), MOST_QUEUED),
+        "requests": [
+            {
+                "request_id": request.request_id,
+                "model": request.model,
+                "slo_class": request.slo_class,
+                "tenant": request.tenant,
+                "waiting_s": round(now - request.arrival_s, 3),
+                "prompt_tokens": request.prompt_tokens,
+            }
+            for request in waiting[:MOST_QUEUED]
+        ],
+    }
+
+
+@debug_api.get("/debug/signals")
+async def signals(request: Request) -> dict[str, Any]:
+    """Which signals each backend really gives, how old they are, and what is odd about them."""
+    reading = runtime_of(request).reading
+    return {"backends": {} if reading is None else reading.described()}
+
+
+@debug_api.get("/debug/costs")
+async def costs(request: Request) -> dict[str, Any]:
+    """Money and energy since the start, by tenant, model and GPU type, and per token."""
+    return {"costs": runtime_of(request).metering.meter.described()}
