@@ -61,6 +61,11 @@ class Price:
         toll: the part of ``load`` that a request cannot see in the state it meets on arrival
             (see ``Congestion.toll``): what a policy adds that already counts the delay of those
             present.
+        pooled: the toll that a policy adds which chooses by state: a request's share of the
+            model's whole capacity, at what that costs where it costs least. Who looks at the
+            state sends nobody to a queue, so a group's own toll overstates what is inflicted
+            there; what is left is how much of the common capacity a request takes up on this
+            group rather than on another.
     """
 
     group: str
@@ -68,6 +73,7 @@ class Price:
     load: float
     kv: float
     toll: float
+    pooled: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)

@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from solver.model import Model
 
 Costs = Callable[[BackendSpec], LinearCost | None]
-Kind = Literal["toll", "dual"]
+Kind = Literal["pooled", "toll", "dual"]
 
 
 class PlannerSettings(Protocol):
@@ -96,7 +96,7 @@ class Round:
                 for one in self.shares
             ],
             "prices": [
-                {"group": one.group, "price": one.price, "toll": one.toll, "kv": one.kv}
+                {"group": one.group, "price": one.price, "pooled": one.pooled}
                 for one in self.prices
             ],
         }
@@ -112,8 +112,8 @@ class RollingPlanner:
         costs: what the router believes of each backend now, telemetry's corrections applied;
             ``None`` (or returning it) falls back to the catalogue.
         tenant_group: maps a tenant to the group it is planned with.
-        kind: "toll" for the part of the price that a policy does not see in the state of the
-            backend it looks at, "dual" for the whole price; see ``Price``.
+        kind: "pooled" for what a policy adds that chooses by state, "toll" for the part of the
+            price that is not seen in the state of a backend, "dual" for all of it; see ``Price``.
         clock: seconds, for ``Round.solve_s``.
 
     Attributes:
@@ -130,7 +130,7 @@ class RollingPlanner:
         hardware: Hardware | None = None,
         costs: Costs | None = None,
         tenant_group: Callable[[str], str] = one_tenant_group,
-        kind: Kind = "toll",
+        kind: Kind = "pooled",
         clock: Clock = time.perf_counter,
     ) -> None:
         self._weights = Weights.from_mapping(dict(settings.weights))
@@ -198,6 +198,8 @@ class RollingPlanner:
         )
 
     def _of(self, price: Price) -> float:
+        if self._kind == "pooled":
+            return price.pooled
         return price.toll + price.kv if self._kind == "toll" else price.price
 
     def _workload(
