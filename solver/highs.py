@@ -61,7 +61,7 @@ class Highs:
         self._relaxed = relaxed or not form.integers.any()
         self._lower, self._upper = form.lower.copy(), form.upper.copy()
         self._hp = _highspy()
-        self._solver = self._hp.Highs()
+        self._solver = _silent(self._hp)
         self._option("output_flag", False)
         self._option("threads", threads)
         self._solver.passModel(_model(self._hp, form, relaxed=self._relaxed))
@@ -140,6 +140,21 @@ def _highspy() -> Any:
     except ImportError as error:
         raise SolverError("the solver HiGHS is missing; install it: pip install highspy") from error
     return highspy
+
+
+def _silent(hp: Any) -> Any:
+    """A solver that says nothing.
+
+    highspy 1.16 prints a banner to stdout while it is constructed, before it can be told not to;
+    a plan written there as JSON would be none.
+    """
+
+    class Silent(hp.Highs):  # type: ignore[misc]  # highspy may be missing, and has no types
+        def enableCallbacks(self) -> None:  # noqa: N802 - highspy's name
+            self.setOptionValue("output_flag", False)
+            super().enableCallbacks()
+
+    return Silent()
 
 
 def _model(hp: Any, form: StandardForm, *, relaxed: bool) -> Any:

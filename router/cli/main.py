@@ -25,6 +25,7 @@ COMMANDS = (
     "whatif",
     "plan",
     "plans",
+    "tune",
     "trace",
     "accuracy",
     "calibrate",
@@ -35,7 +36,7 @@ COMMANDS = (
 )
 """In the order a newcomer meets them; ``router/cli/<name>.py`` holds the function ``<name>``."""
 
-NEEDS_ARGUMENTS = frozenset({"simulate", "sweep", "whatif", "plan"})
+NEEDS_ARGUMENTS = frozenset({"simulate", "sweep", "whatif", "plan", "tune"})
 """Commands that explain themselves when given nothing."""
 
 
@@ -54,9 +55,9 @@ class LazyCommands(TyperGroup):
         if isinstance(getattr(module, "app", None), typer.Typer):
             return typer.main.get_command(module.app)
         single = typer.Typer(add_completion=False, rich_markup_mode="rich")
-        single.command(
-            name=cmd_name, no_args_is_help=cmd_name in {"simulate", "sweep", "whatif", "plan"}
-        )(getattr(module, cmd_name))
+        single.command(name=cmd_name, no_args_is_help=cmd_name in NEEDS_ARGUMENTS)(
+            getattr(module, cmd_name)
+        )
         return typer.main.get_command(single)
 
 

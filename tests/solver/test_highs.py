@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import subprocess
 import sys
 
 import numpy as np
@@ -101,3 +102,14 @@ def test_row_violation_is_relative_to_the_terms() -> None:
     assert form.row_violation(np.array([1.0, 1.0])) == 0.0
     assert form.row_violation(np.array([0.0, 0.0])) == pytest.approx(3.0)
     assert form.row_violation(np.array([0.0, 2.0])) == pytest.approx(1 / 3)
+
+
+def test_it_says_nothing_on_stdout() -> None:
+    """HiGHS writes past Python; only another process sees what it wrote."""
+    code = (
+        "from tests.solver.tiny import *\n"
+        "from solver.plan import plan\n"
+        "plan(demand(work(1.0)), fleet(backends('a100-80', 1)))\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout == ""
