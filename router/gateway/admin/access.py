@@ -50,12 +50,18 @@ def verdict(runtime: Runtime, headers: dict[bytes, bytes]) -> Verdict:
     return "admin" if grant.admin and not (own and grant is OPERATOR) else "other"
 
 
-async def administrator(request: Request) -> None:
-    """Let only admins in; without any keys everybody may look, and nobody may change."""
+async def onlooker(request: Request) -> Verdict:
+    """Let only admins in, and everybody where no keys are set: for what changes nothing."""
     found = verdict(runtime_of(request), dict(request.scope["headers"]))
     if found == "unknown":
         raise ProblemError(UNAUTHORIZED)
     if found == "other":
         raise ProblemError(FORBIDDEN)
+    return found
+
+
+async def administrator(request: Request) -> None:
+    """Let only admins in; without any keys everybody may look, and nobody may change."""
+    found = await onlooker(request)
     if found == "nobody" and request.method not in ("GET", "HEAD"):
         raise ProblemError(NO_KEYS)

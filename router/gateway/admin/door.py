@@ -11,7 +11,7 @@ import uvicorn
 from fastapi import Depends, FastAPI
 
 from router.gateway import error_shape
-from router.gateway.admin.access import administrator
+from router.gateway.admin.access import onlooker
 from router.gateway.admin.debug_api import debug_api
 from router.gateway.admin.workers_api import workers_api
 from router.gateway.dashboard.api import live_api, page_api
@@ -38,7 +38,7 @@ def include_admin(app: FastAPI, runtime: Runtime) -> None:
         app.state.feed = runtime.feed
         app.state.whatif = WhatIf(runtime)
         app.include_router(page_api)
-        app.include_router(live_api, dependencies=[Depends(administrator)])
+        app.include_router(live_api, dependencies=[Depends(onlooker)])
 
 
 class _SideServer(uvicorn.Server):
