@@ -34,12 +34,12 @@ def recorded(path: Path, last_s: float | None = None) -> tuple[Trace, str]:
     if not records:
         raise TraceError("there is no traffic in the record yet", path=str(path))
     records.sort(key=lambda record: record.arrival_s)
-    end_s = records[-1].arrival_s
-    start_s = records[0].arrival_s if last_s is None else end_s - last_s
+    first_s, end_s = records[0].arrival_s, records[-1].arrival_s
+    start_s = first_s if last_s is None else max(first_s, end_s - last_s)
     trace = Trace(path.name)
     for record in records:
         if record.arrival_s >= start_s:
-            record.arrival_s -= max(start_s, records[0].arrival_s)
+            record.arrival_s -= start_s
             trace.append(record)
     return trace, report.summary()
 

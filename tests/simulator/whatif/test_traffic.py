@@ -37,6 +37,12 @@ def test_only_the_last_seconds(tmp_path: Path) -> None:
     assert trace.arrival_s[0] == 0.0
 
 
+def test_a_window_longer_than_the_record_adds_no_silence(tmp_path: Path) -> None:
+    (tmp_path / "traffic-00000001-7.jsonl").write_text(row(1000.0) + row(1001.0) + row(1003.0))
+    trace, _ = recorded(tmp_path, last_s=3600.0)
+    assert list(trace.arrival_s) == [0.0, 1.0, 3.0]
+
+
 def test_a_journal_that_is_also_finished_counts_once(tmp_path: Path) -> None:
     (tmp_path / "traffic-00000001-7.jsonl").write_text(row(1.0))
     (tmp_path / "traffic-00000001-7.journal").write_text(row(1.0))
