@@ -14,7 +14,7 @@ from simulator.traces.bailian import read_bailian
 from simulator.traces.burstgpt import COLUMNS as BURSTGPT_COLUMNS
 from simulator.traces.burstgpt import read_burstgpt
 from simulator.traces.decision_log import read_decision_log
-from simulator.traces.directory import read_directory
+from simulator.traces.directory import JOURNAL, read_directory
 from simulator.traces.fields import any_known
 from simulator.traces.generic import read_csv, read_jsonl, read_parquet
 from simulator.traces.mooncake import read_mooncake
@@ -67,7 +67,9 @@ def reader_for(path: Path, forced: str | None = None) -> tuple[str, Reader]:
     """
     if path.is_dir():
         return "directory", lambda folder, report: read_directory(
-            folder, report, lambda file: reader_for(file, forced)[1]
+            folder,
+            report,
+            lambda file: reader_for(file, "jsonl" if file.suffix == JOURNAL else forced)[1],
         )
     readers = formats()
     name = forced or detect_format(path)

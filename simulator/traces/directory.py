@@ -15,28 +15,45 @@ from simulator.traces.parsing import Numbered
 from simulator.traces.record import ReadReport
 
 ENDINGS = (".parquet", ".jsonl", ".csv", ".jsonl.gz", ".csv.gz")
+JOURNAL = ".journal"
+"""Of a traffic record: the file being written, one JSON line a request, in order of their ends."""
 
 Reader = Callable[[Path, ReadReport], Iterator[Numbered]]
 
 
 def files_in(directory: Path) -> list[Path]:
-    """Every trace file right there, by name; hidden ones and journals being written left out.
+    """Every trace file right there, by name; hidden ones are left out.
+
+    So is a journal whose finished file is there: it is about to be deleted.
 
     Raises:
         TraceError: there is none.
     """
-    found = sorted(
+    listed = [path for path in directory.iterdir() if not path.name.startswith(".")]
+    done = [path for path in listed if path.name.endswith(ENDINGS)]
+    stems = {path.stem for path in done}
+    journals = [
         path
-        for path in directory.iterdir()
-        if path.name.endswith(ENDINGS) and not path.name.startswith(".")
-    )
+        for path in listed
+        if path.suffix == JOURNAL and path.stem not in stems and path.stat().st_size
+    ]
+    found = sorted(done + journals)
     if not found:
         raise TraceError(
-            f"holds no trace file ({', '.join(ENDINGS)}); a traffic record that is being written "
-            "is readable once its first file is closed",
+            f"holds no trace file ({', '.join(ENDINGS)}); if it is a traffic record, there is no "
+            "traffic in it yet",
             path=str(directory),
         )
     return found
+
+
+def _sorted(reader: Reader) -> Reader:
+    """A journal is no longer than one file of the record, so it can be sorted in memory."""
+
+    def read(path: Path, report: ReadReport) -> Iterator[Numbered]:
+        yield from sorted(reader(path, report), key=lambda one: one[1].arrival_s)
+
+    return read
 
 
 def read_directory(
@@ -47,19 +64,21 @@ def read_directory(
     Args:
         directory: see ``files_in``.
         report: counts for all of them.
-        reader_of: the reader of a file.
+        reader_of: the reader of a file, told by its content.
 
     Raises:
         TraceError: no file, or one that is no trace.
     """
-    waiting = sorted((_first_s(path, reader_of(path)), path) for path in files_in(directory))
+    found = {path: reader_of(path) for path in files_in(directory)}
+    readers = {p: _sorted(r) if p.suffix == JOURNAL else r for p, r in found.items()}
+    waiting = sorted((_first_s(path, reader), path) for path, reader in readers.items())
     waiting.reverse()
     heads: list[tuple[float, int, Numbered, Iterator[Numbered]]] = []
     order = 0
     while waiting or heads:
         if waiting and (not heads or waiting[-1][0] <= heads[0][0]):
             path = waiting.pop()[1]
-            rest, order = reader_of(path)(path, report), order + 1
+            rest, order = readers[path](path, report), order + 1
             number = order
         else:
             _, number, head, rest = heapq.heappop(heads)

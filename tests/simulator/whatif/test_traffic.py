@@ -17,10 +17,10 @@ def row(arrival_s: float, output_tokens: int = 5) -> str:
 
 
 def test_files_are_joined_in_order_of_arrival(tmp_path: Path) -> None:
-    (tmp_path / "traffic-00000001-7.jsonl").write_text(row(1002.0) + row(1000.0))
-    (tmp_path / "traffic-00000002-7.journal").write_text(row(1005.0) + row(1001.0, 0))
+    (tmp_path / "traffic-00000001-7.jsonl").write_text(row(1000.0) + row(1002.0))
+    (tmp_path / "traffic-00000002-7.journal").write_text(row(1005.0) + row(1001.0, 0) + row(1004.0))
     trace, note = recorded(tmp_path)
-    assert list(trace.arrival_s) == [0.0, 2.0, 5.0]
+    assert list(trace.arrival_s) == [0.0, 2.0, 4.0, 5.0]
     assert "1 " in note
 
 
@@ -58,7 +58,7 @@ def test_one_file_will_do(tmp_path: Path) -> None:
 @pytest.mark.parametrize("make", [lambda p: None, lambda p: (p / "traffic-1.journal").touch()])
 def test_an_empty_record_says_so(tmp_path: Path, make: object) -> None:
     make(tmp_path)  # type: ignore[operator]
-    with pytest.raises(TraceError, match="no traffic in the record yet"):
+    with pytest.raises(TraceError, match="no traffic in it yet"):
         recorded(tmp_path)
 
 

@@ -64,7 +64,7 @@ async def test_what_fails_says_why(gateway: StartGateway, tmp_path: Path) -> Non
     await ask(gate, "POST", add=["t5:1"])
     report = await until_over(gate)
     assert report["state"] == "failed"
-    assert "no traffic in the record yet" in report["error"]
+    assert "no traffic in it yet" in report["error"]
 
 
 async def test_it_can_be_cancelled(gateway: StartGateway, tmp_path: Path) -> None:
