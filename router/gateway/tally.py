@@ -94,7 +94,10 @@ class Tally:
         return finish_reason_in(b"".join(self._tail))
 
     def ended_in_error(self) -> bool:
-        """Whether the stream told of an error after it had begun (an engine that died)."""
+        """Whether the answer tells of an error after it had begun: an engine that died, or one
+        that was told to stop and cut the answer short while the client was still there (vLLM)."""
+        if self.finish_reason() == "abort":
+            return True
         if not self.events:
             return False
         tail = b"".join(self._tail)

@@ -28,6 +28,19 @@ FLEET = {
         ("--enable-priority-scheduling",),
     ),
 }
+NARROW = Wanted(
+    "vllm",
+    "tiny",
+    "bytes",
+    MODEL,
+    {
+        "--max-num-seqs": "1",
+        "--max-num-queued-reqs": "2",
+        "--sse-keep-alive-interval": "1",
+        "--scheduling-policy": "priority",
+    },
+)
+"""Serves one at a time, sends comments to the next and refuses the third."""
 BELIEF = {"step_s": 0.012, "prefill_s": 1e-4, "seq_s": 1e-3, "context_s": 1e-8}
 HELLO = [{"role": "user", "content": "say hello to the fleet"}]
 

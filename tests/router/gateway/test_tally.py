@@ -123,6 +123,15 @@ def test_an_engine_that_dies_says_so_in_the_stream() -> None:
     assert not watch(b'{"error": 1}', events=False).ended_in_error()
 
 
+def test_an_answer_that_the_engine_cut_short_is_no_complete_one() -> None:
+    """vLLM 0.32 on SIGTERM: HTTP 200, ``abort``, ``[DONE]``, as if all were well."""
+    cut = b'data: {"choices":[{"delta":{"content":"a"},"finish_reason":"abort"}]}\n\n'
+    assert watch(ROLE, TOKEN, cut, DONE).ended_in_error()
+    assert not watch(ROLE, TOKEN, cut.replace(b"abort", b"length"), DONE).ended_in_error()
+    whole = b'{"choices":[{"message":{"content":"a"},"finish_reason":"abort"}]}'
+    assert watch(whole, events=False).ended_in_error()
+
+
 def test_an_event_can_be_appended_only_after_a_whole_one() -> None:
     assert watch(ROLE).at_event_boundary()
     assert watch(b"data: x\r\n\r\n").at_event_boundary()
