@@ -21,7 +21,7 @@ BAND = (0.05, 0.95)
 BAND_FROM = 20
 """Ratios that must be known before a band is drawn."""
 
-REDRAW = 16
+REDRAW = 64
 """Ratios between two drawings of the band: it moves slowly and costs a merge."""
 
 
@@ -43,29 +43,34 @@ class AccuracyReport:
     coverage: float | None
 
 
+def _error(ratio: float) -> float:
+    return abs(ratio - 1.0)
+
+
 class _Track:
     """One figure of one backend."""
 
     def __init__(self, window_s: float) -> None:
         self.ratios = SlidingWindow(window_s)
-        self.errors = SlidingWindow(window_s)
         self._band: tuple[float, float] | None = None
         self._seen = 0
 
-    def add(self, ratio: float, now: float) -> None:
-        if self._band is not None:
-            self.ratios.judge(self._band[0] <= ratio <= self._band[1], now)
-        self.ratios.add(ratio, now)
-        self.errors.add(max(abs(ratio - 1.0), 1e-4), now)
+    def compare(self, actual: float, predicted: float, now: float) -> None:
+        """Take one pair; what is not positive and finite is left out."""
+        if not (0.0 < actual < math.inf and 0.0 < predicted < math.inf):
+            return
+        ratio = min(max(actual / predicted, 1e-5), 1e5)
+        band = self._band
+        self.ratios.add(ratio, now, None if band is None else band[0] <= ratio <= band[1])
         self._seen += 1
-        if self._seen >= BAND_FROM and self._seen % REDRAW == 0:
+        if self._seen == BAND_FROM or self._seen % REDRAW == 0:
             low, high = self.ratios.quantiles(BAND, now)
             if low is not None and high is not None:
                 self._band = (low, high)
 
     def report(self, now: float) -> AccuracyReport | None:
         bias = self.ratios.geometric_mean(now)
-        p50, p95 = self.errors.quantiles((0.5, 0.95), now)
+        p50, p95 = self.ratios.quantiles_of(_error, (0.5, 0.95), now)
         if bias is None or p50 is None or p95 is None:
             return None
         return AccuracyReport(
@@ -82,39 +87,36 @@ class Accuracy:
     """An ``Observer`` that compares each completed request with what was believed of it."""
 
     window_s: float = 600.0
-    _tracks: dict[tuple[str, Figure], _Track] = field(default_factory=dict, init=False)
+    _tracks: dict[str, tuple[_Track, _Track, _Track]] = field(default_factory=dict, init=False)
 
     def observe(self, outcome: Outcome) -> None:
         """Take note of one finished attempt; predictions of zero say nothing and are skipped."""
-        if outcome.status != "completed" or outcome.first_token_s is None:
+        first_s = outcome.first_token_s
+        if outcome.status != "completed" or first_s is None:
             return
-        self._add(outcome, "ttft", outcome.ttft_s, outcome.predicted_ttft_s)
-        self._add(outcome, "tpot", outcome.tpot_s, outcome.predicted_tpot_s)
-        later = max(0.0, outcome.predicted_output_tokens - 1.0)
-        predicted_s = outcome.predicted_ttft_s + later * outcome.predicted_tpot_s
-        self._add(outcome, "e2e", outcome.e2e_s, predicted_s)
+        tracks = self._tracks.get(outcome.backend)
+        if tracks is None:
+            window_s = self.window_s
+            tracks = (_Track(window_s), _Track(window_s), _Track(window_s))
+            self._tracks[outcome.backend] = tracks
+        arrival_s, now, later = outcome.arrival_s, outcome.finished_s, outcome.output_tokens - 1
+        ttft_s, tpot_s = outcome.predicted_ttft_s, outcome.predicted_tpot_s
+        tracks[0].compare(first_s - arrival_s, ttft_s, now)
+        if later > 0:
+            tracks[1].compare((now - first_s) / later, tpot_s, now)
+        expected = max(0.0, outcome.predicted_output_tokens - 1.0)
+        tracks[2].compare(now - arrival_s, ttft_s + expected * tpot_s, now)
 
     def report(self, now: float) -> dict[str, dict[Figure, AccuracyReport]]:
         """By backend and figure."""
         found: dict[str, dict[Figure, AccuracyReport]] = {}
-        for (backend, figure), track in self._tracks.items():
-            report = track.report(now)
-            if report is not None:
-                found.setdefault(backend, {})[figure] = report
+        for backend, tracks in self._tracks.items():
+            for figure, track in zip(FIGURES, tracks, strict=True):
+                report = track.report(now)
+                if report is not None:
+                    found.setdefault(backend, {})[figure] = report
         return found
 
     def forget(self, backend: str) -> None:
         """Drop a backend that left."""
-        for figure in FIGURES:
-            self._tracks.pop((backend, figure), None)
-
-    def _add(
-        self, outcome: Outcome, figure: Figure, actual: float | None, predicted: float
-    ) -> None:
-        if actual is None or not (0.0 < actual < math.inf and 0.0 < predicted < math.inf):
-            return
-        key = (outcome.backend, figure)
-        track = self._tracks.get(key)
-        if track is None:
-            track = self._tracks[key] = _Track(self.window_s)
-        track.add(min(max(actual / predicted, 1e-5), 1e5), outcome.finished_s)
+        self._tracks.pop(backend, None)

@@ -76,7 +76,6 @@ class SloWindow:
             return
         now, ttft_s, tpot_s = outcome.finished_s, outcome.ttft_s, outcome.tpot_s
         kept = self._class(outcome.slo_class)
-        kept.e2e.add(outcome.e2e_s, now)
         if ttft_s is not None:
             kept.ttft.add(ttft_s, now)
         if tpot_s is not None:
@@ -86,7 +85,7 @@ class SloWindow:
         # Without a first token of its own the answer was read when it was complete.
         first_s = e2e_s if ttft_s is None else ttft_s
         met = slo is None or slo.met(ttft_s=first_s, tpot_s=tpot_s or 0.0, e2e_s=e2e_s)
-        kept.e2e.judge(met, now)
+        kept.e2e.add(e2e_s, now, met)
 
     def missed(self, slo_class: str, now: float) -> None:
         """A request of this class was rejected or lost."""

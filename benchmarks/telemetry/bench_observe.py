@@ -13,14 +13,18 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parents[2]))
 
+from router.config.load import load_config
 from router.domain.outcome import Outcome
 from router.domain.request import Request
 from router.domain.state import LinearCost
+from router.gateway.app import build_app
 from telemetry.accuracy import Accuracy
 from telemetry.calibration import Calibration
 from telemetry.drift import DriftDetector
 from telemetry.feedback import Feedback
+from telemetry.metering import Meter, Metered
 from telemetry.metrics import GatewayMetrics
+from telemetry.power import PowerPrior
 from telemetry.record_rows import RowMaker
 from telemetry.recorder import Recorder
 from telemetry.slo_window import SloWindow
@@ -37,7 +41,7 @@ def main() -> None:
         print(f"{per_s:g} requests/s on one backend: us of CPU per outcome")
         for name, make in OBSERVERS.items():
             print(f"  {name:34} {cost_us(make(), outcomes):6.1f}")
-    print(f"memory of one idle backend: {idle_kib():.1f} KiB")
+    print(f"memory of one idle backend: {idle_kib():.1f} KiB in a whole gateway, sockets apart")
 
 
 def cost_us(observe: Callable[[Outcome], None], outcomes: list[Outcome]) -> float:
@@ -55,10 +59,17 @@ def _recorder() -> Callable[[Outcome], None]:
     return lambda outcome: recorder.finished(request, outcome)
 
 
+def _meter() -> Callable[[Outcome], None]:
+    meter = Meter(lambda _: 1.0)
+    meter.add("b", Metered("m", "a100-80", 4.0, A100, PowerPrior(55.0, 400.0)), 0.0)
+    return meter.observe
+
+
 OBSERVERS: dict[str, Callable[[], Callable[[Outcome], None]]] = {
     "metrics": lambda: GatewayMetrics(policy="motley", version="0").observe,
     "SLO window": lambda: SloWindow({}).observe,
     "predicted against actual": lambda: Accuracy().observe,
+    "meter": _meter,
     "recorder (disk work apart)": _recorder,
     "feedback": lambda: Feedback({"b": A100}).observe,
     "feedback, calibration and drift": lambda: (
@@ -68,17 +79,26 @@ OBSERVERS: dict[str, Callable[[], Callable[[Outcome], None]]] = {
 
 
 def idle_kib(backends: int = 500) -> float:
-    """Everything the learners keep of a backend that has served nothing yet."""
+    """What a gateway keeps of a backend that has served nothing yet: state, learners, scraper."""
+    fleet = {
+        "backends": [
+            {
+                "gpu": "a100-80",
+                "model": "llama-3.1-8b",
+                "count": backends,
+                "url": [f"http://127.0.0.1:{10_000 + n}" for n in range(backends)],
+            }
+        ]
+    }
+    config = load_config(fleet)
+    build_app(load_config({"backends": [{**fleet["backends"][0], "count": 1, "url": "http://e"}]}))
     gc.collect()
     tracemalloc.start()
-    kept = Feedback(
-        {f"b{n}": A100 for n in range(backends)},
-        calibration=Calibration(),
-        drift=DriftDetector(),
-    )
+    kept = build_app(config)
+    kept.engine.dispatcher.state.candidates("llama-3.1-8b", 0.0)
+    gc.collect()
     size, _ = tracemalloc.get_traced_memory()
     tracemalloc.stop()
-    assert len(kept.corrections()) == backends
     return size / backends / 1024
 
 
