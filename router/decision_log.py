@@ -14,6 +14,7 @@ from typing import Any
 
 import msgspec
 
+from router.class_dispatcher import ClassDispatcher
 from router.dispatcher import Dispatcher
 from router.domain.decision import Assign, Decision, Reject, Wait
 from router.domain.errors import MotleyError, ReplayError
@@ -21,6 +22,7 @@ from router.domain.fleet import BackendSpec
 from router.domain.outcome import Outcome
 from router.domain.protocols import Policy
 from router.domain.request import LengthForecast, Request
+from router.domain.slo import slo_from_json
 from router.domain.state import EngineSignals, LinearCost
 from router.fleet_state.backend import Capability
 from router.policies.registry import from_recipe
@@ -44,6 +46,8 @@ _REQUEST_FIELDS = (
     "prefix_hashes",
     "prefix_block_tokens",
 )
+_OPTIONAL_FIELDS = ("fallbacks", "explain")
+"""Written only where they say something, as is ``slo``: logs from before them can be replayed."""
 
 
 class LoggingDispatcher(Dispatcher):
@@ -61,6 +65,7 @@ class LoggingDispatcher(Dispatcher):
         decision = super().dispatch(request, now)
         facts: Line = {name: getattr(request, name) for name in _REQUEST_FIELDS}
         facts["forecast"] = asdict(request.forecast)
+        facts.update(_optional(request))
         self._write("dispatch", now, {"request": facts}, _told(decision))
         return decision
 
@@ -181,6 +186,10 @@ class LoggingDispatcher(Dispatcher):
         self.sink(_encode(line) + b"\n")
 
 
+class LoggingClassDispatcher(LoggingDispatcher, ClassDispatcher):
+    """The same where classes are scheduled."""
+
+
 def replay(lines: Iterable[bytes], build: Callable[[Line, Sink], LoggingDispatcher]) -> int:
     """Feed a log into a fresh dispatcher and compare what it writes, byte for byte.
 
@@ -253,6 +262,9 @@ def _call(dispatcher: LoggingDispatcher, line: Line) -> None:
             facts = args["request"]
             facts["prefix_hashes"] = tuple(facts["prefix_hashes"])
             facts["forecast"] = LengthForecast(**facts["forecast"])
+            facts["fallbacks"] = tuple(facts.get("fallbacks", ()))
+            if "slo" in facts:
+                facts["slo"] = slo_from_json(facts["slo"])
             dispatcher.dispatch(Request(**facts), now)
         case "scrape":
             dispatcher.scrape(args["backend"], EngineSignals(**args["signals"]), now)
@@ -279,10 +291,16 @@ def _call(dispatcher: LoggingDispatcher, line: Line) -> None:
             raise ReplayError(f"unknown call {unknown!r}")
 
 
+def _optional(request: Request) -> Line:
+    facts = {name: value for name in _OPTIONAL_FIELDS if (value := getattr(request, name))}
+    return facts if request.slo is None else {**facts, "slo": asdict(request.slo)}
+
+
 def _told(decision: Decision) -> Line:
     match decision:
-        case Assign(backend):
-            return {"assign": backend.name}
+        case Assign(backend, recalled):
+            told: Line = {"assign": backend.name}
+            return {**told, "recalled": list(recalled)} if recalled else told
         case Wait(reason):
             return {"wait": reason}
         case Reject(reason, _, retry_after_s):

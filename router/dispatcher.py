@@ -49,7 +49,12 @@ class Dispatcher:
         strict_context: reject a prompt longer than every backend's context. The gateway only
             estimates prompt lengths, so it sends such a prompt to the longest context instead
             and lets the engine judge.
+
+    Attributes:
+        recalls: whether a request may be taken back from its backend before its first byte.
     """
+
+    recalls = False
 
     def __init__(
         self,
@@ -443,6 +448,7 @@ class Dispatcher:
             flight.predicted_ttft_s,
             flight.predicted_tpot_s,
             flight.output_tokens,
+            request.slo,
         )
         self._predictor.observe(outcome)
         for observer in self._observers:

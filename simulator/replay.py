@@ -7,6 +7,7 @@ protocol. Nothing else is created per request but a ``Request``, a ``Job`` and a
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from collections.abc import Callable, Sequence
 from functools import partial
@@ -126,6 +127,8 @@ class Replay:
     def _follow(self, decision: Decision, i: int, now: float, otherwise: Status) -> None:
         """Do what the dispatcher decided; ``otherwise`` is how a rejected request ends."""
         if type(decision) is Assign:
+            if decision.recalled:
+                self._recall(decision.recalled, now)
             self._send(i, self._engine_of[decision.backend.name], now)
         elif type(decision) is Reject:
             self._settle(i, otherwise, now, decision.reason)
@@ -147,9 +150,20 @@ class Replay:
         else:
             self._deliver(i, engine, now)
 
+    def _recall(self, request_ids: Sequence[str], now: float) -> None:
+        """The dispatcher took requests back: their engines let go of them."""
+        records = self.records
+        for request_id in request_ids:
+            i = int(request_id)
+            engine = self.engines[records.backend[i]]
+            records.backend[i], records.dispatched_s[i] = -1, math.nan
+            engine.cancel(request_id, now)
+
     def _arrives(self, i: int, engine: EngineProcess, attempt: int, now: float) -> None:
-        """A request was on the wire; its client may have left meanwhile."""
-        if self.records.attempts[i] == attempt and self.records.status[i] == Status.PENDING:
+        """A request was on the wire; its client may have left meanwhile, or it was taken back."""
+        records = self.records
+        here = records.attempts[i] == attempt and records.backend[i] == engine.index
+        if here and records.status[i] == Status.PENDING:
             self._deliver(i, engine, now)
 
     def _deliver(self, i: int, engine: EngineProcess, now: float) -> None:

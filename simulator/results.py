@@ -12,15 +12,11 @@ import numpy as np
 import numpy.typing as npt
 
 from router.domain.fleet import BackendSpec
-from router.domain.slo import DEFAULT_SLOS, Slo
+from router.domain.slo import DEFAULT_CLASS, DEFAULT_SLOS, Slo
 from simulator.traces.columns import Trace
 
 Floats = npt.NDArray[np.float64]
 Bools = npt.NDArray[np.bool_]
-
-
-DEFAULT_CLASS = "interactive"
-"""Service class of requests that name none."""
 
 
 class Status(IntEnum):
@@ -165,9 +161,23 @@ def _slo_met(result: RunResult, ttft: Floats, tpot: Floats, e2e: Floats) -> Bool
     codes = np.array(labels.codes, dtype=np.int32)
     for code, name in enumerate(labels.names):
         slo = slo_of(result.slos, name)
-        kept = np.ones(len(ttft), dtype=np.bool_)
-        for values, target in ((ttft, slo.ttft_s), (tpot, slo.tpot_s), (e2e, slo.e2e_s)):
-            if target is not None:
-                kept &= np.isnan(values) | (values <= target)
+        kept = _kept(slo, ttft, tpot, e2e)
+        for model, targets in slo.models.items():
+            own = _asks_for(result.trace, model)
+            kept = np.where(own, _kept(targets, ttft, tpot, e2e), kept)
         met &= kept | (codes != code)
     return met
+
+
+def _kept(slo: Slo, ttft: Floats, tpot: Floats, e2e: Floats) -> Bools:
+    kept = np.ones(len(ttft), dtype=np.bool_)
+    for values, target in ((ttft, slo.ttft_s), (tpot, slo.tpot_s), (e2e, slo.e2e_s)):
+        if target is not None:
+            kept &= np.isnan(values) | (values <= target)
+    return kept
+
+
+def _asks_for(trace: Trace, model: str) -> Bools:
+    codes = np.array(trace.model.codes, dtype=np.int32)
+    asked: Bools = np.isin(codes, [c for c, name in enumerate(trace.model.names) if name == model])
+    return asked

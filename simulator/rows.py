@@ -6,8 +6,8 @@ from array import array
 from collections.abc import Mapping
 
 from router.domain.request import Request
+from router.domain.slo import DEFAULT_CLASS
 from simulator.replica.job import Job
-from simulator.results import DEFAULT_CLASS
 from simulator.traces.columns import Trace
 
 

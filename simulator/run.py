@@ -16,6 +16,7 @@ from router.decision_log import Sink
 from router.domain.errors import ConfigError, TraceError, UnknownNameError
 from router.domain.fleet import BackendSpec
 from router.domain.protocols import PerfModel
+from router.domain.slo import DEFAULT_CLASS
 from router.perf.hardware import Hardware
 from router.policies.registry import POLICIES
 from simulator.belief import believe
@@ -26,7 +27,7 @@ from simulator.replay import Progress, Replay
 from simulator.replica.build import make_replica
 from simulator.replica.config import replica_config
 from simulator.replica.interface import Replica
-from simulator.results import DEFAULT_CLASS, RunResult, Status
+from simulator.results import RunResult, Status
 from simulator.traces.columns import Trace
 
 TruthOf = Callable[[BackendSpec], PerfModel]

@@ -7,13 +7,13 @@ from typing import Any
 
 import numpy as np
 
+from simulator.classes import class_figures, qoe_column
+from simulator.figures import Figures, figures
 from simulator.results import Floats, RunResult, Status, latencies
 
-Figures = dict[str, float | None]
+__all__ = ["Figures", "Summary", "figures", "observed_s", "share_by_gpu", "summarize"]
 Summary = dict[str, Any]
 """One entry of ``runs`` in the JSON; a document for the door, so its values are of any type."""
-
-_QUANTILES = {"p50": 50.0, "p90": 90.0, "p95": 95.0, "p99": 99.0}
 
 
 def summarize(result: RunResult) -> Summary:
@@ -26,6 +26,7 @@ def summarize(result: RunResult) -> Summary:
     arrived = len(result.records)
     met = int(columns.slo_met.sum())
     span_s = observed_s(result)
+    qoe = qoe_column(result, columns)
     return {
         "policy": result.policy,
         "trace": result.trace.name,
@@ -43,6 +44,8 @@ def summarize(result: RunResult) -> Summary:
         "slo_attainment": met / arrived,
         "goodput_per_s": met / span_s,
         "offered_per_s": arrived / span_s,
+        "qoe_mean": _known_mean(qoe),
+        "classes": class_figures(result, columns, span_s, qoe),
         "share_by_gpu": share_by_gpu(result),
         "cached_token_ratio": _cached_ratio(result),
         "preemptions": result.preemptions,
@@ -54,14 +57,9 @@ def summarize(result: RunResult) -> Summary:
     }
 
 
-def figures(values: Floats) -> Figures:
-    """Mean, quantiles and maximum of the values that exist; ``None`` where none does."""
+def _known_mean(values: Floats) -> float | None:
     known = values[~np.isnan(values)]
-    if not len(known):
-        return dict.fromkeys(("mean", *_QUANTILES, "max"))
-    quantiles = np.percentile(known, list(_QUANTILES.values())).tolist()
-    named = dict(zip(_QUANTILES, quantiles, strict=True))
-    return {"mean": float(known.mean()), **named, "max": float(known.max())}
+    return float(known.mean()) if len(known) else None
 
 
 def observed_s(result: RunResult) -> float:

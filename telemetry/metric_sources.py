@@ -6,9 +6,11 @@ from collections.abc import Callable, Iterator, Mapping
 from functools import partial
 from typing import Generic, TypeVar
 
+from router.class_dispatcher import desk_of
 from router.dispatcher import Dispatcher
 from router.domain.protocols import Clock
 from router.fleet_state.backend import BackendState
+from router.queue.desk import Desk
 from telemetry import metric_table as table
 from telemetry.accuracy import Accuracy
 from telemetry.drift import Drift, DriftDetector
@@ -69,8 +71,26 @@ def ask_dispatcher(metrics: GatewayMetrics, dispatcher: Dispatcher) -> None:
         lambda: (((b.spec.name,), BREAKER_NUMBER[b.breaker.state]) for b in backends()),
     )
     metrics.ask(table.PRICE, prices)
+    desk = desk_of(dispatcher)
+    if desk is not None:
+        ask_desk(metrics, desk)
     for metric, name in _SIGNALS:
         metrics.ask(metric, partial(_signal, dispatcher, name))
+
+
+def ask_desk(metrics: GatewayMetrics, desk: Desk) -> None:
+    """Who waits, and what the scheduling of classes did."""
+
+    def queued() -> Iterator[Sample]:
+        for lane, waiting in desk.room.lanes.items():
+            yield lane, float(len(waiting.entries))
+
+    def events() -> Iterator[Sample]:
+        for labels, count in desk.events.items():
+            yield labels, float(count)
+
+    metrics.ask(table.QUEUED, queued)
+    metrics.ask(table.CLASS_EVENTS, events)
 
 
 def _signal(dispatcher: Dispatcher, name: str) -> Iterator[Sample]:
@@ -181,6 +201,12 @@ def ask_slos(metrics: GatewayMetrics, window: SloWindow, clock: Clock) -> None:
         for name, report in reports().items():
             yield (name,), report.goodput_per_s
 
+    def qoes() -> Iterator[Sample]:
+        for name, report in reports().items():
+            if report.qoe is not None:
+                yield (name,), report.qoe
+
+    metrics.ask(table.QOE, qoes)
     metrics.ask(table.SLO_ATTAINMENT, attainments)
     metrics.ask(table.GOODPUT, goodputs)
 

@@ -272,6 +272,25 @@ GOODPUT = Metric(
     "Requests per second that kept all targets of their class, last minutes.",
     ("slo_class",),
 )
+QOE = Metric(
+    "motley_qoe_ratio",
+    "gauge",
+    "Mean Andes QoE of requests, lost ones counting 0, last minutes; 1: no reader ever waited.",
+    ("slo_class",),
+)
+QUEUED = Metric(
+    "motley_queued_requests",
+    "gauge",
+    "Requests waiting in the router by class, where classes are scheduled.",
+    ("slo_class", "model"),
+)
+CLASS_EVENTS = Metric(
+    "motley_class_events_total",
+    "counter",
+    "What the scheduling of classes did: shed, recalled (before the first byte), aged (sent on "
+    "the share kept for the aged), slo_infeasible, unknown_class, fallback, odd_backend.",
+    ("event", "slo_class"),
+)
 PRICE = Metric(
     "motley_price_ratio",
     "gauge",
@@ -386,7 +405,7 @@ TABLE: tuple[Metric, ...] = (
     *(ENGINE_RUNNING, ENGINE_WAITING, ENGINE_KV, ENGINE_HITS, ENGINE_PREEMPTIONS),
     *(CORRECTION, CORRECTION_DEVIATION, DRIFTS, DEGRADATION),
     *(PREDICTION_BIAS, PREDICTION_ERROR, PREDICTION_COVERAGE),
-    *(SLO_ATTAINMENT, GOODPUT, PRICE),
+    *(SLO_ATTAINMENT, GOODPUT, QOE, QUEUED, CLASS_EVENTS, PRICE),
     *(PLAN_ROUNDS, PLAN_AGE, PLAN_SOLVE, PLAN_E2E, PLACEMENT_STEPS),
     *(DISCOVERY_ERRORS, RELOADS, RELOAD_OK),
     *(POWER, ENERGY, TENANT_COST, TENANT_ENERGY, METERED_TOKENS, METERED_REQUESTS),

@@ -6,9 +6,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from router.domain.outcome import Outcome
+from router.domain.qoe import qoe_under
 from router.domain.slo import Slo
 from telemetry.label_cap import LabelCap
-from telemetry.sliding import SlidingWindow
+from telemetry.sliding import SMALLEST, SlidingWindow
 
 MOST_CLASSES = 32
 
@@ -31,6 +32,7 @@ class SloReport:
         attainment: share of completed and missed requests that kept all targets.
         goodput_per_s: requests per second that did.
         ttft, tpot, e2e: of the completed ones.
+        qoe: mean Andes QoE, lost requests counting 0; ``None`` where the class has no TTFT target.
     """
 
     finished: int
@@ -39,6 +41,7 @@ class SloReport:
     ttft: Latency
     tpot: Latency
     e2e: Latency
+    qoe: float | None = None
 
 
 @dataclass(slots=True)
@@ -46,6 +49,7 @@ class _Class:
     ttft: SlidingWindow
     tpot: SlidingWindow
     e2e: SlidingWindow
+    qoe: SlidingWindow
 
 
 @dataclass
@@ -80,16 +84,32 @@ class SloWindow:
             kept.ttft.add(ttft_s, now)
         if tpot_s is not None:
             kept.tpot.add(tpot_s, now)
-        slo = self.slos.get(outcome.slo_class)
+        slo = self._slo_of(outcome)
         e2e_s = outcome.e2e_s
         # Without a first token of its own the answer was read when it was complete.
         first_s = e2e_s if ttft_s is None else ttft_s
         met = slo is None or slo.met(ttft_s=first_s, tpot_s=tpot_s or 0.0, e2e_s=e2e_s)
         kept.e2e.add(e2e_s, now, met)
+        if slo is not None:
+            score = qoe_under(
+                slo, ttft_s=first_s, tpot_s=tpot_s, output_tokens=outcome.output_tokens
+            )
+            if score is not None:
+                kept.qoe.add(max(score, SMALLEST), now)
 
     def missed(self, slo_class: str, now: float) -> None:
         """A request of this class was rejected or lost."""
-        self._class(slo_class).e2e.judge(False, now)
+        kept = self._class(slo_class)
+        kept.e2e.judge(False, now)
+        slo = self.slos.get(slo_class)
+        if slo is not None and slo.ttft_s is not None:
+            kept.qoe.add(SMALLEST, now)
+
+    def _slo_of(self, outcome: Outcome) -> Slo | None:
+        if outcome.slo is not None:
+            return outcome.slo
+        slo = self.slos.get(outcome.slo_class)
+        return slo.of_model(outcome.model) if slo is not None and slo.models else slo
 
     def report(self, now: float) -> dict[str, SloReport]:
         """Every class seen so far."""
@@ -104,12 +124,13 @@ class SloWindow:
             ttft=_latency(kept.ttft, now),
             tpot=_latency(kept.tpot, now),
             e2e=_latency(kept.e2e, now),
+            qoe=kept.qoe.mean(now),
         )
 
     def _class(self, name: str) -> _Class:
         label = self._cap(name)
         if label not in self._classes:
-            self._classes[label] = _Class(*(SlidingWindow(self.window_s) for _ in range(3)))
+            self._classes[label] = _Class(*(SlidingWindow(self.window_s) for _ in range(4)))
         return self._classes[label]
 
 

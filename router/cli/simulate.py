@@ -122,6 +122,14 @@ def simulate(
         Switch,
         typer.Option(help="Whether the planner's prices guide the policy.", rich_help_panel=_REAL),
     ] = "off",
+    admission: Annotated[
+        Switch | None,
+        typer.Option(
+            help="Whether service classes are scheduled and hopeless requests rejected early; by "
+            "default as the fleet file says.",
+            rich_help_panel=_REAL,
+        ),
+    ] = None,
     oracle: Annotated[
         bool,
         typer.Option(
@@ -164,6 +172,8 @@ def simulate(
     Example: [bold]motley simulate azure-conv-like --fleet fleet.yaml --policy all
     --rate-scale 2 --html report.html[/bold]
     """
+    from dataclasses import replace
+
     from router.config.load import load_config
     from simulator.batch import Batch
     from simulator.faults import load_faults
@@ -202,6 +212,9 @@ def simulate(
         max_tokens=max_tokens,
     )
     config = load_config(fleet)
+    if admission is not None:
+        on = config.admission.model_copy(update={"enabled": admission == "on"})
+        config = replace(config, admission=on)
     batch = Batch(
         spec=spec,
         config=config,

@@ -16,7 +16,7 @@ _DIGEST_LENGTH = len(DIGEST_PREFIX) + 64
 class GrantSection(Section):
     """What the holder of a key, or of a token, may do. Nothing given means no limit.
 
-    ``priority_class`` is not here: a class is asked for with ``x-motley-slo``; ``classes`` says
+    ``priority_class`` is not here: a class is asked for with ``x-motley-class``; ``classes`` says
     which may be asked for, ``default_class`` which one counts when none is.
     """
 

@@ -7,12 +7,18 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
 from typing import Any, TypeVar
 
+from router.class_dispatcher import ClassDispatcher
 from router.config.load import MotleyConfig
-from router.decision_log import LoggingDispatcher, Sink, recorded_capability
+from router.decision_log import (
+    LoggingClassDispatcher,
+    LoggingDispatcher,
+    Sink,
+    recorded_capability,
+)
 from router.dispatcher import Dispatcher
 from router.domain.fleet import BackendSpec, Fleet
 from router.domain.protocols import LengthPredictor, Observer
-from router.domain.slo import Slo
+from router.domain.slo import slo_from_json
 from router.domain.state import LinearCost
 from router.fleet_state.backend import Capability
 from router.fleet_state.fleet import CapabilityOf, FleetState
@@ -21,6 +27,7 @@ from router.perf.hardware import Hardware
 from router.perf.length import BucketLengthPredictor
 from router.policies.context import PolicyContext
 from router.policies.registry import make_policy
+from router.queue.desk import ClassRules, Desk
 
 Belief = Callable[[BackendSpec], LinearCost]
 D = TypeVar("D", bound=Dispatcher)
@@ -77,8 +84,9 @@ def build_dispatcher(
         "capability_of": remembered,
     }
     if log is None:
-        return _assemble(Dispatcher, header, config.fleet, **arguments)
-    dispatcher = _assemble(LoggingDispatcher, header, config.fleet, **arguments)
+        plain = ClassDispatcher if "admission" in header else Dispatcher
+        return _assemble(plain, header, config.fleet, **arguments)
+    dispatcher = _assemble(_logging(header), header, config.fleet, **arguments)
     known = {name: asdict(recorded) for name, recorded in capabilities.items()}
     fleet = [asdict(spec) for spec in config.fleet.backends]
     return dispatcher.log_to(log, {**header, "capabilities": known, "fleet": fleet})
@@ -93,7 +101,7 @@ def rebuild_dispatcher(header: Mapping[str, Any], log: Sink) -> LoggingDispatche
     recorded = {name: recorded_capability(c) for name, c in header["capabilities"].items()}
     fleet = Fleet(tuple(BackendSpec(**spec) for spec in header["fleet"]))
     dispatcher = _assemble(
-        LoggingDispatcher,
+        _logging(header),
         header,
         fleet,
         predictor=BucketLengthPredictor(),
@@ -105,7 +113,7 @@ def rebuild_dispatcher(header: Mapping[str, Any], log: Sink) -> LoggingDispatche
 
 
 def _header(config: MotleyConfig, *, strict_context: bool) -> dict[str, Any]:
-    return {
+    header = {
         "policy": config.policy.model_dump(),
         "slos": {name: asdict(slo) for name, slo in config.slos.items()},
         "breaker": config.reliability.breaker.model_dump(),
@@ -113,6 +121,9 @@ def _header(config: MotleyConfig, *, strict_context: bool) -> dict[str, Any]:
         "queue_timeout_s": config.reliability.queue_timeout_s,
         "strict_context": strict_context,
     }
+    if config.admission.enabled:
+        header["admission"] = config.admission.model_dump(exclude={"enabled"})
+    return header
 
 
 def _assemble(
@@ -125,9 +136,9 @@ def _assemble(
     capability_of: CapabilityOf,
 ) -> D:
     chosen = header["policy"]
-    slos = {name: Slo(**slo) for name, slo in header["slos"].items()}
+    slos = {name: slo_from_json(slo) for name, slo in header["slos"].items()}
     context = PolicyContext(random.Random(chosen["seed"]), chosen["params"], slos)
-    return kind(
+    dispatcher = kind(
         FleetState(fleet, capability_of, BreakerConfig(**header["breaker"])),
         make_policy(chosen["name"], context),
         predictor,
@@ -136,3 +147,11 @@ def _assemble(
         queue_timeout_s=header["queue_timeout_s"],
         strict_context=header["strict_context"],
     )
+    if isinstance(dispatcher, ClassDispatcher):
+        rules = ClassRules(**header["admission"])
+        dispatcher.serving(Desk(slos, rules, header["queue_size"]))
+    return dispatcher
+
+
+def _logging(header: Mapping[str, Any]) -> type[LoggingDispatcher]:
+    return LoggingClassDispatcher if "admission" in header else LoggingDispatcher

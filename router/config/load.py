@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections import Counter
 from collections.abc import Hashable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -14,9 +14,11 @@ from pydantic import ValidationError
 from yaml.constructor import ConstructorError
 
 from router.config.access import AccessSection, AdminSection
+from router.config.classes import check_classes, slos_of
 from router.config.discovery import DiscoverySection
 from router.config.planner import PlannerSection
 from router.config.schema import (
+    AdmissionSection,
     BackendEntry,
     ConfigFile,
     PolicySection,
@@ -28,7 +30,7 @@ from router.config.section import Section
 from router.config.upstream import UpstreamSection
 from router.domain.errors import ConfigError, UnknownNameError
 from router.domain.fleet import BackendSpec, Fleet
-from router.domain.slo import DEFAULT_SLOS, Slo
+from router.domain.slo import Slo
 from router.perf.catalog import default_catalog
 from router.perf.hardware import Hardware
 from router.perf.overrides import parse_overrides
@@ -69,6 +71,7 @@ class MotleyConfig:
             sections of the file.
         aliases: other names of models.
         hardware: the catalogue, with the file's own models and measurements.
+        admission: how service classes are scheduled, if they are.
     """
 
     source: str
@@ -85,6 +88,7 @@ class MotleyConfig:
     admin: AdminSection
     discovery: DiscoverySection
     upstream: UpstreamSection
+    admission: AdmissionSection = field(default_factory=AdmissionSection)
 
 
 def load_config(source: str | Path | Mapping[str, Any]) -> MotleyConfig:
@@ -132,9 +136,8 @@ def _checked(content: dict[str, Any], source: str) -> MotleyConfig:
         fleet = Fleet(())
     if not parsed.discovery:  # what will be discovered may serve any model
         _check_aliases(parsed.aliases, fleet)
-    slos = dict(DEFAULT_SLOS) | {
-        name: Slo(name, **section.model_dump()) for name, section in parsed.slos.items()
-    }
+    slos = slos_of(parsed.slos)
+    check_classes(parsed.admission, parsed.slos, slos, None if parsed.discovery else fleet)
     return MotleyConfig(
         source,
         fleet,
@@ -150,6 +153,7 @@ def _checked(content: dict[str, Any], source: str) -> MotleyConfig:
         parsed.admin,
         parsed.discovery,
         parsed.upstream,
+        parsed.admission,
     )
 
 

@@ -42,12 +42,45 @@ class PolicySection(Section):
     seed: int = 0
 
 
-class SloSection(Section):
-    """Targets of one service class; leave one out for no target."""
+class TargetsSection(Section):
+    """Latency targets; leave one out for no target."""
 
     ttft_s: Seconds | None = None
     tpot_s: Seconds | None = None
     e2e_s: Seconds | None = None
+
+    @model_validator(mode="after")
+    def _can_be_met(self) -> Self:
+        if self.ttft_s is not None and self.e2e_s is not None and self.e2e_s < self.ttft_s:
+            raise ValueError("e2e_s must be at least ttft_s: an answer begins before it ends")
+        return self
+
+
+class SloSection(TargetsSection):
+    """Targets of one service class; ``models`` replaces them all for the models it names."""
+
+    models: dict[str, TargetsSection] = Field(default_factory=dict)
+
+
+class AdmissionSection(Section):
+    """Scheduling of service classes; off, the router's queue is first in, first out.
+
+    On: between classes the earliest latest-start goes first, inside a class tenants share by
+    weight, and a request whose targets cannot be met is answered 429 at once.
+    """
+
+    enabled: bool = False
+    tenant_weights: dict[str, Annotated[float, Field(gt=0, allow_inf_nan=False)]] = Field(
+        default_factory=dict
+    )
+    max_wait_s: dict[str, Seconds] = Field(default_factory=dict)
+    patience_s: Seconds = 300.0
+    aged_after_s: Seconds = 60.0
+    aged_share: float = Field(default=0.1, ge=0.0, le=0.5)
+    margin: float = Field(default=0.8, gt=0.0, le=1.0)
+    protect: float = Field(default=0.5, gt=0.0, le=1.0)
+    headroom: float = Field(default=0.8, gt=0.0, le=1.0)
+    preempt: bool = True
 
 
 class RecordSection(Section):
@@ -160,6 +193,7 @@ class ConfigFile(Section):
     discovery: DiscoverySection = DiscoverySection()
     policy: PolicySection = PolicySection()
     slos: dict[str, SloSection] = Field(default_factory=dict)
+    admission: AdmissionSection = AdmissionSection()
     telemetry: TelemetrySection = TelemetrySection()
     reliability: ReliabilitySection = ReliabilitySection()
     planner: PlannerSection = PlannerSection()

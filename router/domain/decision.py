@@ -14,14 +14,24 @@ RejectReason = Literal[
     "queue_full",
     "queue_timeout",
     "all_backends_tried",
+    "slo_unattainable",
+    "wait_too_long",
+    "shed",
 ]
 
 
 @dataclass(frozen=True, slots=True)
 class Assign:
-    """Send the request there, now."""
+    """Send the request there, now.
+
+    Attributes:
+        backend: where to.
+        recalled: requests whose attempts must be broken off first: they wait in the router again
+            and have been taken out of the books.
+    """
 
     backend: BackendSpec
+    recalled: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
+from router.domain.slo import Slo
+
 OutcomeStatus = Literal["completed", "failed", "cancelled"]
 
 
@@ -29,6 +31,7 @@ class Outcome:
         decoding_at_dispatch: requests decoding there when it was sent.
         predicted_ttft_s, predicted_tpot_s: the belief at dispatch.
         predicted_output_tokens: the forecast at dispatch.
+        slo: targets of the request's own; ``None`` means those of its class.
     """
 
     request_id: str
@@ -50,6 +53,7 @@ class Outcome:
     predicted_ttft_s: float
     predicted_tpot_s: float
     predicted_output_tokens: float
+    slo: Slo | None = None
 
     @property
     def ttft_s(self) -> float | None:

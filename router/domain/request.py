@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
+from router.domain.slo import Slo
+
 
 @dataclass(frozen=True, slots=True)
 class LengthForecast:
@@ -32,6 +34,10 @@ class Request:
         prefix_hashes: chained hashes of the prompt's leading blocks, for prefix caches.
         prefix_block_tokens: tokens per entry of ``prefix_hashes``; 0 when there are none.
         forecast: set by the dispatcher before a policy sees the request.
+        slo: targets of its own, where they differ from those of its class.
+        fallbacks: models that may answer instead under overload, best first; empty if the
+            client wants this one.
+        explain: whether to keep an account of the decision.
     """
 
     request_id: str
@@ -45,3 +51,6 @@ class Request:
     prefix_hashes: tuple[int, ...] = ()
     prefix_block_tokens: int = 0
     forecast: LengthForecast = field(default=NO_FORECAST)
+    slo: Slo | None = None
+    fallbacks: tuple[str, ...] = ()
+    explain: bool = False

@@ -121,6 +121,11 @@ class Attempt:
         self._end(abort=True)
         self._ticket.cancelled(self._clock(), output_tokens=self._tally.output_tokens(None))
 
+    def recalled(self) -> None:
+        """The dispatcher took the request back; its books are closed already."""
+        self._end(abort=True)
+        self._ticket.void()
+
     def pause(self) -> None:
         """The client is slow."""
         if not self._paused and self._connection is not None:
@@ -216,6 +221,8 @@ class Attempt:
         self._since_s = self._clock()
         if held:
             self.on_data(held)
+        if not self._token_seen and self.stage is Stage.RELAYING:
+            self._ticket.committed(self._since_s)
 
     def _refused(self, problem: Problem) -> None:
         """The backend answered, and the answer is an error."""

@@ -13,8 +13,10 @@ from dataclasses import dataclass, field
 from random import getrandbits
 
 from router.dispatcher import Dispatcher
+from router.domain.decision import Assign, Decision
 from router.domain.fleet import BackendSpec
 from router.domain.request import Request
+from router.domain.slo import DEFAULT_CLASS, DEFAULT_SLOS, Slo
 from router.gateway.access.gate import Gate
 from router.gateway.account import Account
 from router.gateway.exchange import Exchange
@@ -25,6 +27,7 @@ from router.gateway.problems import Problem
 from router.gateway.prompt_size import PromptSizer
 from router.gateway.seams import Client, Events
 from router.gateway.tally import Usage
+from router.gateway.terms import class_of, targets_of, tenant_of
 from router.gateway.upstream import Address, Guard, UpstreamPool, parse_address
 from router.gateway.wire import (
     BadRequestError,
@@ -64,7 +67,7 @@ class EngineSettings:
         limits: timeouts and retries.
         policy_name: told in ``x-motley-policy``.
         aliases: other names of models.
-        slo_classes: names that ``x-motley-slo`` may carry.
+        slos: targets by class: the classes a request may ask for.
         asks_load: whether vLLM is asked to send its load along with each answer (ORCA).
         identity: keys and certificates for the engines, if there are any.
     """
@@ -72,7 +75,7 @@ class EngineSettings:
     limits: Limits
     policy_name: str
     aliases: Mapping[str, str] = field(default_factory=dict)
-    slo_classes: frozenset[str] = frozenset(("interactive",))
+    slos: Mapping[str, Slo] = field(default_factory=lambda: DEFAULT_SLOS)
     asks_load: bool = False
     identity: Identity | None = None
 
@@ -90,6 +93,7 @@ class Engine:
     Attributes:
         ended: given the account of every exchange, if anybody wants it.
         load_told: given (backend, header, now) where an engine's answer tells its load.
+        missed: given (class, now) of every request that got no answer for our fault.
         begin_span: called with every call, where requests are traced.
         guards: by backend, for those that were registered over REST: where they may be.
     """
@@ -110,6 +114,7 @@ class Engine:
         self.now = clock
         self.ended: Callable[[Account], None] | None = None
         self.load_told: Callable[[str, bytes, float], None] | None = None
+        self.missed: Callable[[str, float], None] | None = None
         self.begin_span: Callable[[Call], None] | None = None
         self.gate = gate
         self.guards: dict[str, Guard] = {}
@@ -159,18 +164,19 @@ class Engine:
         """The request as the dispatcher sees it.
 
         Raises:
-            BadRequestError: a service class that does not exist.
+            BadRequestError: a service class that does not exist, or targets that make no sense.
         """
         settings = self._settings
         headers = call.named
         asked = fields.model or ""
         model = settings.aliases.get(asked, asked)
         grant = call.caller.grant if call.caller is not None else None
-        default = (grant.default_class if grant is not None else "") or "interactive"
-        slo_class = headers.get(b"x-motley-slo", default.encode()).decode("latin-1")
-        if slo_class not in settings.slo_classes and slo_class != "interactive":
-            known = ", ".join(sorted(settings.slo_classes))
-            message = f"There is no service class {slo_class!r}. x-motley-slo may be: {known}."
+        default = (grant.default_class if grant is not None else "") or DEFAULT_CLASS
+        slo_class = class_of(headers, fields.slo_class, fields.service_tier, default)
+        slo = settings.slos.get(slo_class)
+        if slo is None:
+            known = ", ".join(sorted(settings.slos))
+            message = f"There is no service class {slo_class!r}. Classes here: {known}."
             raise BadRequestError(Problem(400, message, code="unknown_slo_class"))
         hashes = prefix_hashes(fields.prompt_text()) if call.generates else ()
         return Request(
@@ -180,12 +186,11 @@ class Engine:
             prompt_tokens=self.sizer.estimate(model, prompt_bytes(call.body)),
             max_tokens=token_limit(fields) if call.generates else 1,
             slo_class=slo_class,
-            tenant=grant.holder
-            if grant is not None and grant.holder
-            else headers.get(b"x-tenant-id", b"").decode("latin-1"),
+            tenant=grant.holder if grant is not None and grant.holder else tenant_of(headers),
             session=headers.get(b"x-session-id", b"").decode("latin-1"),
             prefix_hashes=hashes,
             prefix_block_tokens=self.sizer.tokens_in(model, BLOCK_BYTES) if hashes else 0,
+            slo=targets_of(headers, slo.of_model(model)),
         )
 
     def _unique(self, request_id: str) -> str:
@@ -283,10 +288,20 @@ class Engine:
     def _poll(self) -> None:
         self._poked = None
         for request, decision in self.dispatcher.poll(self.now()):
+            self.recall(decision)
             exchange = self._live.get(request.request_id)
             if exchange is not None:
                 exchange.decided(decision)
         self._set_alarm()
+
+    def recall(self, decision: Decision) -> None:
+        """Break off the attempts that the dispatcher took back; their requests wait again."""
+        if isinstance(decision, Assign) and decision.recalled:
+            for request_id in decision.recalled:
+                exchange = self._live.get(request_id)
+                if exchange is not None:
+                    exchange.recalled()
+            self._set_alarm()
 
     def _set_alarm(self) -> None:
         if self._alarm is not None:

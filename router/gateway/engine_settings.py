@@ -22,7 +22,7 @@ def engine_settings(config: MotleyConfig) -> EngineSettings:
         ),
         policy_name=config.policy.name,
         aliases=config.aliases,
-        slo_classes=frozenset(config.slos),
+        slos=config.slos,
         asks_load=config.telemetry.enabled and config.telemetry.orca,
         identity=identity or None,
     )

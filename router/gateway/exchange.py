@@ -29,6 +29,7 @@ from router.gateway.wire import (
 if TYPE_CHECKING:
     from router.gateway.engine import Engine
 
+_TURNED_AWAY = frozenset(("slo_unattainable", "wait_too_long", "shed"))
 _LOAD = b"endpoint-load-metrics"
 _NOT_FOR_CLIENTS = frozenset(
     (b"date", b"server", b"x-request-id", b"x-motley-backend", b"x-motley-policy", _LOAD)
@@ -110,6 +111,14 @@ class Exchange:
         if not self._over:
             self._follow(decision)
 
+    def recalled(self) -> None:
+        """The dispatcher took the request back before its first byte; it waits again."""
+        attempt, self._attempt = self._attempt, None
+        if attempt is not None:
+            self._tried.pop()
+            self._backend = None
+            attempt.recalled()
+
     def client_left(self) -> None:
         """The client is gone; does nothing once the answer is complete."""
         if self._over:
@@ -141,6 +150,8 @@ class Exchange:
 
     def _follow(self, decision: Decision) -> None:
         if isinstance(decision, Assign):
+            if decision.recalled:
+                self._engine.recall(decision)
             self._try(decision.backend)
         elif isinstance(decision, Reject):
             unknown = decision.reason == "unknown_model"
@@ -233,6 +244,7 @@ class Exchange:
         """Say why where a stream can carry it, then cut, so that nobody takes it for whole."""
         if at_boundary:
             self._client.write(problem.event())
+        self._missed()
         self._client.cut()
         self._close()
 
@@ -273,6 +285,13 @@ class Exchange:
         self._status = status
         slo_class = self.request.slo_class if self.request is not None else ""
         self._engine.events.answered(self._label(unknown=unknown), slo_class, status)
+        if status >= 500 or self._reason in _TURNED_AWAY:
+            self._missed()
+
+    def _missed(self) -> None:
+        """The request got no answer, and not by a fault of its own."""
+        if self._engine.missed is not None and self.request is not None:
+            self._engine.missed(self.request.slo_class, self._engine.now())
 
     def _label(self, *, unknown: bool) -> str:
         return NO_MODEL if unknown or self.request is None else self.request.model

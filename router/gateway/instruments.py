@@ -63,6 +63,7 @@ class Instruments:
 
     def expose(self, engine: Engine, scraper: Scraper | None, clock: Clock) -> None:
         """Let ``/metrics`` ask everybody who knows something."""
+        engine.missed = self.slos.missed
         ask_dispatcher(self.metrics, engine.dispatcher)
         if self.feedback is not None:
             self.feedback.cached_share_of = partial(_hit_ratio, engine)

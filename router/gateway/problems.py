@@ -80,8 +80,11 @@ def from_reject(reject: Reject) -> Problem:
     status, param, code = {
         "unknown_model": (404, "model", "model_not_found"),
         "context_too_long": (400, "messages", "context_length_exceeded"),
+        "slo_unattainable": (429, None, "slo_unattainable"),
+        "wait_too_long": (429, None, "wait_too_long"),
+        "shed": (429, None, "shed"),
     }.get(reject.reason, (503, None, reject.reason))
-    retry = reject.retry_after_s if status == 503 else None
+    retry = reject.retry_after_s if status in (429, 503) else None
     if status == 503 and retry is None:
         retry = RETRY_AFTER_S
     return Problem(status, reject.message, code=code, param=param, retry_after_s=retry)

@@ -84,6 +84,22 @@ class Ticket:
         self._close()
         return self._dispatcher.redispatch(self._request_id, now, backpressure=backpressure)
 
+    def committed(self, now: float) -> None:
+        """The answer is about to reach the client: from here on nobody may take it back.
+
+        For answers without a first token of their own: those that are not streamed, and those
+        whose keep-alive comments came for so long that the status had to be passed on.
+        """
+        if self._open and self._dispatcher.recalls:
+            self._dispatcher.presume_first_token(self._request_id, now)
+
+    def void(self) -> None:
+        """The dispatcher has closed the entry itself: the request was taken back."""
+        self._open = False
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+
     def refused(self, now: float) -> None:
         """The backend found fault with the request itself."""
         if self._close():

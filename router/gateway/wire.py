@@ -55,6 +55,8 @@ class RoutingFields(msgspec.Struct):
     messages: msgspec.Raw = _NOTHING
     prompt: msgspec.Raw = _NOTHING
     input: msgspec.Raw = _NOTHING
+    slo_class: object = None
+    service_tier: object = None
 
     def prompt_text(self) -> memoryview:
         """The prompt as the client wrote it, still JSON; empty if there is none."""

@@ -8,8 +8,10 @@ from pathlib import Path
 
 from simulator.compare import RANKING, Difference, best_policy, compare
 from simulator.report import plots
+from simulator.report.classes import classes_html, has_classes
 from simulator.report.style import CSS
-from simulator.report.table import average_seeds, lost_text, seconds
+from simulator.report.table import average_seeds, lost_text
+from simulator.report.words import seconds
 from simulator.results import RunResult
 from simulator.summary import Summary, summarize
 
@@ -35,6 +37,7 @@ def comparison_page(results: Sequence[RunResult]) -> str:
         section("What was replayed", facts(summaries, results)),
         section("Verdict", verdict(best, differences, summaries)),
         section("Figures", figures_table(summaries, best), "Seconds; lost is all not completed."),
+        *_classes(summaries),
         section("Latency distributions", plots.cdf_plot(runs), "Dots mark P99."),
         section("Median, P90 and P99", plots.ranges_plot(runs)),
         section("Who served", plots.shares_plot(runs)),
@@ -46,6 +49,16 @@ def comparison_page(results: Sequence[RunResult]) -> str:
         sections.append(section("All differences", differences_table(differences), opened=False))
     sections += _timelines(summaries, runs, best)
     return document(title, sections)
+
+
+def _classes(summaries: Sequence[Summary]) -> list[str]:
+    if not has_classes(summaries):
+        return []
+    caption = (
+        "SLO met and goodput are over all that arrived; QoE (Andes) is 1 for a reader who never "
+        "waits longer than the targets of the class; wait is the time in the router."
+    )
+    return [section("Service classes", table(*classes_html(summaries)), caption)]
 
 
 def _timelines(

@@ -6,6 +6,7 @@ import math
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
+from simulator.classes import qoe_column
 from simulator.results import RunResult, Status, latencies
 from simulator.traces.write import Row, write_rows
 
@@ -14,7 +15,7 @@ COLUMNS = (
     *("max_tokens", "model", "class", "tenant", "session"),
     *("status", "backend", "gpu", "attempts"),
     *("dispatched_s", "first_token_s", "finished_s", "ttft_s", "tpot_s", "e2e_s"),
-    *("cached_tokens", "slo_met"),
+    *("cached_tokens", "slo_met", "qoe"),
 )
 
 
@@ -30,6 +31,7 @@ def write_requests(results: Sequence[RunResult], path: Path) -> None:
 def request_rows(result: RunResult) -> Iterator[Row]:
     """The requests of one run, in order of arrival."""
     records, trace, columns = result.records, result.trace, latencies(result)
+    qoe = qoe_column(result, columns)
     for i in range(len(records)):
         backend = records.backend[i]
         spec = result.backends[backend] if backend >= 0 else None
@@ -57,6 +59,7 @@ def request_rows(result: RunResult) -> Iterator[Row]:
             "e2e_s": _known(float(columns.e2e_s[i])),
             "cached_tokens": records.cached_tokens[i],
             "slo_met": bool(columns.slo_met[i]),
+            "qoe": _known(float(qoe[i])),
         }
 
 

@@ -10,6 +10,8 @@ from rich.table import Table
 from rich.text import Text
 
 from simulator.compare import RANKING, Difference
+from simulator.report.classes import classes_table, has_classes
+from simulator.report.words import seconds
 from simulator.summary import Summary
 
 _NARROW = (
@@ -57,8 +59,11 @@ def results_table(
         cells += [Text(f"{_lost(summary):.0f}")] if lost else []
         cells += [_to_best(summary["policy"], differences, wide=wide)] if differences else []
         table.add_row(Text(str(summary["policy"])), *cells)
+    parts: list[RenderableType] = [Text(_title(summaries), style="bold"), table]
+    if has_classes(averaged):
+        parts.append(classes_table(averaged))
     notes = (Text(line, style="dim") for line in _footnotes(summaries, differences))
-    return Group(Text(_title(summaries), style="bold"), table, *notes)
+    return Group(*parts, *notes)
 
 
 def average_seeds(summaries: Sequence[Summary]) -> list[Summary]:
@@ -69,21 +74,21 @@ def average_seeds(summaries: Sequence[Summary]) -> list[Summary]:
     return [_average(group) for group in by_policy.values()]
 
 
-def seconds(value: float | None) -> str:
-    """A duration for people: three significant digits."""
-    if value is None:
-        return "-"
-    return f"{value:.3f}" if value < 1 else f"{value:.2f}" if value < 100 else f"{value:.0f}"
-
-
 def _average(group: Sequence[Summary]) -> Summary:
     merged = dict(group[0])
     for key, value in group[0].items():
         values = [summary[key] for summary in group]
-        if isinstance(value, dict) and key.endswith("_s"):
+        if key == "classes":
+            merged[key] = {
+                name: _average([v[name] for v in values if name in v])
+                for name in dict.fromkeys(name for v in values for name in v)
+            }
+        elif isinstance(value, dict) and key.endswith("_s"):
             merged[key] = {name: _mean([v[name] for v in values]) for name in value}
         elif isinstance(value, int | float) and not isinstance(value, bool) and key != "seed":
             merged[key] = _mean(values)
+        elif value is None:
+            merged[key] = _mean([v for v in values if isinstance(v, int | float)])
     return merged
 
 

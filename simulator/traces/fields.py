@@ -38,7 +38,7 @@ _KNOWN = frozenset(
 _HASH_BITS = 2**63 - 1
 RESULT_FIELDS = frozenset(
     (
-        *("request_id", "policy", "seed", "status", "backend", "gpu", "attempts", "slo_met"),
+        *("request_id", "policy", "seed", "status", "backend", "gpu", "attempts", "slo_met", "qoe"),
         "finish_reason",
         *("dispatched_s", "first_token_s", "finished_s", "ttft_s", "tpot_s", "e2e_s"),
         *("cached_tokens", "predicted_ttft_s", "predicted_tpot_s", "predicted_output_tokens"),

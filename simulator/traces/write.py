@@ -127,6 +127,8 @@ def _arrow_type(name: str, pa: object) -> object:
         return pa.float64()  # type: ignore[attr-defined]
     if name.endswith("_tokens") or name in ("attempts", "seed"):
         return pa.int64()  # type: ignore[attr-defined]
+    if name == "qoe":
+        return pa.float64()  # type: ignore[attr-defined]
     if name == "slo_met":
         return pa.bool_()  # type: ignore[attr-defined]
     return pa.string()  # type: ignore[attr-defined]

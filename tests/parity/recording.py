@@ -82,6 +82,9 @@ class Recording:
 
     def _follow(self, name: str, decision: object) -> None:
         if isinstance(decision, Assign):
+            for recalled in decision.recalled:
+                self._flying.remove(recalled)
+                self._queued.append(recalled)
             self._flying.append(name)
         elif type(decision).__name__ == "Wait":
             self._queued.append(name)

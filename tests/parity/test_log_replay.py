@@ -37,6 +37,16 @@ def test_every_policy_decides_the_same_again(policy: str):
     assert replay(log, rebuild_dispatcher) == len(log) - 1 > 300
 
 
+@pytest.mark.parametrize("policy", ["motley", "least-request"])
+def test_so_does_a_scheduler_of_classes(policy: str):
+    targets = {"interactive": {"ttft_s": 0.5, "tpot_s": 0.1}}
+    log = Recording(policy, admission={"enabled": True}, slos=targets).log
+    assert replay(log, rebuild_dispatcher) == len(log) - 1 > 300
+    text = b"".join(log)
+    assert b'"slo_unattainable"' in text
+    assert b'"recalled"' in text
+
+
 def test_the_same_run_writes_the_same_bytes(log: list[bytes]):
     assert Recording("motley").log == log
 

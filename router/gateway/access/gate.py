@@ -193,7 +193,7 @@ def _forbidden(grant: Grant, asked: str, request: Request) -> Problem | None:
         return Problem(
             403,
             f"This key may not use the service class {request.slo_class!r}. It may use: "
-            f"{', '.join(sorted(grant.classes)) or 'none'}. Set x-motley-slo.",
+            f"{', '.join(sorted(grant.classes)) or 'none'}. Set x-motley-class.",
             code="class_not_allowed",
         )
     return None

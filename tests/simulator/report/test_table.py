@@ -8,7 +8,8 @@ from rich.console import Console
 
 from simulator.compare import RANKING, compare
 from simulator.options import ReplayOptions
-from simulator.report.table import average_seeds, results_table, seconds
+from simulator.report.table import average_seeds, results_table
+from simulator.report.words import seconds
 from simulator.results import RunResult
 from simulator.run import run_policy
 from simulator.summary import summarize

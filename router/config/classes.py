@@ -1,0 +1,50 @@
+"""Service classes in the file: their targets, and whether what is said of them makes sense."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from router.config.schema import AdmissionSection, SloSection
+from router.domain.errors import ConfigError, UnknownNameError
+from router.domain.fleet import Fleet
+from router.domain.slo import DEFAULT_SLOS, Slo
+
+
+def slos_of(sections: Mapping[str, SloSection]) -> dict[str, Slo]:
+    """Targets by class: the defaults, with those of the file in their place or beside them."""
+    return dict(DEFAULT_SLOS) | {name: _slo(name, section) for name, section in sections.items()}
+
+
+def _slo(name: str, section: SloSection) -> Slo:
+    models = {model: Slo(name, **targets.model_dump()) for model, targets in section.models.items()}
+    return Slo(name, section.ttft_s, section.tpot_s, section.e2e_s, models)
+
+
+def check_classes(
+    admission: AdmissionSection,
+    sections: Mapping[str, SloSection],
+    slos: Mapping[str, Slo],
+    fleet: Fleet | None,
+) -> None:
+    """Make sure that every class and model that is named exists.
+
+    Args:
+        admission: how classes are scheduled.
+        sections: the file's own targets.
+        slos: all targets.
+        fleet: the backends; ``None`` where any may yet be discovered.
+
+    Raises:
+        ConfigError: targets for a model that no backend serves.
+        UnknownNameError: a class that does not exist.
+    """
+    for name, section in sections.items():
+        strange = sorted(set(section.models) - fleet.models) if fleet is not None else []
+        if strange:
+            raise ConfigError(
+                f"slos.{name}.models names {strange[0]!r}, which no backend serves; "
+                f"served: {', '.join(sorted(fleet.models if fleet else ()))}"
+            )
+    for name in admission.max_wait_s:
+        if name not in slos:
+            raise UnknownNameError("service class", name, slos)

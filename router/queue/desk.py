@@ -1,0 +1,312 @@
+"""The scheduler of service classes: who may go where, who waits, who is sent away at once.
+
+Put together from ``class_room`` (order and fairness), ``gate`` (which backends are open) and
+``yardstick`` (what work costs and how fast it drains). ``router.class_dispatcher`` asks it.
+
+Admission. A request that finds no open backend would wait for::
+
+    wait = (work served before it + half its own) / (drain rate - what tighter classes take of it)
+
+If that exceeds its patience (latest start minus now; for requests without a target the
+``max_wait_s`` of their class), it is rejected at once, with ``wait - patience`` as Retry-After:
+the time after which, if nothing more came before it, it would be let in.
+"""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+
+from router.domain.decision import Reject
+from router.domain.request import Request
+from router.domain.slo import DEFAULT_CLASS, DEFAULT_SLOS, Slo
+from router.domain.state import BackendView
+from router.queue.class_room import ClassRoom, Entry
+from router.queue.gate import Gate, Limits, View
+from router.queue.yardstick import Drain, Ruler, Yardstick
+
+_IN_USE_S = 60.0
+_LEAST_RETRY_S, _MOST_RETRY_S = 1.0, 600.0
+
+
+@dataclass(frozen=True, slots=True)
+class ClassRules:
+    """How classes are scheduled; ``router.config.schema.AdmissionSection`` says what each does."""
+
+    tenant_weights: Mapping[str, float] = field(default_factory=dict)
+    max_wait_s: Mapping[str, float] = field(default_factory=dict)
+    patience_s: float = 300.0
+    aged_after_s: float = 60.0
+    aged_share: float = 0.1
+    margin: float = 0.8
+    protect: float = 0.5
+    headroom: float = 0.8
+    preempt: bool = True
+
+
+class Desk:
+    """Keeps the queue of classes and says what may happen to each request.
+
+    Args:
+        slos: targets by class.
+        rules: how to schedule.
+        capacity: requests that may wait.
+
+    Attributes:
+        room: who waits.
+        events: how often each thing happened, by (kind, class): ``shed``, ``recalled``,
+            ``aged`` (sent on the share of the aged), ``slo_infeasible`` (no backend could keep
+            its targets if it were idle), ``unknown_class``, ``empty_prompt``, ``odd_backend``
+            and ``fallback``.
+    """
+
+    def __init__(self, slos: Mapping[str, Slo], rules: ClassRules, capacity: int) -> None:
+        self.rules = rules
+        self.room = ClassRoom(
+            capacity,
+            rules.tenant_weights,
+            aged_after_s=rules.aged_after_s,
+            aged_share=rules.aged_share,
+        )
+        self.gate = Gate(rules.margin, rules.protect, rules.headroom)
+        self.events: Counter[tuple[str, str]] = Counter()
+        self._slos = slos
+        self._yardstick = Yardstick()
+        self._drains: dict[str, Drain] = {}
+        self._seen: dict[tuple[str, str], float] = {}
+        self._limits: dict[str, tuple[float, Limits]] = {}
+
+    # -- what a request is -------------------------------------------------------------------
+
+    def entry(
+        self,
+        request: Request,
+        tried: frozenset[str],
+        backends: Sequence[BackendView],
+        now: float,
+    ) -> Entry:
+        """Look a request up: its targets, its cost, and when it must be sent at the latest.
+
+        Args:
+            request: with its forecast.
+            tried: backends that failed it.
+            backends: those of its model that may be used now; may be empty.
+            now: the time.
+        """
+        slo = self.slo_of(request)
+        self._saw(request.model, request.slo_class, slo, now)
+        if not backends:
+            waits_until = request.arrival_s + self._max_wait_s(request.slo_class)
+            return Entry(request, tried, waits_until, slo, False, request.arrival_s, 1e-9)
+        ruler = self._yardstick.of(request.model, backends, now)
+        prompt, output = request.prompt_tokens, max(request.forecast.mean_tokens, 1.0)
+        work_s = ruler.work_s(prompt, output)
+        latest_s = self._latest_start_s(request, slo, ruler)
+        if (
+            latest_s is None
+            or latest_s <= request.arrival_s
+            or not _tpot_possible(slo, ruler.tpot_s(prompt, output))
+        ):
+            if slo.urgent:
+                self.events["slo_infeasible", request.slo_class] += 1
+            waits_until = request.arrival_s + self._max_wait_s(request.slo_class)
+            return Entry(request, tried, waits_until, slo, False, request.arrival_s, work_s)
+        return Entry(request, tried, latest_s, slo, True, latest_s, work_s)
+
+    def slo_of(self, request: Request) -> Slo:
+        """Its own targets, or those of its class for its model."""
+        if request.slo is not None:
+            return request.slo
+        slo = self._slos.get(request.slo_class)
+        if slo is None:
+            self.events["unknown_class", DEFAULT_CLASS] += 1
+            slo = self._slos.get(DEFAULT_CLASS, DEFAULT_SLOS[DEFAULT_CLASS])
+        return slo.of_model(request.model)
+
+    def _latest_start_s(self, request: Request, slo: Slo, ruler: Ruler) -> float | None:
+        prompt, output = request.prompt_tokens, max(request.forecast.mean_tokens, 1.0)
+        latest, margin = math.inf, self.rules.margin
+        ttft_s = ruler.ttft_s(prompt)
+        if slo.ttft_s is not None:
+            latest = margin * slo.ttft_s - ttft_s
+        if slo.e2e_s is not None:
+            e2e_s = ttft_s + output * ruler.tpot_s(prompt, output)
+            latest = min(latest, margin * slo.e2e_s - e2e_s)
+        return None if latest == math.inf else request.arrival_s + latest
+
+    def _max_wait_s(self, slo_class: str) -> float:
+        return self.rules.max_wait_s.get(slo_class, self.rules.patience_s)
+
+    # -- where it may go ---------------------------------------------------------------------
+
+    def open_to(
+        self, entry: Entry, options: Sequence[View], now: float, *, last: bool = False
+    ) -> list[View]:
+        """The backends that may take it now; ``last`` if it will not be asked about again."""
+        limits = self.limits(entry.request.model, now)
+        aged = self.room.rank(entry, now)[0] == 0
+        return self.gate.open(entry, options, limits, now, aged=aged, last=last)
+
+    def limits(self, model: str, now: float) -> Limits:
+        """The tightest targets in use on a model."""
+        known = self._limits.get(model)
+        if known is not None and now - known[0] < 1.0:
+            return known[1]
+        tpot = ttft = math.inf
+        for (name, slo_class), seen_s in list(self._seen.items()):
+            if now - seen_s > _IN_USE_S:
+                del self._seen[name, slo_class]
+            elif name == model:
+                slo = self._slos[slo_class].of_model(model)
+                tpot = min(tpot, slo.tpot_s or math.inf)
+                ttft = min(ttft, slo.ttft_s or math.inf)
+        limits = Limits(tpot, ttft)
+        self._limits[model] = (now, limits)
+        return limits
+
+    def _saw(self, model: str, slo_class: str, slo: Slo, now: float) -> None:
+        if slo_class not in self._slos:
+            return
+        key = (model, slo_class)
+        if key not in self._seen:
+            self._limits.pop(model, None)
+        if slo.urgent or slo.tpot_s is not None:
+            self._seen[key] = now
+
+    # -- whether it may wait -----------------------------------------------------------------
+
+    def admit(self, entry: Entry, backends: Sequence[BackendView], now: float) -> Reject | None:
+        """Why it must not even wait; ``None`` if it may."""
+        if self.room.full and not entry.urgent:
+            return self._turned_away("queue_full", entry, self._wait_s(entry, backends, now), now)
+        wait_s = self._wait_s(entry, backends, now)
+        if wait_s <= entry.deadline_s - now:
+            return None
+        reason = "slo_unattainable" if entry.urgent else "wait_too_long"
+        return self._turned_away(reason, entry, wait_s, now)
+
+    def give_up(self, entry: Entry, backends: Sequence[BackendView], now: float) -> Reject:
+        """The answer to a request that has waited as long as it may."""
+        reason = "slo_unattainable" if entry.urgent else "queue_timeout"
+        if not backends:
+            return Reject(
+                "no_healthy_backend",
+                f"No backend of {entry.request.model!r} that could take the request became "
+                f"usable within {now - entry.request.arrival_s:.3g} s. Try again shortly.",
+                _LEAST_RETRY_S,
+            )
+        return self._turned_away(reason, entry, self._wait_s(entry, backends, now), now)
+
+    def shed(self, entry: Entry, backends: Sequence[BackendView], now: float) -> Reject:
+        """The answer to a request that gave its place in the queue to an urgent one."""
+        self.events["shed", entry.request.slo_class] += 1
+        return self._turned_away("shed", entry, self._wait_s(entry, backends, now), now)
+
+    def _wait_s(self, entry: Entry, backends: Sequence[BackendView], now: float) -> float:
+        if not backends:
+            return 0.0
+        request, model = entry.request, entry.request.model
+        prior = self._yardstick.of(model, backends, now).rate
+        drain = self._drain(model)
+        drain.waits(now, somebody=drain_waits(self.room, model))
+        rate = drain.rate(prior)
+        mine = self.room.lanes.get(entry.lane)
+        ahead = mine.ahead_s(request.tenant, entry.work_s, self.room.weights) if mine else 0.0
+        free = rate
+        for (slo_class, name), lane in self.room.lanes.items():
+            if name == model and slo_class != request.slo_class:
+                ahead += _before(entry, lane.entries)
+        for slo_class, slo in self._slos.items():
+            if slo_class != request.slo_class and _tighter(slo.of_model(model), entry):
+                free -= drain.rate_of(slo_class)
+        floor = 0.02 if entry.urgent else self.rules.aged_share
+        return (ahead + 0.5 * entry.work_s) / max(free, floor * rate, 1e-9)
+
+    def _turned_away(self, reason: str, entry: Entry, wait_s: float, now: float) -> Reject:
+        request = entry.request
+        patience_s = max(entry.deadline_s - now, 0.0)
+        retry_s = min(max(wait_s - patience_s, _LEAST_RETRY_S), _MOST_RETRY_S)
+        why = {
+            "slo_unattainable": f"would have to wait about {wait_s:.3g} s, and its targets "
+            f"(TTFT {_target(entry.slo.ttft_s)}, E2E {_target(entry.slo.e2e_s)}) allow "
+            f"{patience_s:.3g} s",
+            "wait_too_long": f"would have to wait about {wait_s:.3g} s, and its class may wait "
+            f"{patience_s:.3g} s",
+            "queue_timeout": f"has waited {now - request.arrival_s:.3g} s, as long as its class "
+            "may",
+            "queue_full": f"finds {len(self.room)} requests waiting, as many as may",
+            "shed": "gave its place in the full queue to an urgent one",
+        }[reason]
+        message = (
+            f"The fleet is overloaded: this {request.slo_class!r} request for {request.model!r} "
+            f"{why}. Try again in {math.ceil(retry_s)} s, or in a class that may wait longer."
+        )
+        return Reject(reason, message, float(math.ceil(retry_s)))  # type: ignore[arg-type]
+
+    # -- what happened -----------------------------------------------------------------------
+
+    def enter(self, entry: Entry, now: float) -> None:
+        """It waits."""
+        self.room.enter(entry)
+        self._drain(entry.request.model).waits(now, somebody=True)
+
+    def left(self, entry: Entry, now: float) -> None:
+        """It waits no more, and was not sent."""
+        model = entry.request.model
+        self._drain(model).waits(now, somebody=drain_waits(self.room, model))
+
+    def settle(self, now: float) -> None:
+        """Somebody who may have waited left."""
+        for model, drain in self._drains.items():
+            drain.waits(now, somebody=drain_waits(self.room, model))
+
+    def sent(self, entry: Entry, backend: BackendView, now: float) -> None:
+        """It goes to this backend; it has left the room."""
+        request = entry.request
+        self.gate.sent(backend, request.prompt_tokens, now)
+        drain = self._drain(request.model)
+        waits = drain_waits(self.room, request.model)
+        drain.waits(now, somebody=waits)
+        drain.sent(request.slo_class, entry.work_s)
+        if waits:
+            if self.room.rank(entry, now)[0] == 0:
+                self.events["aged", request.slo_class] += 1
+            self.room.paid(entry, now)
+
+    def _drain(self, model: str) -> Drain:
+        drain = self._drains.get(model)
+        if drain is None:
+            drain = self._drains[model] = Drain()
+        return drain
+
+
+def drain_waits(room: ClassRoom, model: str) -> bool:
+    """Whether anybody waits for this model."""
+    return any(name == model for _, name in room.lanes)
+
+
+def _before(entry: Entry, entries: Sequence[tuple[object, Entry]]) -> float:
+    """Work of another lane that goes before this request."""
+    if entry.urgent:
+        latest = entry.latest_start_s
+        return sum(e.work_s for _, e in entries if e.urgent and e.latest_start_s <= latest)
+    arrival = entry.request.arrival_s
+    return sum(e.work_s for _, e in entries if e.urgent or e.request.arrival_s <= arrival)
+
+
+def _tighter(slo: Slo, entry: Entry) -> bool:
+    if not slo.urgent:
+        return False
+    if not entry.urgent:
+        return True
+    return (slo.ttft_s or math.inf) < (entry.slo.ttft_s or math.inf)
+
+
+def _tpot_possible(slo: Slo, tpot_s: float) -> bool:
+    return slo.tpot_s is None or tpot_s <= slo.tpot_s
+
+
+def _target(value: float | None) -> str:
+    return "none" if value is None else f"{value:g} s"

@@ -1,0 +1,161 @@
+"""Which backends are open to one request: those where it keeps its targets and spoils nobody's.
+
+For a request on backend b, with the predictions of ``router.perf.estimate`` and the time that b
+recently spent on prefill (decoding stands still meanwhile)::
+
+    room      KV for the prompt and half of the answer, and a free sequence
+    TPOT      tau(b) / (1 - prefill share) <= margin * the tightest TPOT target in use on the model
+    TTFT      waited + TTFT(b) <= margin * its own target                    (if it is urgent)
+    others    for all but the tightest class in use, on a backend that is not idle:
+              tau(b) / (1 - prefill share) <= headroom * margin * the tightest TPOT target
+              backlog(b) + own prefill     <= protect * the tightest TTFT target
+    E2E       waited + TTFT(b) + output * tau <= margin * its own target
+
+At its last chance a request may use up its whole targets. "In use" means that a request of such a
+class came in the last minute. An idle backend is open to whoever has no target of its own to miss.
+Cost: about 1 us a backend, paid only where classes are scheduled.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TypeVar
+
+from router.domain.slo import Slo
+from router.domain.state import BackendView
+from router.perf.estimate import prefill_backlog_s
+from router.queue.class_room import Entry
+
+_KV_LIMIT = 0.95
+_MEMORY_S = 6.0
+_MOST_SHARE = 0.75
+_AGED_BACKLOG_S = 0.3
+
+View = TypeVar("View", bound=BackendView)
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """What must not be exceeded on a model's backends.
+
+    Attributes:
+        tpot_s: tightest TPOT target in use; infinity if there is none.
+        ttft_s: tightest TTFT target in use; infinity if there is none.
+    """
+
+    tpot_s: float = math.inf
+    ttft_s: float = math.inf
+
+
+@dataclass(frozen=True, slots=True)
+class Relief:
+    """What taking one request back from a backend would free."""
+
+    prefill_s: float = 0.0
+    context_tokens: float = 0.0
+    seqs: int = 0
+
+
+NO_RELIEF = Relief()
+
+
+class Gate:
+    """Judges backends; keeps the recent prefill share of each.
+
+    Args:
+        margin: share of a target that a prediction may use up.
+        protect: share of the tightest TTFT target that the backlog may reach for others.
+        headroom: share of the tightest TPOT limit that others may use up.
+    """
+
+    def __init__(self, margin: float, protect: float, headroom: float) -> None:
+        self._margin, self._protect, self._headroom = margin, protect, headroom
+        self._busy: dict[int, tuple[float, float]] = {}
+
+    def sent(self, view: BackendView, prompt_tokens: int, now: float) -> None:
+        """A prompt goes to this backend."""
+        busy_s, since_s = self._busy.get(view.index, (0.0, now))
+        decayed = busy_s * math.exp((since_s - now) / _MEMORY_S)
+        self._busy[view.index] = (decayed + view.cost.prompt_s(prompt_tokens), now)
+
+    def open(
+        self,
+        entry: Entry,
+        options: Sequence[View],
+        limits: Limits,
+        now: float,
+        *,
+        aged: bool = False,
+        last: bool = False,
+    ) -> list[View]:
+        """The backends that may take it now; ``last`` if it will not be asked about again."""
+        return [b for b in options if self.admits(entry, b, limits, now, aged=aged, last=last)]
+
+    def admits(
+        self,
+        entry: Entry,
+        view: BackendView,
+        limits: Limits,
+        now: float,
+        *,
+        aged: bool = False,
+        last: bool = False,
+        relief: Relief = NO_RELIEF,
+    ) -> bool:
+        """Whether this backend may take it now."""
+        margin = 1.0 if last else self._margin
+        request, cost = entry.request, view.cost
+        prompt, output = request.prompt_tokens, max(request.forecast.mean_tokens, 1.0)
+        held = view.in_flight - relief.seqs
+        context = view.context_tokens - relief.context_tokens
+        if held > 0 and not _has_room(view, held, context, prompt + 0.5 * output):
+            return False
+        tau = cost.step_s + cost.seq_s * (held + 1)
+        tau += cost.context_s * (context + prompt + 0.5 * output)
+        tightest = entry.urgent and (entry.slo.ttft_s or math.inf) <= limits.ttft_s
+        tpot_limit_s = margin * limits.tpot_s
+        if not tightest and not aged:
+            tpot_limit_s *= self._headroom
+        if (held > 0 or entry.urgent) and tau * self._stretch(view, now) > tpot_limit_s:
+            return False
+        fresh = prompt * (1.0 - _hit_ratio(view))
+        own = cost.prompt_s(prompt, prompt - fresh) + (fresh / view.chunk_tokens + 1.0) * tau
+        backlog = max(prefill_backlog_s(view, now) - relief.prefill_s, 0.0)
+        if aged:
+            return backlog <= _AGED_BACKLOG_S
+        if not tightest and held > 0 and backlog + own > self._protect * limits.ttft_s:
+            return False
+        ttft = now - request.arrival_s + backlog + own
+        return not entry.urgent or _in_time(entry.slo, ttft, ttft + output * tau, margin)
+
+    def soonest(self, options: Sequence[View]) -> View:
+        """Whom to wait for when none is open: the one with most of its KV free."""
+        return min(options, key=lambda b: (b.context_tokens / b.kv_capacity_tokens, b.index))
+
+    def _stretch(self, view: BackendView, now: float) -> float:
+        known = self._busy.get(view.index)
+        if known is None:
+            return 1.0
+        share = known[0] * math.exp((known[1] - now) / _MEMORY_S) / _MEMORY_S
+        return 1.0 / (1.0 - min(share, _MOST_SHARE))
+
+
+def _has_room(view: BackendView, held: int, context: float, needed: float) -> bool:
+    if held >= view.max_num_seqs:
+        return False
+    return context + needed <= _KV_LIMIT * view.kv_capacity_tokens
+
+
+def _hit_ratio(view: BackendView) -> float:
+    signals = view.signals
+    if signals is None or signals.prefix_hit_ratio is None:
+        return 0.0
+    return min(max(signals.prefix_hit_ratio, 0.0), 0.95)
+
+
+def _in_time(slo: Slo, ttft_s: float, e2e_s: float, margin: float) -> bool:
+    if slo.ttft_s is not None and ttft_s > margin * slo.ttft_s:
+        return False
+    return slo.e2e_s is None or e2e_s <= margin * slo.e2e_s

@@ -1,0 +1,170 @@
+"""Order between classes, fairness between tenants, ageing: figures from scheduling theory."""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+
+import pytest
+
+from router.domain.slo import Slo
+from router.queue.class_room import ClassRoom, Entry
+from tests.fakes import ask
+
+CHAT, BULK = Slo("interactive", ttft_s=2.0), Slo("bulk")
+
+
+def entry(
+    name: str,
+    *,
+    slo: Slo = BULK,
+    tenant: str = "",
+    arrival_s: float = 0.0,
+    latest_start_s: float | None = None,
+    work_s: float = 1.0,
+    deadline_s: float = math.inf,
+) -> Entry:
+    request = ask(name, slo_class=slo.name, tenant=tenant, arrival_s=arrival_s)
+    urgent = latest_start_s is not None
+    latest = arrival_s if latest_start_s is None else latest_start_s
+    return Entry(request, frozenset(), deadline_s, slo, urgent, latest, work_s)
+
+
+def drain(room: ClassRoom, now: float = 0.0, limit: int = 10_000) -> list[Entry]:
+    """Send one after the other, as if one server took them."""
+    served = []
+    while len(room) and len(served) < limit:
+        chosen = room.turns(now).next()
+        assert chosen is not None
+        room.leave(chosen.request.request_id, sent=True)
+        room.paid(chosen, now)
+        served.append(chosen)
+    return served
+
+
+def names(entries: list[Entry]) -> list[str]:
+    return [e.request.request_id for e in entries]
+
+
+def test_between_classes_the_earliest_latest_start_goes_first_and_the_untargeted_last():
+    room = ClassRoom(10, {})
+    room.enter(entry("bulk"))
+    room.enter(entry("patient", slo=Slo("throughput", ttft_s=10.0), latest_start_s=9.0))
+    room.enter(entry("chat", slo=CHAT, latest_start_s=1.5))
+    room.enter(entry("late-chat", slo=CHAT, latest_start_s=9.5))
+    assert names(drain(room)) == ["chat", "patient", "late-chat", "bulk"]
+
+
+def test_tenants_share_a_class_equally_whoever_floods_it():
+    room = ClassRoom(1000, {})
+    for i in range(100):
+        room.enter(entry(f"flood-{i}", tenant="flood"))
+    for i in range(10):
+        room.enter(entry(f"light-{i}", tenant="light"))
+    first = drain(room, limit=20)
+    assert Counter(e.request.tenant for e in first) == {"flood": 10, "light": 10}
+
+
+def test_weights_are_shares_of_work_not_of_requests():
+    room = ClassRoom(1000, {"gold": 3.0})
+    for i in range(100):
+        room.enter(entry(f"g{i}", tenant="gold", work_s=2.0))
+        room.enter(entry(f"s{i}", tenant="small", work_s=0.5))
+    work: Counter[str] = Counter()
+    for served in drain(room, limit=80):
+        work[served.request.tenant] += served.work_s
+    assert work["gold"] / work["small"] == pytest.approx(3.0, rel=0.06)
+
+
+def test_a_tenant_that_was_idle_gets_no_credit_for_it():
+    room = ClassRoom(1000, {})
+    for i in range(20):
+        room.enter(entry(f"a{i}", tenant="a"))
+    drain(room, limit=10)
+    for i in range(10):
+        room.enter(entry(f"b{i}", tenant="b"))
+    assert Counter(e.request.tenant for e in drain(room, limit=10)) == {"a": 5, "b": 5}
+
+
+class TestAgeing:
+    """Whoever waited long without a target gets a share, and no more than the share."""
+
+    def contest(self, share: float) -> Counter[str]:
+        room = ClassRoom(10_000, {}, aged_after_s=60.0, aged_share=share)
+        for i in range(1000):
+            room.enter(entry(f"chat-{i}", slo=CHAT, arrival_s=99.0, latest_start_s=101.0))
+            room.enter(entry(f"bulk-{i}", arrival_s=0.0))
+        return Counter(e.request.slo_class for e in drain(room, now=100.0, limit=500))
+
+    def test_it_is_the_share_that_was_set(self):
+        served = self.contest(0.1)
+        assert served["bulk"] == pytest.approx(50, abs=2)
+
+    def test_without_one_the_untargeted_wait_for_ever(self):
+        assert self.contest(0.0)["bulk"] == 0
+
+    def test_the_young_wait_their_turn(self):
+        room = ClassRoom(10, {}, aged_after_s=60.0, aged_share=0.5)
+        room.credit_s = 1.0
+        room.enter(entry("bulk", arrival_s=50.0))
+        room.enter(entry("chat", slo=CHAT, arrival_s=99.0, latest_start_s=101.0))
+        assert names(drain(room, now=100.0)) == ["chat", "bulk"]
+
+
+def test_work_ahead_is_what_fair_queueing_serves_first():
+    room = ClassRoom(1000, {})
+    for i in range(50):
+        room.enter(entry(f"flood-{i}", tenant="flood"))
+    lane = room.lanes["bulk", "llama-3.1-8b"]
+    assert lane.ahead_s("light", 2.0, {}) == 2.0, "as much of the flood as of its own"
+    assert lane.ahead_s("flood", 2.0, {}) == 50.0, "all of its own flood"
+    assert lane.ahead_s("light", 2.0, {"light": 4.0}) == 0.5
+
+
+def test_deadlines_come_in_order_and_only_for_those_still_here():
+    room = ClassRoom(10, {})
+    for name, deadline in (("c", 3.0), ("a", 1.0), ("b", 2.0)):
+        room.enter(entry(name, deadline_s=deadline))
+    room.leave("a")
+    assert room.next_deadline_s() == 2.0
+    assert names(room.expired(2.5)) == ["b"]
+    assert room.next_deadline_s() == 3.0
+    room.leave("b")
+    room.leave("c")
+    assert room.next_deadline_s() == math.inf
+
+
+def test_one_that_came_back_expires_once_and_keeps_its_place():
+    room = ClassRoom(10, {})
+    back = entry("back", deadline_s=3.0)
+    room.enter(back)
+    tag = back.tag
+    room.leave("back", sent=True)
+    room.enter(entry("later"))
+    room.enter(back)
+    assert back.tag == tag
+    assert room.turns(0.0).next() is back
+    assert names(room.expired(3.0)) == ["back"]
+
+
+def test_an_urgent_request_enters_a_full_room_and_the_last_of_the_others_has_to_go():
+    room = ClassRoom(2, {})
+    room.enter(entry("first"))
+    room.enter(entry("second"))
+    assert room.full
+    assert room.surplus() == []
+    room.enter(entry("chat", slo=CHAT, latest_start_s=1.0))
+    assert names(room.surplus()) == ["second"]
+
+
+def test_names_that_clients_invent_are_not_kept():
+    room = ClassRoom(10_000, {})
+    for i in range(3_000):
+        room.enter(entry(f"r{i}", tenant=f"tenant-{i}"))
+        if i >= 5:
+            room.leave(f"r{i - 5}", sent=True)
+    lane = room.lanes["bulk", "llama-3.1-8b"]
+    assert len(lane._finish) <= 2 * (5 + 256)
+    for i in range(2_995, 3_000):
+        room.leave(f"r{i}")
+    assert not room.lanes

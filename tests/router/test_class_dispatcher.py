@@ -1,0 +1,293 @@
+"""Service classes at the dispatcher: who goes where, who waits, who is sent away, who is recalled.
+
+Backends do 10,000 prompt tokens a second and 10 ms an iteration, so a prompt of 10,000 tokens is a
+second of backlog and every figure can be worked out on paper.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import pytest
+
+from router.class_dispatcher import ClassDispatcher
+from router.domain.decision import Assign, Decision, Reject, Wait
+from router.domain.protocols import Policy
+from router.domain.slo import Slo
+from router.fleet_state.backend import Capability
+from router.perf.length import ConstantLengthPredictor
+from router.queue.desk import ClassRules, Desk
+from tests.fakes import LimitPolicy, ask, assigned, balance, capability, fleet_state
+
+SLOS = {
+    "interactive": Slo("interactive", ttft_s=2.0, tpot_s=0.1),
+    "throughput": Slo("throughput", ttft_s=10.0, tpot_s=0.25),
+    "bulk": Slo("bulk"),
+}
+ROOMY = capability(max_context_tokens=200_000, kv_capacity_tokens=10_000_000)
+
+
+def serving(
+    *backends: str,
+    policy: Policy | None = None,
+    slos: Mapping[str, Slo] | None = None,
+    capacity: int = 100,
+    capabilities: Mapping[str, Capability] | None = None,
+    **rules: Any,
+) -> ClassDispatcher:
+    known = capabilities or dict.fromkeys(backends, ROOMY)
+    dispatcher = ClassDispatcher(
+        fleet_state(*backends, capabilities=known),
+        policy or LimitPolicy(10_000),
+        ConstantLengthPredictor(100.0, 200.0),
+    )
+    rules = {"margin": 1.0} | rules
+    return dispatcher.serving(Desk(slos or SLOS, ClassRules(**rules), capacity))
+
+
+def answers(dispatcher: ClassDispatcher, now: float) -> dict[str, str]:
+    found = {
+        request.request_id: d.backend.name if isinstance(d, Assign) else d.reason
+        for request, d in dispatcher.poll(now)
+    }
+    assert balance(dispatcher) == 0
+    return found
+
+
+def rejected(decision: Decision) -> Reject:
+    assert isinstance(decision, Reject), decision
+    return decision
+
+
+def test_an_idle_fleet_serves_everybody_at_once():
+    dispatcher = serving("a")
+    for n, slo_class in enumerate(SLOS):
+        assert assigned(dispatcher.dispatch(ask(f"r{n}", slo_class=slo_class), 0.0)) == "a"
+    assert balance(dispatcher) == 0
+
+
+def test_bulk_waits_where_its_prompt_would_make_interactive_requests_late():
+    dispatcher = serving("a")
+    dispatcher.dispatch(ask("chat", slo_class="interactive"), 0.0)
+    # Half of the 2 s may be backlog: 0.1 s is there, so 12,000 tokens are too many.
+    big = ask("bulk", slo_class="bulk", prompt_tokens=12_000)
+    assert dispatcher.dispatch(big, 0.0) == Wait("saturated")
+    dispatcher.first_token("chat", 0.2)
+    dispatcher.complete("chat", 1.0, output_tokens=50)
+    assert answers(dispatcher, 1.0) == {"bulk": "a"}, "and goes once the backend is idle"
+
+
+def test_without_interactive_traffic_bulk_holds_nothing_back():
+    dispatcher = serving("a")
+    for n in range(20):
+        bulk = ask(f"b{n}", slo_class="bulk", prompt_tokens=12_000)
+        assert assigned(dispatcher.dispatch(bulk, 0.0)) == "a"
+
+
+class TestAdmission:
+    """Rejects early, and says honestly when to come back."""
+
+    def full(self, **rules: Any) -> ClassDispatcher:
+        """One backend with 1.6 s of interactive prompts, none of which will end."""
+        dispatcher = serving("a", **rules)
+        for n in range(2):
+            request = ask(f"r{n}", slo_class="interactive", prompt_tokens=8_000)
+            assert isinstance(dispatcher.dispatch(request, 0.0), Assign)
+        return dispatcher
+
+    def test_waits_while_the_queue_can_drain_in_time(self):
+        dispatcher = self.full()
+        assert dispatcher.dispatch(ask("s", prompt_tokens=4_000), 0.0) == Wait("saturated")
+
+    def test_rejects_once_it_cannot_and_the_remedy_is_when_it_will(self):
+        dispatcher = self.full()
+        told = None
+        for n in range(100):
+            decision = dispatcher.dispatch(ask(f"s{n}"), 0.0)
+            if isinstance(decision, Reject):
+                told = decision
+                break
+        assert told is not None
+        assert told.reason == "slo_unattainable"
+        assert told.retry_after_s is not None
+        assert told.retry_after_s >= 1.0
+        assert "Try again in" in told.message
+        queued = dispatcher.queued
+        room = dispatcher.desk.room
+        work_s = sum(entry.work_s for entry in room)
+        # One average backend drains a second of work a second: what waits takes the 1.9 s that a
+        # request of this class may wait, to within one request.
+        assert work_s == pytest.approx(
+            1.885, abs=room.lanes["interactive", ask().model].work_s / queued
+        )
+
+    def test_retry_after_grows_with_the_queue_of_those_who_may_wait(self):
+        dispatcher = self.full(max_wait_s={"bulk": 5.0})
+        waits = []
+        for n in range(200):
+            bulk = ask(f"b{n}", slo_class="bulk", prompt_tokens=8_000)
+            decision = dispatcher.dispatch(bulk, 0.0)
+            if isinstance(decision, Reject):
+                assert decision.reason == "wait_too_long"
+                waits.append(decision.retry_after_s)
+        assert waits
+        assert len(set(waits)) == 1, "nothing was added, so nothing changed"
+
+    def test_who_waited_in_vain_is_told_when_its_time_is_up_and_not_later(self):
+        dispatcher = self.full()
+        dispatcher.dispatch(ask("s", prompt_tokens=4_000), 0.0)
+        due = dispatcher.next_poll_s()
+        assert due is not None
+        assert 1.5 < due < 1.6
+        dispatcher.set_health("a", healthy=False, now=0.1)
+        assert answers(dispatcher, due - 0.01) == {}
+        assert answers(dispatcher, due) == {"s": "no_healthy_backend"}
+
+    def test_bulk_outlasts_it(self):
+        dispatcher = self.full()
+        assert dispatcher.dispatch(ask("b", slo_class="bulk"), 0.0) == Wait("saturated")
+        assert answers(dispatcher, 100.0) == {"b": "a"}, "aged, and the backlog has melted"
+
+    def test_a_light_tenant_is_let_in_where_a_flooding_one_is_not(self):
+        dispatcher = self.full()
+        decisions = [dispatcher.dispatch(ask(f"s{n}", tenant="flood"), 0.0) for n in range(60)]
+        assert isinstance(decisions[-1], Reject)
+        assert dispatcher.dispatch(ask("t", tenant="light"), 0.0) == Wait("saturated")
+
+    def test_in_a_full_room_the_urgent_take_the_place_of_bulk(self):
+        dispatcher = self.full()
+        dispatcher.desk.room._capacity = 2
+        for n in range(2):
+            dispatcher.dispatch(ask(f"b{n}", slo_class="bulk", prompt_tokens=8_000), 0.0)
+        turned_away = dispatcher.dispatch(ask("b2", slo_class="bulk", prompt_tokens=8_000), 0.0)
+        assert rejected(turned_away).reason == "queue_full"
+        assert dispatcher.dispatch(ask("s", prompt_tokens=4_000), 0.0) == Wait("saturated")
+        assert answers(dispatcher, 0.0) == {"b1": "shed"}
+        assert dispatcher.desk.events["shed", "bulk"] == 1
+
+
+class TestPreemption:
+    """Before the first byte only, for a tighter class only, and not again and again."""
+
+    def loaded(self, **rules: Any) -> ClassDispatcher:
+        """A backend that works on a bulk prompt of 3 s; nobody urgent was there before."""
+        dispatcher = serving("a", **rules)
+        bulk = ask("bulk", slo_class="bulk", prompt_tokens=30_000)
+        assert isinstance(dispatcher.dispatch(bulk, 0.0), Assign)
+        return dispatcher
+
+    def test_takes_the_bulk_request_back_and_serves_it_later(self):
+        dispatcher = self.loaded()
+        decision = dispatcher.dispatch(ask("chat", arrival_s=0.5), 0.5)
+        assert isinstance(decision, Assign)
+        assert decision.recalled == ("bulk",)
+        assert (dispatcher.in_flight, dispatcher.queued) == (1, 1)
+        assert balance(dispatcher) == 0
+        dispatcher.first_token("chat", 0.7)
+        dispatcher.complete("chat", 2.0, output_tokens=100)
+        assert answers(dispatcher, 5.4) == {}, "the engine may not have let go of it yet"
+        assert answers(dispatcher, 5.6) == {"bulk": "a"}
+
+    def test_to_another_backend_if_there_is_one(self):
+        dispatcher = serving("a", "b")
+        dispatcher.set_health("b", healthy=False, now=0.0)
+        dispatcher.dispatch(ask("bulk", slo_class="bulk", prompt_tokens=30_000), 0.0)
+        dispatcher.dispatch(ask("chat", arrival_s=0.5), 0.5)
+        dispatcher.set_health("b", healthy=True, now=0.6)
+        assert answers(dispatcher, 0.6) == {"bulk": "b"}
+
+    def test_never_after_the_first_token(self):
+        dispatcher = self.loaded()
+        dispatcher.dispatch(ask("second", slo_class="bulk", prompt_tokens=30_000), 0.0)
+        dispatcher.first_token("bulk", 0.1)
+        dispatcher.first_token("second", 0.2)
+        hasty = ask("chat", prompt_tokens=16_000, arrival_s=0.5)
+        assert not isinstance(dispatcher.dispatch(hasty, 0.5), Assign)
+        assert dispatcher.in_flight == 2
+
+    def test_never_one_of_its_own_class(self):
+        dispatcher = serving("a")
+        for n in range(2):
+            dispatcher.dispatch(ask(f"r{n}", prompt_tokens=8_000), 0.0)
+        assert dispatcher.dispatch(ask("s", prompt_tokens=4_000), 0.0) == Wait("saturated")
+
+    def test_not_where_it_is_switched_off(self):
+        dispatcher = self.loaded(preempt=False)
+        assert dispatcher.dispatch(ask("chat", arrival_s=0.5), 0.5) == Wait("saturated")
+
+    def test_at_most_twice_the_same(self):
+        dispatcher = serving("a", "b", "c")
+        for name in ("b", "c"):
+            dispatcher.set_health(name, healthy=False, now=0.0)
+        dispatcher.dispatch(ask("bulk", slo_class="bulk", prompt_tokens=30_000), 0.0)
+        for n, (ill, well) in enumerate((("a", "b"), ("b", "c"))):
+            now = 0.1 * (n + 1)
+            decision = dispatcher.dispatch(ask(f"chat{n}", arrival_s=now), now)
+            assert isinstance(decision, Assign)
+            assert decision.recalled == ("bulk",)
+            dispatcher.set_health(ill, healthy=False, now=now)
+            dispatcher.set_health(well, healthy=True, now=now)
+            assert answers(dispatcher, now) == {"bulk": well}
+        assert not isinstance(dispatcher.dispatch(ask("chat9", arrival_s=0.4), 0.4), Assign)
+
+
+class TestTargets:
+    """What is asked decides, and what makes no sense is served safely and counted."""
+
+    def test_a_request_may_ask_for_more_than_its_class(self):
+        strict = Slo("interactive", ttft_s=0.05)
+        dispatcher = serving("a")
+        request = ask("r", prompt_tokens=100, slo=strict)
+        assert isinstance(dispatcher.dispatch(request, 0.0), Assign)
+        other = ask("s", prompt_tokens=100, slo=strict)
+        dispatcher.dispatch(ask("long", prompt_tokens=8_000), 0.0)
+        decision = dispatcher.dispatch(other, 0.0)
+        assert not isinstance(decision, Assign), "0.9 s of backlog and 0.05 s of patience"
+
+    def test_a_target_that_no_backend_could_keep_is_served_without_one_and_counted(self):
+        dispatcher = serving("a")
+        request = ask("r", slo=Slo("interactive", ttft_s=0.001))
+        assert isinstance(dispatcher.dispatch(request, 0.0), Assign)
+        assert dispatcher.desk.events["slo_infeasible", "interactive"] == 1
+
+    def test_an_unknown_class_is_served_as_the_default_and_counted(self):
+        dispatcher = serving("a")
+        assert isinstance(dispatcher.dispatch(ask("r", slo_class="gold"), 0.0), Assign)
+        assert dispatcher.desk.events["unknown_class", "interactive"] == 1
+
+    def test_a_model_may_have_targets_of_its_own(self):
+        model = ask().model
+        slos = {**SLOS, "interactive": Slo("interactive", 2.0, models={model: Slo("x", 0.5)})}
+        dispatcher = serving("a", slos=slos)
+        dispatcher.dispatch(ask("long", prompt_tokens=4_000), 0.0)
+        assert dispatcher.dispatch(ask("r", prompt_tokens=2_000), 0.0) == Wait("saturated")
+        assert dispatcher.next_poll_s() == pytest.approx(0.5 - 0.2 - 0.01 * (1 + 2_000 / 2_048))
+
+    @pytest.mark.parametrize("prompt", [0, 1])
+    def test_an_empty_prompt_is_only_a_short_one(self, prompt: int):
+        dispatcher = serving("a")
+        request = ask("r", prompt_tokens=prompt)
+        assert isinstance(dispatcher.dispatch(request, 0.0), Assign)
+
+
+def test_who_leaves_the_queue_is_gone():
+    dispatcher = serving("a", policy=LimitPolicy(1))
+    dispatcher.dispatch(ask("r"), 0.0)
+    dispatcher.dispatch(ask("s"), 0.0)
+    dispatcher.cancel("s", 0.1)
+    assert dispatcher.queued == 0
+    assert dispatcher.next_poll_s() is None
+    assert balance(dispatcher) == 0
+
+
+def test_when_the_policy_holds_back_until_time_is_up_it_is_sent_all_the_same():
+    policy = LimitPolicy(1)
+    dispatcher = serving("a", policy=policy, margin=0.8)
+    dispatcher.dispatch(ask("r", prompt_tokens=10), 0.0)
+    dispatcher.first_token("r", 0.01)
+    dispatcher.dispatch(ask("s"), 0.0)
+    due = dispatcher.next_poll_s()
+    assert due is not None
+    assert answers(dispatcher, due - 0.01) == {}
+    assert answers(dispatcher, due) == {"s": "a"}
