@@ -104,6 +104,11 @@ def fenced(command: str) -> Callable[[], str]:
     return lambda: f"```\n$ {command}\n{run(command).strip()}\n```"
 
 
+def table_of(command: str, note: str) -> Callable[[], str]:
+    """The command's own Markdown table, with a sentence and the command."""
+    return lambda: f"{run(command).strip()}\n\n{note} `{command}`"
+
+
 def _s(value: float) -> str:
     return f"{value:.3g}"
 
@@ -112,6 +117,18 @@ BLOCKS: dict[str, Callable[[], str]] = {
     "headline": headline,
     "policies": policies,
     "evidence": evidence,
+    "drift": table_of(
+        "python benchmarks/telemetry/bench_drift.py",
+        "Demo fleet, built-in conversations at twice their rate, 20 minutes, two seeds, "
+        "belief 20 % wrong unless said, policy `motley`.",
+    ),
+    "calibration": table_of(
+        "python benchmarks/telemetry/bench_calibration.py",
+        "Ten estimates in a row within 10 % of the truth; in brackets the median error from then "
+        "on. The slow cards get a request every 2 to 4 s. Over HTTP, against an emulated engine: "
+        "`--live`.",
+    ),
+    "telemetry": fenced("python benchmarks/telemetry/bench_observe.py"),
     "accuracy": fenced("motley accuracy"),
     "simulator": fenced("python -m benchmarks.simulator_speed"),
     "decision": fenced("python -m benchmarks.decision_cost"),

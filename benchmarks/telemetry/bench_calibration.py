@@ -158,7 +158,7 @@ class Live:
     wrong: float = 1.5
     before_s: float = 75.0
     after_s: float = 60.0
-    rate_per_s: float = 6.0
+    rate_per_s: float = 3.0
 
 
 async def live(run: Live) -> tuple[Course, float]:
@@ -198,7 +198,9 @@ async def _drive(client: httpx.AsyncClient, gateway: str, engine: str, run: Live
         if not change_s and elapsed_s >= run.before_s:
             await client.post(f"{engine}/fault", json={"slow_factor": run.wrong * CHANGE})
             change_s = time.monotonic()
-        task = asyncio.create_task(_ask(client, gateway, rng.randint(50, 700), rng.randint(8, 80)))
+        task = asyncio.create_task(
+            _ask(client, gateway, rng.randint(200, 2000), rng.randint(8, 80))
+        )
         asking.add(task)
         task.add_done_callback(asking.discard)
         await asyncio.sleep(rng.expovariate(run.rate_per_s))
