@@ -16,7 +16,9 @@ from telemetry.accuracy import Accuracy
 from telemetry.calibration import Calibration
 from telemetry.drift import DriftDetector
 from telemetry.feedback import Feedback
+from telemetry.metering import Meter, Metered
 from telemetry.metrics import GatewayMetrics
+from telemetry.power import PowerPrior
 from telemetry.record_rows import RowMaker
 from telemetry.recorder import Recorder, RecorderLimits
 from telemetry.slo_window import SloWindow
@@ -37,11 +39,15 @@ def test_a_million_requests_leave_memory_flat(tmp_path: Path) -> None:
         RowMaker(salt=b"s", policy="motley", epoch_s=0.0),
         RecorderLimits(total_bytes=4_000_000),
     )
+    meter = Meter(lambda _: 1.0)
+    meter.add("b", Metered("m", "a100-80", 4.0, A100, PowerPrior(55.0, 400.0)), 0.0)
+    metrics = GatewayMetrics(policy="motley", version="0")
     observers = [
         Feedback({"b": A100}, calibration=Calibration(), drift=DriftDetector()),
-        GatewayMetrics(policy="motley", version="0"),
+        metrics,
         SloWindow({}),
         Accuracy(),
+        meter,
     ]
     rng, request = random.Random(2), Request("r", "m", 0.0, 100)
     sizes = []
@@ -60,7 +66,9 @@ def test_a_million_requests_leave_memory_flat(tmp_path: Path) -> None:
             )
             for observer in observers:
                 observer.observe(moved)
+            metrics.ended(moved.model, "b", (0.01, 0.02), f"reason-{rng.randrange(10**9)}")
             recorder.finished(request, moved)
+            meter.sample(moved.finished_s)
         recorder.flush((n + 1) * round_s)
         gc.collect()
         sizes.append(tracemalloc.get_traced_memory()[0])
