@@ -1,4 +1,8 @@
-"""Lowest KV-cache utilization, as scraped; router-side expectation where nothing was scraped."""
+"""Lowest KV-cache utilization: as scraped while that is fresh, by the router's own books after.
+
+A scrape is believed in full when it is new and not at all when it is ``TRUSTED_S`` old; in between
+the figure moves evenly to what the router itself has in flight there, which is always current.
+"""
 
 from __future__ import annotations
 
@@ -9,9 +13,12 @@ from router.domain.state import BackendView
 from router.policies.choosing import least
 from router.policies.context import PolicyContext
 
+TRUSTED_S = 10.0
+"""Of the same size as ``telemetry.stale_after_s``, when signals are forgotten altogether."""
+
 
 class LeastKv:
-    """Argmin of KV usage, ties at random. Stale by one scrape interval, as in the peers."""
+    """Argmin of KV usage, ties at random."""
 
     def __init__(self, context: PolicyContext) -> None:
         self._rng = context.rng
@@ -20,13 +27,17 @@ class LeastKv:
         self,
         request: Request,  # noqa: ARG002
         candidates: Sequence[BackendView],
-        now: float,  # noqa: ARG002
+        now: float,
     ) -> BackendView | None:
         """The emptiest one."""
-        return least(candidates, _kv_usage, self._rng)
+        return least(candidates, lambda view: kv_usage(view, now), self._rng)
 
 
-def _kv_usage(view: BackendView) -> float:
-    if view.signals is not None and view.signals.kv_usage is not None:
-        return view.signals.kv_usage
-    return view.context_tokens / view.kv_capacity_tokens
+def kv_usage(view: BackendView, now: float) -> float:
+    """Believed share of the KV cache in use, shrunk to the router's own books with its age."""
+    own = view.context_tokens / view.kv_capacity_tokens
+    signals = view.signals
+    if signals is None or signals.kv_usage is None:
+        return own
+    trust = max(0.0, 1.0 - max(0.0, now - signals.observed_s) / TRUSTED_S)
+    return own + trust * (signals.kv_usage - own)

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from router.domain.state import EngineSignals
+from router.policies.least_kv import kv_usage
 from router.policies.weighted_least_request import typical_request_s
 from tests.fakes import FAST, SLOW, ask, view, views
 from tests.router.policies.picking import picked, policy_of, scores
@@ -131,3 +132,10 @@ def test_lmetric_normalized_is_the_same_product_in_seconds(batch: int, fast: flo
     assert picked(policy_of("lmetric-normalized"), fleet) == chosen
     # Plain LMetric does not know how fast each one is: 1,000 * (batch + 1) against 1,000 * 1.
     assert picked(policy_of("lmetric"), fleet) == "slow"
+
+
+@pytest.mark.parametrize(("age_s", "believed"), [(0.0, 0.8), (5.0, 0.5), (10.0, 0.2), (60.0, 0.2)])
+def test_an_old_scrape_gives_way_to_the_routers_own_books(age_s: float, believed: float):
+    signals = EngineSignals(observed_s=100.0, kv_usage=0.8)
+    one = view("a", context_tokens=20_000.0, kv_capacity_tokens=100_000, signals=signals)
+    assert kv_usage(one, 100.0 + age_s) == pytest.approx(believed)
