@@ -60,6 +60,9 @@ FORGET_AFTER_S, FORGET_PER_S = 60.0, 0.05
 standard deviation per square root of a second. After five minutes its equals and the prior speak
 for it, it is tried again, and has recovered or shows at once that it has not."""
 
+MOST_PENDING = 64
+"""Outcomes that wait to be learned from, at most."""
+
 LEAST_TAUGHT = 0.1
 """Precisions below this are rounding: nothing was taught."""
 
@@ -78,6 +81,7 @@ class _Backend:
     looks: int = 0
     learned_at_s: float = float("-inf")
     told: tuple[float, float] = (1.0, 1.0)
+    pending: list[Outcome] = field(default_factory=list)
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,6 +111,10 @@ class Estimate:
 class Feedback:
     """An ``Observer`` that learns one multiplier per backend and phase.
 
+    What it observes it puts down, and learns from it backend by backend when it is asked
+    something, or when enough has come together: off the path of the request, and at half the
+    price. What is learned does not depend on when.
+
     Args:
         priors: believed cost of each backend before anything was seen.
         shapes: how each engine schedules; the default is vLLM's.
@@ -132,6 +140,7 @@ class Feedback:
     _backends: dict[str, _Backend] = field(default_factory=dict, init=False)
     _latest_s: float = field(default=0.0, init=False)
     _told_s: float = field(default=-math.inf, init=False)
+    _pending: int = field(default=0, init=False)
 
     def __post_init__(self) -> None:
         for name, prior in self.priors.items():
@@ -156,11 +165,31 @@ class Feedback:
             self.drift.forget(name)
 
     def observe(self, outcome: Outcome) -> None:
-        """Learn from one finished attempt; nonsense is counted and left out."""
+        """Put down one finished attempt, to be learned from."""
         backend = self._backends.get(outcome.backend)
         if backend is None:
             self.unknown += 1
             return
+        backend.pending.append(outcome)
+        if outcome.finished_s < math.inf:  # nor NaN
+            self._latest_s = outcome.finished_s
+        self._pending += 1
+        if self._pending >= MOST_PENDING:
+            self._catch_up()
+
+    def _catch_up(self) -> None:
+        """Learn from what was put down."""
+        if not self._pending:
+            return
+        self._pending = 0
+        for name, backend in self._backends.items():
+            if backend.pending:
+                outcomes, backend.pending = backend.pending, []
+                for outcome in outcomes:
+                    self._take(name, backend, outcome)
+
+    def _take(self, name: str, backend: _Backend, outcome: Outcome) -> None:
+        """Learn from one outcome; nonsense is counted and left out."""
         if not math.isfinite(outcome.finished_s):
             backend.sightings.unusable += 1
             return
@@ -174,9 +203,8 @@ class Feedback:
         if learn:
             backend.learned_at_s = outcome.finished_s
             backend.looks -= backend.looks > 0
-        self._latest_s = outcome.finished_s
         for sighting in backend.sightings.note(outcome, learn, self._cached_share(outcome)):
-            self._learn(outcome.backend, backend, sighting)
+            self._learn(name, backend, sighting)
 
     def _cached_share(self, outcome: Outcome) -> float:
         if outcome.cached_tokens is not None or self.cached_share_of is None:
@@ -185,6 +213,7 @@ class Feedback:
 
     def corrections(self) -> dict[str, tuple[float, float]]:
         """(prefill, decode) multipliers on the prior cost, by backend; 1.0 is the prior."""
+        self._catch_up()
         prefill, decode = self._multipliers(PREFILL), self._multipliers(DECODE)
         return {name: (prefill[name], decode[name]) for name in prefill}
 
@@ -236,6 +265,7 @@ class Feedback:
 
     def estimates(self) -> dict[str, Estimate]:
         """Corrections with their uncertainty, by backend."""
+        self._catch_up()
         return {name: _estimate(backend) for name, backend in self._backends.items()}
 
     def _learn(self, name: str, backend: _Backend, sighting: Sighting) -> None:

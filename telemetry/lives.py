@@ -65,17 +65,13 @@ def life_of(outcome: Outcome, cached_share: float) -> Life | None:
     if first_s is None or not streamed:
         # Only to place it among the others; what is learned from it is the whole duration.
         first_s = dispatched_s + _guess(outcome)
-    computed = _computed(outcome, cached_share)
-    return Life(
-        dispatched_s=dispatched_s,
-        first_s=first_s,
-        finished_s=finished_s,
-        prompt=computed,
-        pairs=computed * (max(0, outcome.prompt_tokens - computed) + computed / 2.0),
-        context=outcome.prompt_tokens + outcome.output_tokens / 2.0,
-        streamed=streamed,
-        known=outcome.cached_tokens is not None or cached_share <= UNCLEAR_SHARE,
-    )
+    prompt, cached, known = outcome.prompt_tokens, outcome.cached_tokens, True
+    if cached is None:
+        cached, known = int(prompt * cached_share), cached_share <= UNCLEAR_SHARE
+    computed = max(1, prompt - cached)  # the last one always is
+    pairs = computed * (max(0, prompt - computed) + computed / 2.0)
+    context = prompt + outcome.output_tokens / 2.0
+    return Life(dispatched_s, first_s, finished_s, computed, pairs, context, streamed, known)
 
 
 def _guess(outcome: Outcome) -> float:
@@ -88,11 +84,3 @@ def _guess(outcome: Outcome) -> float:
 def _buffered(outcome: Outcome, first_s: float) -> bool:
     steps = outcome.output_tokens - 1
     return steps >= MIN_DECODE_STEPS and outcome.finished_s - first_s < steps * BUFFERED_TOKEN_S
-
-
-def _computed(outcome: Outcome, cached_share: float) -> int:
-    """Prompt tokens that had to be computed; the last one always is."""
-    cached = outcome.cached_tokens
-    if cached is None:
-        cached = int(outcome.prompt_tokens * cached_share)
-    return max(1, outcome.prompt_tokens - cached)

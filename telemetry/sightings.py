@@ -41,6 +41,8 @@ TOGETHER_S = 0.002
 MEMORY = 64.0
 """Requests over which the typical context and decode phase are averaged."""
 
+KEPT = 1.0 - 1.0 / MEMORY
+
 PATIENCE = 2.0
 """Decode phases are judged this many mean decode phases after their end ..."""
 
@@ -162,16 +164,16 @@ class Sightings:
                 self._waiting.append((outcome, life))
             if life.streamed and is_clear(outcome, life):
                 told.append(self._prefill(outcome, life))
-        told.extend(self._due(life.finished_s))
+        if self._waiting:
+            told += self._due(life.finished_s)
         return told
 
     def _average(self, life: Life) -> None:
-        seconds, seen = life.finished_s - life.first_s, min(float(len(self._lives)), MEMORY)
-        self._mean_s += (seconds - self._mean_s) / seen
+        seconds, seen = life.finished_s - life.first_s, len(self._lives)
+        self._mean_s += (seconds - self._mean_s) / (seen if seen < MEMORY else MEMORY)
         # A sequence that runs twice as long is twice as likely to be met in a batch.
-        kept = 1.0 - 1.0 / MEMORY
-        self._context_seconds = self._context_seconds * kept + life.context * seconds
-        self._seconds = self._seconds * kept + seconds
+        self._context_seconds = self._context_seconds * KEPT + life.context * seconds
+        self._seconds = self._seconds * KEPT + seconds
 
     def _due(self, now: float) -> Iterator[Sighting]:
         """Decode phases whose surroundings are known by now."""
