@@ -1,7 +1,8 @@
 """SimPy around the sans-IO parts: a clock, and one process per engine.
 
-Only events with a callback are used where requests pass: generator processes cost as much,
-``AnyOf`` five times more. Periodic things (scrapes, plans, probes) are callbacks too.
+What is rare or periodic (faults, scrapes, plans, deadlines) are SimPy events. What every request
+does several times, arrive and change an engine's state, waits in a heap beside them: an entry
+costs a third of a SimPy event, and one that was replaced costs next to nothing.
 """
 
 from __future__ import annotations
@@ -9,7 +10,9 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from enum import Enum
-from typing import Any
+from heapq import heappop, heappush
+from itertools import count
+from typing import Protocol
 
 import simpy
 
@@ -19,37 +22,55 @@ from simulator.replica.interface import Replica
 from simulator.replica.job import Event, Job
 
 
-class Alarm(simpy.Event):
-    """A timer that can be set again once it rang: half the price of a new ``Timeout`` each time.
+class Sleeper(Protocol):
+    """Somebody to wake at ``wake_s``, if that is still when the time comes.
 
-    Args:
-        env: SimPy's environment.
-        ring: called with the alarm when it is due.
+    Attributes:
+        wake_s: when; whoever changes it tells the clock (``SimClock.wake_at``).
     """
 
-    def __init__(self, env: simpy.Environment, ring: Callable[[Any], None]) -> None:
-        super().__init__(env)
-        self._ok = True
-        self._ring = ring
+    wake_s: float
 
-    def set(self, delay_s: float) -> None:
-        """Ring after ``delay_s``; the alarm must not be set already."""
-        self.callbacks = [self._ring]
-        self.env.schedule(self, delay=delay_s if delay_s > 0.0 else 0.0)
+    def wake(self, now: float) -> None:
+        """It is ``wake_s``."""
 
 
 class SimClock:
-    """The virtual clock: SimPy's environment, with exact times and no step back.
+    """The virtual clock: exact times and no step back.
 
-    ``now + (at - now)`` can miss ``at`` by one unit in the last place, so whoever sets an alarm
-    remembers the time it stands for, and ``tick`` never lets the clock run backwards.
+    SimPy counts in delays, and ``now + (at - now)`` can miss ``at`` by one unit in the last
+    place; so the time an event stands for is remembered, and ``tick`` never runs backwards.
+    At one time, SimPy's events go before sleepers, and each kind in the order of asking.
+
+    Attributes:
+        env: SimPy's environment.
+        now: the time.
+        over: set it to end ``run``.
     """
 
-    __slots__ = ("env", "now")
+    __slots__ = ("_agenda", "_order", "_others_s", "env", "now", "over")
 
     def __init__(self) -> None:
         self.env = simpy.Environment()
         self.now = 0.0
+        self.over = False
+        self._agenda: list[tuple[float, int, Sleeper]] = []
+        self._order = count()
+        self._others_s = math.inf  # when SimPy's next event is due
+
+    def run(self) -> None:
+        """Let time pass until ``over``, or until nothing is left to happen."""
+        agenda, env = self._agenda, self.env
+        while not self.over:
+            if agenda and agenda[0][0] < self._others_s:
+                when, _, sleeper = heappop(agenda)
+                if sleeper.wake_s == when:
+                    sleeper.wake(self.tick(when))
+            elif self._others_s < math.inf:
+                env.step()
+                self._others_s = env.peek()
+            else:
+                return
 
     def tick(self, when: float) -> float:
         """Move to ``when`` and return the time."""
@@ -58,22 +79,30 @@ class SimClock:
             self.now = now = when
         return now
 
-    def call_at(self, when: float, call: Callable[[float], object]) -> None:
-        """Call ``call(now)`` at ``when``, for what is rare: an ``Alarm`` is made for it."""
+    def wake_at(self, when: float, sleeper: Sleeper) -> None:
+        """Wake somebody who sleeps until ``when``; what was asked for before is void."""
+        sleeper.wake_s = when
+        if when < math.inf:
+            heappush(self._agenda, (when, next(self._order), sleeper))
 
-        def due(_: Any) -> None:
+    def call_at(self, when: float, call: Callable[[float], object]) -> None:
+        """Call ``call(now)`` at ``when``, for what is rare: a SimPy event is made for it."""
+
+        def due(_: simpy.Event) -> None:
             call(self.tick(when))
 
-        Alarm(self.env, due).set(when - self.now)
+        timer = simpy.Timeout(self.env, max(0.0, when - self.env.now))
+        timer.callbacks.append(due)
+        self._others_s = self.env.peek()
 
     def every(self, step_s: float, call: Callable[[float], object]) -> None:
         """Call ``call(now)`` at 0, ``step_s``, 2 ``step_s`` and so on."""
-        count = 0
+        done = 0
 
         def again(now: float) -> None:
-            nonlocal count
-            count += 1
-            self.call_at(count * step_s, again)
+            nonlocal done
+            done += 1
+            self.call_at(done * step_s, again)
             call(now)
 
         self.call_at(0.0, again)
@@ -103,14 +132,11 @@ class EngineProcess:
     """
 
     __slots__ = (
-        "_alarm",
         "_clock",
         "_frozen_s",
         "_lag_s",
         "_next_own_s",
-        "_next_s",
         "_on_events",
-        "_spare",
         "delay_s",
         "erring",
         "hung_since_s",
@@ -119,6 +145,7 @@ class EngineProcess:
         "replica",
         "spec",
         "up",
+        "wake_s",
     )
 
     def __init__(  # noqa: PLR0917 - built in one place
@@ -142,9 +169,7 @@ class EngineProcess:
         self.hung_since_s: float | None = None
         self._frozen_s = 0.0
         self._lag_s = 0.0
-        self._next_s = self._next_own_s = math.inf
-        self._alarm: Alarm | None = None
-        self._spare: Alarm | None = None
+        self.wake_s = self._next_own_s = math.inf
 
     @property
     def responsive(self) -> bool:
@@ -159,7 +184,7 @@ class EngineProcess:
     @property
     def stuck(self) -> bool:
         """Whether nothing will ever happen here by itself."""
-        return self._next_s == math.inf
+        return self.wake_s == math.inf
 
     def submit(self, job: Job, now: float) -> Verdict:
         """A request reaches the engine."""
@@ -219,30 +244,18 @@ class EngineProcess:
         return now - self._lag_s if self.hung_since_s is None else self._frozen_s
 
     def _reschedule(self) -> None:
-        """Set an alarm for the next event; an older one finds itself replaced."""
+        """Be woken for the next event."""
         own = math.inf if self.hung_since_s is not None else self.replica.next_event_s()
         at = own + self._lag_s
-        if at == self._next_s:
-            return
-        self._next_s, self._next_own_s = at, own
-        if at == math.inf:
-            self._alarm = None
-            return
-        clock, alarm = self._clock, self._spare
-        if alarm is None:
-            alarm = Alarm(clock.env, self._wake)
-        self._alarm, self._spare = alarm, None
-        alarm.set(at - clock.now)
+        if at != self.wake_s:
+            self._next_own_s = own
+            self._clock.wake_at(at, self)
 
-    def _wake(self, alarm: Alarm) -> None:
-        self._spare = alarm
-        if alarm is not self._alarm:
-            return
-        now = self._clock.tick(self._next_s)
-        self._alarm = None
-        self._next_s = math.inf
+    def wake(self, now: float) -> None:
+        """The next event is due."""
         # Adding the lag and taking it off again may miss the event by a hair: never go below it.
         events = self.replica.advance(max(now - self._lag_s, self._next_own_s))
+        self.wake_s = math.inf
         self._reschedule()
         if events:
             self._on_events(self, events, now)

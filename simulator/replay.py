@@ -21,7 +21,7 @@ from simulator.fault_process import FaultProcess
 from simulator.faults import Fault
 from simulator.gateways import Gateways
 from simulator.options import ReplayOptions
-from simulator.processes import Alarm, EngineProcess, SimClock, Verdict
+from simulator.processes import EngineProcess, SimClock, Verdict
 from simulator.queue_watch import QueueWatch
 from simulator.replica.interface import Replica
 from simulator.replica.job import Event, Job
@@ -86,8 +86,7 @@ class Replay:
         self._progress = progress
         self._report_every = max(1, len(trace) // _REPORTS)
         self._next = self._settled = self._idle_watches = 0
-        self._door = Alarm(self._clock.env, self._arrive)
-        self._done = self._clock.env.event()
+        self.wake_s = trace.arrival_s[0]
 
     def _engine(self, k: int, spec: BackendSpec, replica: Replica) -> EngineProcess:
         delay_s = self._options.zone_delay_s.get(spec.zone, 0.0)
@@ -103,17 +102,16 @@ class Replay:
         self._gateways.start(self._clock, self.engines, self._look, probe=probe)
         self._clock.every(max(1.0, self._trace.span_s / _SAMPLES), self._sample)
         self._clock.every(_WATCH_S, self._watch)
-        self._door.set(self._trace.arrival_s[0])
-        self._clock.env.run(until=self._done)
+        self._clock.wake_at(self.wake_s, self)
+        self._clock.run()
 
-    def _arrive(self, door: Alarm) -> None:
-        """The next request comes; the door is set for the one after it."""
+    def wake(self, now: float) -> None:
+        """The next request comes; then the one after it is waited for."""
         i = self._next
         self._next = following = i + 1
         arrivals = self._trace.arrival_s
-        now = self._clock.tick(arrivals[i])
         if following < len(arrivals):
-            door.set(arrivals[following] - now)
+            self._clock.wake_at(arrivals[following], self)
         router = self._routers[i % len(self._routers)]
         if self._options.client_timeout_s is not None:
             self._clock.call_at(now + self._options.client_timeout_s, partial(self._leave, i))
@@ -254,7 +252,7 @@ class Replay:
         if self._progress is not None and self._settled % self._report_every == 0:
             self._progress(self._settled, len(self.records))
         if self._settled == len(self.records):
-            self._done.succeed()
+            self._clock.over = True
 
     # -- looking on --------------------------------------------------------------------------
 

@@ -8,9 +8,11 @@ from typing import Protocol
 from router.domain.fleet import BackendSpec
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class EngineSignals:
     """One scrape of one engine. Unknown is ``None``, never zero.
+
+    Not frozen, for speed only: nobody writes to one.
 
     Attributes:
         observed_s: when the engine said so, on the caller's clock.
@@ -100,7 +102,8 @@ class BackendView(Protocol):
 
     @property
     def version(self) -> int:
-        """Grows with every change of state, so that derived figures can be cached."""
+        """Grows with every change of anything here but ``signals``, which have an age of their own:
+        figures derived from the rest can be cached."""
 
     @property
     def in_flight(self) -> int:

@@ -1,7 +1,7 @@
 """One backend as the router knows it: exact counts of what it sent, beliefs about the rest.
 
 Every event costs O(1). Policies read this object through ``BackendView``; ``version`` grows with
-every change, so anything derived from the state can be cached per backend.
+every change but a scrape's ``signals``, so anything derived from the rest can be cached.
 """
 
 from __future__ import annotations
@@ -200,9 +200,10 @@ class BackendState:
     def scraped(self, signals: EngineSignals) -> None:
         """The engine said something of itself."""
         self.signals = signals
-        if signals.kv_capacity_tokens:
-            self.kv_capacity_tokens = signals.kv_capacity_tokens
-        self.version += 1
+        capacity = signals.kv_capacity_tokens
+        if capacity and capacity != self.kv_capacity_tokens:
+            self.kv_capacity_tokens = capacity
+            self.version += 1
 
     def correct(self, prefill: float, decode: float) -> None:
         """Replace the learned multipliers on the prior cost."""

@@ -30,6 +30,8 @@ def eligible(
         strict_context: see ``Dispatcher``.
     """
     usable = state.candidates(request.model, now)
+    if not tried and usable and _wanted_tokens(request) <= state.held_by_all(request.model):
+        return usable
     allowed = [b for b in usable if b.spec.name not in tried] if tried else usable
     if not allowed:
         return _nobody(state, request, tried)
@@ -44,9 +46,13 @@ def eligible(
     return _most_roomy(allowed)
 
 
+def _wanted_tokens(request: Request) -> int:
+    return request.prompt_tokens + (request.max_tokens or 1)
+
+
 def _fitting(request: Request, allowed: list[BackendState]) -> list[BackendState]:
     """Those whose context holds prompt and answer; failing that, the prompt alone."""
-    wanted = request.prompt_tokens + (request.max_tokens or 1)
+    wanted = _wanted_tokens(request)
     fitting = [b for b in allowed if b.max_context_tokens >= wanted]
     if len(fitting) == len(allowed):
         return allowed

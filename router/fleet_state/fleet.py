@@ -33,6 +33,7 @@ class FleetState:
         self._breaker = breaker or BreakerConfig()
         self._by_name: dict[str, BackendState] = {}
         self._usable: dict[str, list[BackendState]] = {}
+        self._held_by_all: dict[str, int] = {}
         self._half_opens_s = math.inf
         self._next_index = 0
         for spec in fleet.backends:
@@ -87,6 +88,7 @@ class FleetState:
     def changed(self) -> None:
         """Availability of some backend changed: forget who is usable."""
         self._usable.clear()
+        self._held_by_all.clear()
         self._half_opens_s = min(
             (b.breaker.half_opens_s for b in self._by_name.values()), default=math.inf
         )
@@ -102,7 +104,12 @@ class FleetState:
             usable = [b for b in self._by_name.values() if b.spec.model == model and b.usable]
             if usable:  # names that clients invent are not remembered
                 self._usable[model] = usable
+                self._held_by_all[model] = min(b.max_context_tokens for b in usable)
         return usable
+
+    def held_by_all(self, model: str) -> int:
+        """Prompt plus output, in tokens, that the context of every candidate holds."""
+        return self._held_by_all.get(model, 0)
 
     def next_half_open_s(self) -> float:
         """When the next open breaker may be probed; infinity if none is open."""

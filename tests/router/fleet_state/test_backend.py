@@ -169,12 +169,23 @@ def test_the_version_grows_with_every_change():
     changed()
     backend.ended(sent, 2.0)
     changed()
-    backend.scraped(EngineSignals(3.0))
+    backend.scraped(EngineSignals(3.0, kv_capacity_tokens=12_345))
     changed()
     backend.correct(1.0, 2.0)
     changed()
     backend.reprice(0.5)
     changed()
+
+
+def test_a_scrape_that_says_nothing_new_leaves_derived_figures_valid():
+    """Signals have an age of their own; what is derived from the rest need not be done again."""
+    backend = view()
+    backend.scraped(EngineSignals(3.0, kv_capacity_tokens=12_345))
+    version = backend.version
+    backend.scraped(EngineSignals(4.0, running=7, kv_usage=0.5, kv_capacity_tokens=12_345))
+    assert backend.version == version
+    assert backend.signals.running == 7
+    assert backend.kv_capacity_tokens == 12_345
 
 
 @pytest.mark.parametrize("reason", ["ill", "draining", "breaker"])
