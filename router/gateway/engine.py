@@ -37,12 +37,16 @@ from router.gateway.wire import (
     prompt_bytes,
     token_limit,
     with_model,
+    with_priority_turned,
 )
 from router.perf.estimate import prefill_backlog_s
 
 POLL_S = 0.05
 """Time alone frees capacity (a backlog is worked off), so waiting requests are looked at this
 often even when nothing happens."""
+
+PRIORITY_LABEL, LOW_FIRST = "priority_order", "low-first"
+"""Label of an SGLang that was started with ``--schedule-low-priority-values-first``."""
 
 _NOT_VERSION = ~(0xF << 76 | 0x3 << 62)
 _VERSION_4 = 0x4 << 76 | 0x2 << 62
@@ -205,6 +209,8 @@ class Engine:
         ``accept-encoding`` is held back, so that usage can be read in passing.
         """
         body = call.body if asked == backend.model else with_model(call.body, backend.model)
+        if backend.engine == "sglang" and backend.labels.get(PRIORITY_LABEL) != LOW_FIRST:
+            body = with_priority_turned(body)
         target = address.prefix + call.path + (b"?" + call.query if call.query else b"")
         lines = [
             b"POST %b HTTP/1.1\r\nhost: %b\r\ncontent-length: %d\r\nx-request-id: %b"

@@ -176,6 +176,7 @@ def end_to_end(headers: Iterable[tuple[bytes, bytes]], drop: frozenset[bytes]) -
 
 _TOKEN = re.compile(rb'"(?:[^"\\]|\\.)*"|[{}\[\]:]', re.DOTALL)
 _STRING_VALUE = re.compile(rb'\s*("(?:[^"\\]|\\.)*")', re.DOTALL)
+_INTEGER_VALUE = re.compile(rb"\s*(-?[0-9]+)(?=\s*[,}])")
 
 
 def with_model(body: bytes, model: str) -> bytes:
@@ -188,23 +189,38 @@ def with_model(body: bytes, model: str) -> bytes:
         model: the name the engine knows.
     """
     replacement = msgspec.json.encode(model)
-    spans = list(_model_spans(body))
-    for start, end in reversed(spans):
+    for start, end in _values(body, b'"model"', _STRING_VALUE):
         body = body[:start] + replacement + body[end:]
     return body
 
 
-def _model_spans(body: bytes) -> Iterable[tuple[int, int]]:
-    """Where the values of the top-level ``model`` keys are."""
+def with_priority_turned(body: bytes) -> bytes:
+    """The body with its top-level ``priority`` negated, every other byte untouched.
+
+    Clients get one order, vLLM's: the lower number goes first. SGLang takes the higher one.
+    """
+    if b'"priority"' not in body:
+        return body
+    for start, end in _values(body, b'"priority"', _INTEGER_VALUE):
+        digits = body[start:end]
+        turned = digits[1:] if digits.startswith(b"-") else b"-" + digits
+        body = body[:start] + turned + body[end:]
+    return body
+
+
+def _values(body: bytes, key: bytes, value: re.Pattern[bytes]) -> list[tuple[int, int]]:
+    """Where the values of a top-level key are, the last first, so that they can be replaced."""
     depth, last = 0, b""
+    spans: list[tuple[int, int]] = []
     for token in _TOKEN.finditer(body):
         text = token.group()
         if text in (b"{", b"["):
             depth += 1
         elif text in (b"}", b"]"):
             depth -= 1
-        elif text == b":" and depth == 1 and last == b'"model"':
-            value = _STRING_VALUE.match(body, token.end())
-            if value is not None:
-                yield value.start(1), value.end(1)
+        elif text == b":" and depth == 1 and last == key:
+            found = value.match(body, token.end())
+            if found is not None:
+                spans.append((found.start(1), found.end(1)))
         last = text
+    return spans[::-1]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import re
 from collections.abc import AsyncIterator
@@ -35,12 +36,12 @@ NARROW = Wanted(
     MODEL,
     {
         "--max-num-seqs": "1",
-        "--max-num-queued-reqs": "2",
+        "--max-num-queued-reqs": "3",
         "--sse-keep-alive-interval": "1",
         "--scheduling-policy": "priority",
     },
 )
-"""Serves one at a time, sends comments to the next and refuses the third."""
+"""Serves one at a time, sends comments to the next two and refuses the fourth."""
 BELIEF = {"step_s": 0.012, "prefill_s": 1e-4, "seq_s": 1e-3, "context_s": 1e-8}
 HELLO = [{"role": "user", "content": "say hello to the fleet"}]
 
@@ -135,3 +136,24 @@ def data_events(raw: bytes) -> list[dict[str, Any]]:
     """The JSON events of a stream."""
     lines = [line[6:] for line in raw.split(b"\n") if line.startswith(b"data: ")]
     return [json.loads(line) for line in lines if line != b"[DONE]"]
+
+
+async def fill(server: Server, count: int, tokens: int = 3_500) -> list[asyncio.Task[Any]]:
+    """Give an engine so many long requests, one by one; cancel them with ``drop``."""
+    asking: list[asyncio.Task[Any]] = []
+    async with asyncio.timeout(60):
+        for wanted in range(1, count + 1):
+            asking.append(asyncio.create_task(post(server.url, body(tokens=tokens))))
+            while await running_in(server) < wanted:
+                await asyncio.sleep(0.02)
+    return asking
+
+
+async def drop(server: Server, asking: list[asyncio.Task[Any]]) -> None:
+    """Leave, and wait until the engine has noticed."""
+    for task in asking:
+        task.cancel()
+    await asyncio.wait(asking)
+    async with asyncio.timeout(30):
+        while await running_in(server):
+            await asyncio.sleep(0.1)

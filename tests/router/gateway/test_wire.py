@@ -14,6 +14,7 @@ from router.gateway.wire import (
     routing_fields,
     token_limit,
     with_model,
+    with_priority_turned,
 )
 
 
@@ -109,3 +110,19 @@ def test_an_image_counts_for_what_it_costs_not_for_its_base64() -> None:
     image = b'{"url":"data:image/png;base64,' + b"A" * 1_000_000 + b'"}'
     assert 4_000 <= prompt_bytes(image) < 4_100
     assert prompt_bytes(b'{"x":1}') == 7
+
+
+@pytest.mark.parametrize(
+    ("body", "expected"),
+    [
+        (b'{"model":"m","priority":5}', b'{"model":"m","priority":-5}'),
+        (b'{"priority" : -10 , "model":"m"}', b'{"priority" : 10 , "model":"m"}'),
+        (b'{"priority":0}', b'{"priority":-0}'),
+        (b'{"priority":null,"x":{"priority":3}}', b'{"priority":null,"x":{"priority":3}}'),
+        (b'{"prompt":"\\"priority\\":7,"}', b'{"prompt":"\\"priority\\":7,"}'),
+        (b'{"priority":1.5}', b'{"priority":1.5}'),  # the engine's to judge
+        (b'{"model":"m"}', b'{"model":"m"}'),
+    ],
+)
+def test_a_priority_is_negated_and_nothing_else(body: bytes, expected: bytes) -> None:
+    assert with_priority_turned(body) == expected
