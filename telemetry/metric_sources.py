@@ -9,10 +9,12 @@ from typing import Generic, TypeVar
 from router.class_dispatcher import desk_of
 from router.dispatcher import Dispatcher
 from router.domain.protocols import Clock
+from router.domain.state import LinearCost
 from router.fleet_state.backend import BackendState
 from router.queue.desk import Desk
 from telemetry import metric_table as table
 from telemetry.accuracy import Accuracy
+from telemetry.calibration import Calibration
 from telemetry.drift import Drift, DriftDetector
 from telemetry.feedback import Feedback
 from telemetry.metering import Meter
@@ -23,6 +25,7 @@ from telemetry.slo_window import SloWindow
 
 BREAKER_NUMBER: Mapping[str, float] = {"closed": 0.0, "half_open": 1.0, "open": 2.0}
 SAME_SCRAPE_S = 0.5
+COEFFICIENTS = ("step", "prefill", "seq", "context")
 _SIGNALS = (
     (table.ENGINE_RUNNING, "running"),
     (table.ENGINE_WAITING, "waiting"),
@@ -146,11 +149,22 @@ def ask_feedback(metrics: GatewayMetrics, feedback: Feedback) -> None:
             yield (name, "prefill"), estimate.prefill_deviation
             yield (name, "decode"), estimate.decode_deviation
 
+    calibration = feedback.calibration
+    if calibration is not None:
+        metrics.ask(table.COEFFICIENT, partial(_coefficients, calibration, "cost"))
+        metrics.ask(table.COEFFICIENT_DEVIATION, partial(_coefficients, calibration, "deviation"))
     metrics.ask(table.CORRECTION, corrections)
     metrics.ask(table.CORRECTION_DEVIATION, deviations)
     drift = feedback.drift
     if drift is not None:
         metrics.ask(table.DEGRADATION, lambda: _degradations(drift))
+
+
+def _coefficients(calibration: Calibration, part: str) -> Iterator[Sample]:
+    for name, estimate in calibration.estimates().items():
+        values: LinearCost = getattr(estimate, part)
+        for coefficient in COEFFICIENTS:
+            yield (name, coefficient), getattr(values, f"{coefficient}_s")
 
 
 def _degradations(drift: DriftDetector) -> Iterator[Sample]:

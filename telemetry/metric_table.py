@@ -230,6 +230,18 @@ CORRECTION_DEVIATION = Metric(
     "Relative standard deviation of the correction.",
     ("backend", "phase"),
 )
+COEFFICIENT = Metric(
+    "motley_iteration_coefficient_seconds",
+    "gauge",
+    "Learned cost of an engine iteration: per step, prompt token, sequence and context token.",
+    ("backend", "coefficient"),
+)
+COEFFICIENT_DEVIATION = Metric(
+    "motley_iteration_coefficient_deviation_ratio",
+    "gauge",
+    "Relative standard deviation of the coefficient.",
+    ("backend", "coefficient"),
+)
 DRIFTS = Metric(
     "motley_drift_total",
     "counter",
@@ -403,7 +415,7 @@ TABLE: tuple[Metric, ...] = (
     *(IN_FLIGHT, QUEUE_DEPTH, BACKEND_UP, BREAKER),
     *(SCRAPE_AGE, SCRAPE_ERRORS, SIGNAL_PROBLEMS, ENGINE_RESTARTS, ENGINE_CHANGES),
     *(ENGINE_RUNNING, ENGINE_WAITING, ENGINE_KV, ENGINE_HITS, ENGINE_PREEMPTIONS),
-    *(CORRECTION, CORRECTION_DEVIATION, DRIFTS, DEGRADATION),
+    *(CORRECTION, CORRECTION_DEVIATION, COEFFICIENT, COEFFICIENT_DEVIATION, DRIFTS, DEGRADATION),
     *(PREDICTION_BIAS, PREDICTION_ERROR, PREDICTION_COVERAGE),
     *(SLO_ATTAINMENT, GOODPUT, QOE, QUEUED, CLASS_EVENTS, PRICE),
     *(PLAN_ROUNDS, PLAN_AGE, PLAN_SOLVE, PLAN_E2E, PLACEMENT_STEPS),

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from functools import partial
 from importlib.metadata import PackageNotFoundError, version
+from typing import Any
 
 from router.config.build import catalogue_belief
 from router.config.load import MotleyConfig
@@ -98,6 +99,24 @@ class Instruments:
             self.feedback.remove(name)
         if scraper is not None:
             scraper.remove(name)
+
+    def beliefs(self, now: float) -> dict[str, dict[str, Any]]:
+        """What is believed of each backend, how surely, and how right it has been."""
+        feedback = self.feedback
+        if feedback is None:
+            return {}
+        corrections, right = feedback.corrections(), self.accuracy.report(now)
+        known = feedback.calibration.estimates() if feedback.calibration is not None else {}
+        told: dict[str, dict[str, Any]] = {}
+        for name, estimate in feedback.estimates().items():
+            prefill, decode = corrections[name]
+            told[name] = {
+                "correction": {"prefill": prefill, "decode": decode},
+                "learned": asdict(estimate),
+                "iteration": asdict(known[name]) if name in known else None,
+                "predictions": {k: asdict(v) for k, v in right.get(name, {}).items()},
+            }
+        return told
 
     async def keep_correcting(self, engine: Engine) -> None:
         """Bring what was learned into the policy's belief, every second."""

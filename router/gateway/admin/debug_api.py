@@ -90,3 +90,10 @@ async def signals(request: Request) -> dict[str, Any]:
 async def costs(request: Request) -> dict[str, Any]:
     """Money and energy since the start, by tenant, model and GPU type, and per token."""
     return {"costs": runtime_of(request).metering.meter.described()}
+
+
+@debug_api.get("/debug/beliefs")
+async def beliefs(request: Request) -> dict[str, Any]:
+    """What has been learned of each backend's speed, how surely, and how right predictions were."""
+    runtime = runtime_of(request)
+    return {"backends": runtime.instruments.beliefs(runtime.engine.now())}

@@ -13,6 +13,7 @@ from tests.router.gateway.fakes import (
     answer,
     chat,
     eventually,
+    stream,
 )
 from tests.telemetry.web import page, serving
 
@@ -123,3 +124,19 @@ async def test_another_engine_behind_one_address_is_learned_anew(gateway: StartG
         assert feedback.estimates()["e0"].learned == 0
         shown = (await gate.get("/debug/signals")).json()["backends"]["e0"]
         assert "another engine or model" in shown["notes"][-1]
+
+
+async def test_debug_beliefs_say_what_was_learned_and_how_surely(
+    engine: StartEngine, gateway: StartGateway
+) -> None:
+    gate = await gateway(await engine(stream(["a", "b", "c"], gap_s=0.002)))
+    for _ in range(3):
+        await gate.post()
+    answer = await gate.get("/debug/beliefs")
+    belief = answer.json()["backends"]["e0"]
+    assert belief["correction"]["prefill"] > 0
+    assert belief["learned"]["learned"] >= 1
+    assert 0 < belief["learned"]["prefill_deviation"] < 1
+    assert belief["iteration"]["cost"]["step_s"] > 0
+    assert belief["predictions"]["ttft"]["count"] == 3
+    assert "motley_iteration_coefficient_seconds" in (await gate.get("/metrics")).text
