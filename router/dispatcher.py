@@ -87,6 +87,11 @@ class Dispatcher:
         return len(self._flights)
 
     @property
+    def policy(self) -> Policy:
+        """The policy in force."""
+        return self._policy
+
+    @property
     def flights(self) -> list[Flight]:
         """What is in flight, oldest dispatch first; for those who look on."""
         return list(self._flights.values())

@@ -400,6 +400,34 @@ RELOAD_OK = Metric(
     "gauge",
     "1 if the configuration file as it stands is in force, 0 if it was refused.",
 )
+SHADOW_P99 = Metric(
+    "motley_shadow_predicted_p99_seconds",
+    "gauge",
+    "Predicted P99 of the policy in force (main) and of the shadow, last ten minutes.",
+    ("policy", "figure"),
+)
+SHADOW_AGREEMENT = Metric(
+    "motley_shadow_agreement_ratio",
+    "gauge",
+    "Share of decisions on which shadow and policy agree, last ten minutes.",
+)
+SHADOW_REGRET = Metric(
+    "motley_shadow_regret_seconds",
+    "gauge",
+    "Mean predicted E2E of the policy in force minus the shadow's; positive: shadow is faster.",
+)
+CANARY_ATTAINMENT = Metric(
+    "motley_canary_slo_attainment_ratio",
+    "gauge",
+    "Share of requests that kept their SLO, of the canary and of the others (main).",
+    ("arm",),
+)
+CANARY_ROLLBACKS = Metric(
+    "motley_canary_rollbacks_total",
+    "counter",
+    "Canaries taken back because of lost SLO attainment.",
+    ("policy",),
+)
 LABELS_CAPPED = Metric(
     "motley_labels_capped_total",
     "counter",
@@ -420,6 +448,7 @@ TABLE: tuple[Metric, ...] = (
     *(SLO_ATTAINMENT, GOODPUT, QOE, QUEUED, CLASS_EVENTS, PRICE),
     *(PLAN_ROUNDS, PLAN_AGE, PLAN_SOLVE, PLAN_E2E, PLACEMENT_STEPS),
     *(DISCOVERY_ERRORS, RELOADS, RELOAD_OK),
+    *(SHADOW_P99, SHADOW_AGREEMENT, SHADOW_REGRET, CANARY_ATTAINMENT, CANARY_ROLLBACKS),
     *(POWER, ENERGY, TENANT_COST, TENANT_ENERGY, METERED_TOKENS, METERED_REQUESTS),
     *(RECORDED, RECORD_DROPPED, LABELS_CAPPED, BACKEND_INFO, BUILD_INFO),
 )

@@ -89,6 +89,10 @@ class SlidingWindow:
         """How many of those judged met their target."""
         return sum(slot.met for slot in self._alive(now))
 
+    def judged(self, now: float) -> int:
+        """How many were judged."""
+        return sum(slot.judged for slot in self._alive(now))
+
     def attainment(self, now: float) -> float | None:
         """Share of what was judged that met its target; ``None`` if nothing was."""
         slots = self._alive(now)

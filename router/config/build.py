@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import random
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
 from typing import Any, TypeVar
@@ -25,8 +24,7 @@ from router.fleet_state.fleet import CapabilityOf, FleetState
 from router.health.breaker import BreakerConfig
 from router.perf.hardware import Hardware
 from router.perf.length import BucketLengthPredictor
-from router.policies.context import PolicyContext
-from router.policies.registry import make_policy
+from router.policies.registry import from_recipe
 from router.queue.desk import ClassRules, Desk
 
 Belief = Callable[[BackendSpec], LinearCost]
@@ -135,12 +133,9 @@ def _assemble(
     observers: Sequence[Observer],
     capability_of: CapabilityOf,
 ) -> D:
-    chosen = header["policy"]
-    slos = {name: slo_from_json(slo) for name, slo in header["slos"].items()}
-    context = PolicyContext(random.Random(chosen["seed"]), chosen["params"], slos)
     dispatcher = kind(
         FleetState(fleet, capability_of, BreakerConfig(**header["breaker"])),
-        make_policy(chosen["name"], context),
+        from_recipe({**header["policy"], "slos": header["slos"]}),
         predictor,
         observers=observers,
         queue_size=header["queue_size"],
@@ -148,6 +143,7 @@ def _assemble(
         strict_context=header["strict_context"],
     )
     if isinstance(dispatcher, ClassDispatcher):
+        slos = {name: slo_from_json(slo) for name, slo in header["slos"].items()}
         rules = ClassRules(**header["admission"])
         dispatcher.serving(Desk(slos, rules, header["queue_size"]))
     return dispatcher

@@ -34,12 +34,34 @@ class BackendEntry(Section):
     labels: dict[str, str] = Field(default_factory=dict)
 
 
+class ShadowSection(Section):
+    """A policy that is asked about live traffic and not obeyed."""
+
+    name: str
+    params: dict[str, float] = Field(default_factory=dict)
+
+
+class CanarySection(ShadowSection):
+    """A policy that decides a share of live traffic, until it costs too much SLO attainment.
+
+    It is taken back when, of at least ``min_requests`` of its own in the window, significantly
+    fewer kept their SLO than of the others: by more than ``margin``, at 95 % confidence.
+    """
+
+    share: float = Field(default=0.05, gt=0.0, lt=1.0, allow_inf_nan=False)
+    margin: float = Field(default=0.01, ge=0.0, lt=1.0, allow_inf_nan=False)
+    min_requests: int = Field(default=100, ge=1)
+    window_s: Seconds = 600.0
+
+
 class PolicySection(Section):
     """Which policy decides, and its parameters."""
 
     name: str = "motley"
     params: dict[str, float] = Field(default_factory=dict)
     seed: int = 0
+    shadow: ShadowSection | None = None
+    canary: CanarySection | None = None
 
 
 class TargetsSection(Section):

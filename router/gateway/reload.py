@@ -9,9 +9,8 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import random
 from collections.abc import Callable
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -23,8 +22,7 @@ from router.gateway.discovery.roster import CONFIG, Difference, Roster
 from router.gateway.engine_settings import engine_settings
 from router.gateway.runtime import Runtime
 from router.gateway.watch import FileWatch
-from router.policies.context import PolicyContext
-from router.policies.registry import make_policy
+from router.policies.registry import from_recipe
 
 log = logging.getLogger("motley.reload")
 
@@ -120,7 +118,7 @@ class Reloader:
         old = runtime.config
         # Everything that can be refused comes before anything that takes effect.
         ring = build_ring(config)
-        policy = make_policy(config.policy.name, _context(config))
+        policy = from_recipe(recipe(config))
         found = changes(old, config)
         self._roster.hardware = config.hardware
         self._roster.drain_s = config.reliability.drain_timeout_s
@@ -161,15 +159,19 @@ class Reloader:
             log.warning("reload: %s needs a restart", change)
 
 
+def without_canary(runtime: Runtime) -> None:
+    """Put the policy in force again, without its canary.
+
+    The file still names the canary; it comes back when the file's ``policy`` section changes.
+    """
+    config = runtime.config
+    kept = replace(config, policy=config.policy.model_copy(update={"canary": None}))
+    said = recipe(kept)
+    dispatcher = runtime.engine.dispatcher
+    dispatcher.use_policy(from_recipe(said), said, runtime.engine.now())
+
+
 def recipe(config: MotleyConfig) -> dict[str, Any]:
     """What the decision log keeps of a policy."""
-    return {
-        "name": config.policy.name,
-        "params": dict(config.policy.params),
-        "seed": config.policy.seed,
-        "slos": {name: asdict(slo) for name, slo in config.slos.items()},
-    }
-
-
-def _context(config: MotleyConfig) -> PolicyContext:
-    return PolicyContext(random.Random(config.policy.seed), config.policy.params, config.slos)
+    slos = {name: asdict(slo) for name, slo in config.slos.items()}
+    return {**config.policy.model_dump(), "slos": slos}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from functools import partial
 
 from router.config.build import build_dispatcher
 from router.config.load import MotleyConfig
@@ -24,7 +25,9 @@ from router.gateway.instruments import build_instruments
 from router.gateway.log_file import LogFile
 from router.gateway.metering import Metering
 from router.gateway.planned import Planned
+from router.gateway.reload import without_canary
 from router.gateway.runtime import Chore, Runtime
+from router.gateway.trial_watch import TrialWatch, ask_trial
 from router.gateway.upstream import parse_address
 from telemetry.http_get import HttpGetter
 
@@ -36,6 +39,7 @@ def build_runtime(config: MotleyConfig, clock: Clock) -> Runtime:
         ConfigError: a backend without a usable URL, a decision log or a traffic record that cannot
             be written, or an extra that is not installed.
     """
+    runtime: Runtime | None = None
     for spec in config.fleet.backends:
         parse_address(spec.name, spec.url)
     path = config.server.decision_log
@@ -47,7 +51,13 @@ def build_runtime(config: MotleyConfig, clock: Clock) -> Runtime:
     metering = Metering(config, clock, lambda: dispatcher.state.backends)
     traffic = Traffic() if config.server.dashboard else None
     demand = planned.demand if planned else None
-    optional: list[Observer | None] = [demand, books.accounts, metering.meter, traffic]
+    # A reload may change the policy section at any time.
+    trial = TrialWatch(
+        lambda: runtime.config.policy if runtime else config.policy,
+        lambda: runtime.config.slos if runtime else config.slos,
+        lambda: without_canary(runtime) if runtime else None,
+    )
+    optional: list[Observer | None] = [demand, books.accounts, metering.meter, traffic, trial]
     dispatcher = build_dispatcher(
         config,
         observers=[*instruments.observers, gate, *(one for one in optional if one is not None)],
@@ -63,9 +73,11 @@ def build_runtime(config: MotleyConfig, clock: Clock) -> Runtime:
         )
     scraper = reading.scraper if reading is not None else None
     instruments.expose(engine, scraper, clock)
+    ask_trial(instruments.metrics, trial, clock.now)
     metering.expose(instruments.metrics, dispatcher, scraper)
     chores = [_probe(engine, config), *(Chore(name, work) for name, work in books.chores)]
     chores.append(Chore("metering", metering.keep_sampling))
+    chores.append(Chore("trial", partial(trial.keep_looking, dispatcher, clock.now)))
     if config.telemetry.power:
         chores.append(Chore("power", metering.keep_reading_power))
     if reading is not None:
@@ -80,7 +92,7 @@ def build_runtime(config: MotleyConfig, clock: Clock) -> Runtime:
     feed = None
     if traffic is not None:
         asked = sources_of(
-            engine, instruments, metering, lambda: planned.planning if planned else None
+            engine, instruments, metering, lambda: planned.planning if planned else None, trial
         )
         feed = Feed(Board(asked, traffic))
         chores.append(Chore("dashboard", feed.run))

@@ -8,7 +8,7 @@ from typing import Any
 
 from router.domain.errors import ConfigError, UnknownNameError
 from router.domain.protocols import Policy
-from router.domain.slo import Slo
+from router.domain.slo import slo_from_json
 from router.policies.context import PolicyContext
 from router.policies.least_kv import LeastKv
 from router.policies.least_request import LeastRequest
@@ -34,6 +34,7 @@ from router.policies.peers.weighted_random import WeightedRandom
 from router.policies.power_of_two import PowerOfTwo
 from router.policies.random_choice import RandomChoice
 from router.policies.round_robin import RoundRobin
+from router.policies.trial import with_trial
 from router.policies.weighted_least_request import WeightedLeastRequest
 
 PolicyFactory = Callable[[PolicyContext], Policy]
@@ -93,11 +94,16 @@ def from_recipe(recipe: Mapping[str, Any]) -> Policy:
     """Build a policy from what a decision log holds of it.
 
     Args:
-        recipe: ``name``, ``params``, ``seed``, and ``slos`` (fields by class).
+        recipe: ``name``, ``params``, ``seed``, ``slos`` (fields by class), and what stands beside
+            it (see ``trial.with_trial``).
 
     Raises:
         ConfigError: as ``make_policy``.
     """
-    slos = {name: Slo(**slo) for name, slo in recipe["slos"].items()}
+    return with_trial(_one, recipe)
+
+
+def _one(recipe: Mapping[str, Any]) -> Policy:
+    slos = {name: slo_from_json(slo) for name, slo in recipe["slos"].items()}
     context = PolicyContext(random.Random(recipe["seed"]), recipe["params"], slos)
     return make_policy(recipe["name"], context)

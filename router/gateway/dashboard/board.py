@@ -20,6 +20,7 @@ from router.gateway.dashboard.views import (
     RequestRow,
     Snapshot,
     Totals,
+    TrialView,
     Triple,
 )
 from router.gateway.engine import Engine
@@ -58,6 +59,7 @@ class Sources:
         accuracy, slos, feedback: telemetry's observers.
         targets: SLO targets by class.
         plan: the newest plan.
+        trial: policies on trial.
         spend: cost and power by backend name.
         unix_s: wall clock, for times a person reads.
         version: of this software.
@@ -72,6 +74,7 @@ class Sources:
     version: str
     plan: Callable[[], PlanView] = lambda: NO_PLAN
     spend: Callable[[], Mapping[str, Spend]] = dict
+    trial: Callable[[], TrialView] = TrialView
 
 
 class Board:
@@ -94,8 +97,8 @@ class Board:
         uptime_s, unix_s = now - self._started_s, ask.unix_s()
         self._traffic.advance(now)
         tiles = tuple(self._tiles(now, uptime_s))
-        plan, policy = ask.plan(), ask.engine.policy_name.decode()
-        self.changes.compare(tiles, plan, policy, unix_s)
+        plan, trial, policy = ask.plan(), ask.trial(), ask.engine.policy_name.decode()
+        self.changes.compare(tiles, plan, policy, unix_s, trial.verdict)
         totals = self._totals(tiles)
         moment = self._moment(totals, now, unix_s)
         self.history.append(moment)
@@ -111,6 +114,7 @@ class Board:
             flow=tuple(self._traffic.flow(groups)),
             requests=(*self._live(now), *self._traffic.recent(now)),
             plan=plan,
+            trial=trial,
             events=self.changes.events,
             moment=moment,
         )

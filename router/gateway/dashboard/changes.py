@@ -31,6 +31,7 @@ class Changes:
         self._degraded: dict[tuple[str, str], float] = {}
         self._failures = 0
         self._policy = ""
+        self._verdict = ""
 
     @property
     def events(self) -> tuple[Event, ...]:
@@ -41,7 +42,14 @@ class Changes:
         """Add an event of one's own."""
         self._events.append(Event(next(self._numbers), at_unix_s, severity, subject, text))
 
-    def compare(self, tiles: Sequence[BackendTile], plan: PlanView, policy: str, at: float) -> None:
+    def compare(
+        self,
+        tiles: Sequence[BackendTile],
+        plan: PlanView,
+        policy: str,
+        at: float,
+        verdict: str = "",
+    ) -> None:
         """Tell what is different from the last tick; the first tells nothing."""
         self._compare_states(tiles, at)
         self._compare_speeds(tiles, at)
@@ -51,6 +59,9 @@ class Changes:
         if self._policy and policy != self._policy:
             self.tell("info", "policy", f"changed from {self._policy} to {policy}", at)
         self._policy = policy
+        if verdict and verdict != self._verdict:
+            self.tell("bad", "policy", verdict, at)
+        self._verdict = verdict
 
     def _compare_states(self, tiles: Iterable[BackendTile], at: float) -> None:
         states = {tile.name: tile.state for tile in tiles}

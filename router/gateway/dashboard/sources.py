@@ -4,13 +4,21 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping
+from dataclasses import asdict
 
 from router.gateway.dashboard.board import Sources, Spend
-from router.gateway.dashboard.views import PlanShare, PlanView
+from router.gateway.dashboard.views import (
+    CanaryView,
+    PlanShare,
+    PlanView,
+    ShadowView,
+    TrialView,
+)
 from router.gateway.engine import Engine
 from router.gateway.instruments import Instruments, version_of_motley
 from router.gateway.metering import Metering
 from router.gateway.planning import Planning
+from router.gateway.trial_watch import TrialWatch
 
 LEAST_SHARE = 0.0005
 
@@ -20,6 +28,7 @@ def sources_of(
     instruments: Instruments,
     metering: Metering,
     planning: Callable[[], Planning | None],
+    trial: TrialWatch,
 ) -> Sources:
     """Whom the board of this gateway asks."""
     return Sources(
@@ -32,6 +41,7 @@ def sources_of(
         version=version_of_motley(),
         plan=lambda: plan_view(planning(), engine.now()),
         spend=lambda: spend_of(metering),
+        trial=lambda: trial_view(trial, engine.now()),
     )
 
 
@@ -58,6 +68,25 @@ def plan_view(planning: Planning | None, now: float) -> PlanView:
         ),
         prices=tuple((one["group"], one["price"]) for one in answered["prices"]),
     )
+
+
+def trial_view(watch: TrialWatch, now: float) -> TrialView:
+    """Shadow and canary, as the page shows them."""
+    shadow = canary = None
+    if watch.shadow:
+        shadow = ShadowView(watch.shadow, **asdict(watch.shadows.figures(now)))
+    if watch.canary is not None:
+        arms = watch.arms(now)
+        mine, others = arms["canary"], arms["main"]
+        canary = CanaryView(
+            watch.canary.name,
+            watch.canary.share,
+            mine.judged,
+            mine.attainment,
+            others.judged,
+            others.attainment,
+        )
+    return TrialView(shadow, canary, watch.verdict)
 
 
 def spend_of(metering: Metering) -> Mapping[str, Spend]:

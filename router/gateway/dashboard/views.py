@@ -120,6 +120,38 @@ class PlanView(Struct, frozen=True):
     prices: tuple[tuple[str, float], ...] = ()
 
 
+class ShadowView(Struct, frozen=True):
+    """What a policy that only watches would have done; see ``trial_watch.ShadowFigures``."""
+
+    name: str
+    decisions: int
+    agreement: float | None
+    regret_s: float | None
+    ttft_p99_s: float | None
+    shadow_ttft_p99_s: float | None
+    e2e_p99_s: float | None
+    shadow_e2e_p99_s: float | None
+
+
+class CanaryView(Struct, frozen=True):
+    """A policy with a share of the traffic: SLO attainment of its requests and of the others."""
+
+    name: str
+    share: float
+    judged: int
+    attainment: float | None
+    main_judged: int
+    main_attainment: float | None
+
+
+class TrialView(Struct, frozen=True):
+    """Policies on trial; ``verdict`` says why the last canary was taken back."""
+
+    shadow: ShadowView | None = None
+    canary: CanaryView | None = None
+    verdict: str = ""
+
+
 class Event(Struct, frozen=True):
     """Something an operator wants to know; ``severity`` is "good", "info", "warn" or "bad"."""
 
@@ -174,6 +206,7 @@ class Snapshot(Struct, frozen=True):
     flow: tuple[FlowCell, ...]
     requests: tuple[RequestRow, ...]
     plan: PlanView
+    trial: TrialView
     events: tuple[Event, ...]
     moment: Moment
 

@@ -3,7 +3,7 @@
 import { html, render, useEffect, useMemo, useState } from "./vendor/htm-preact.js";
 import { Chart, history } from "./charts.js";
 import { Explain } from "./explain.js";
-import { Accuracy, Classes, Events, Fleet, Flow, Header, Plan, Requests } from "./panels.js";
+import { Accuracy, Classes, Events, Fleet, Flow, Header, Plan, Requests, Trial } from "./panels.js";
 import { follow, storeKey } from "./stream.js";
 import { WhatIf } from "./whatif.js";
 
@@ -49,6 +49,7 @@ function App() {
     </div>
     <${Classes} classes=${snapshot.classes}/>
     <${Plan} plan=${snapshot.plan}/>
+    <${Trial} trial=${snapshot.trial} policy=${snapshot.policy}/>
     <${Requests} requests=${snapshot.requests} only=${only} onClear=${() => setOnly("")} onExplain=${setAsked}/>
     <${Accuracy} backends=${snapshot.backends}/>
     <${WhatIf}/>

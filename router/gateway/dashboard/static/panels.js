@@ -123,6 +123,18 @@ export function Plan({ plan }) {
       <tbody>${works.map((w) => html`<tr key=${w}><th scope="row">${w}</th>${groups.map((g) => html`<td key=${g} style=${`--heat:${share(w, g)}`}>${share(w, g) > 0.0005 ? percent(share(w, g)) : ""}</td>`)}</tr>`)}</tbody></table></div>` : ""}</section>`;
 }
 
+export function Trial({ trial, policy }) {
+  const { shadow: s, canary: c, verdict } = trial;
+  if (!s && !c && !verdict) return "";
+  return html`<section aria-labelledby="trial"><h2 id="trial">Policies on trial <small>against ${policy}</small></h2>
+    ${verdict ? html`<p class="note bad">${verdict}</p>` : ""}
+    ${s ? html`<p><b>${s.name}</b> as a shadow, last ten minutes: agrees on ${percent(s.agreement)} of ${number(s.decisions)} decisions;
+      predicted P99 TTFT ${seconds(s.shadow_ttft_p99_s)} instead of ${seconds(s.ttft_p99_s)}, E2E ${seconds(s.shadow_e2e_p99_s)} instead of ${seconds(s.e2e_p99_s)};
+      on average ${s.regret_s === null ? DASH : s.regret_s > 0 ? `${seconds(s.regret_s)} faster` : `${seconds(-s.regret_s)} slower`}, decision by decision.</p>` : ""}
+    ${c ? html`<p><b>${c.name}</b> as a canary with ${percent(c.share)} of the traffic: ${percent(c.attainment, 1)} of its ${number(c.judged)} requests kept their SLO, ${percent(c.main_attainment, 1)} of the ${number(c.main_judged)} others.</p>` : ""}
+  </section>`;
+}
+
 export function Accuracy({ backends }) {
   const known = backends.filter((b) => b.forecasts.length);
   const get = (b, figure) => b.forecasts.find((f) => f.figure === figure);

@@ -1,0 +1,147 @@
+"""A second policy on live traffic: as a shadow that only watches, or as a canary with a share.
+
+The shadow is asked about every request, with the same candidates and at the same moment, and its
+answer is compared and thrown away. Both are judged by the same belief: the predicted TTFT and E2E
+of the request at the backend that each chose. The shadow never sees a fleet that its own choices
+would have made, so what it shows is the regret of single decisions, not of a different history;
+``motley whatif`` replays that.
+
+The canary decides a fixed share of the requests for real. Which ones follows from the request's
+id alone, so a replay of the decision log decides alike, and whoever sees an outcome knows whose
+it was.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+from zlib import crc32
+
+from router.domain.outcome import Outcome
+from router.domain.protocols import DispatchListener, Hold, Observer, Policy
+from router.domain.request import Request
+from router.domain.state import BackendView
+from router.perf.estimate import tpot_s, ttft_s
+
+_WHOLE = 2**32
+
+
+def is_canary(request_id: str, share: float) -> bool:
+    """Whether the canary decides this request."""
+    return crc32(request_id.encode()) < share * _WHOLE
+
+
+@dataclass(slots=True)
+class Comparison:
+    """One decision of both policies.
+
+    Attributes:
+        now: when.
+        backend, shadow_backend: who was chosen; ``None`` for waiting.
+        ttft_s, shadow_ttft_s: predicted, wait so far included; ``None`` where one waits.
+        e2e_s, shadow_e2e_s: likewise.
+    """
+
+    now: float
+    backend: str | None
+    shadow_backend: str | None
+    ttft_s: float | None
+    shadow_ttft_s: float | None
+    e2e_s: float | None
+    shadow_e2e_s: float | None
+
+
+class Trial:
+    """The policy in force, and beside it a shadow, a canary, or both.
+
+    Attributes:
+        main: decides.
+        shadow: is asked and not obeyed.
+        canary: decides its share.
+        share: of the requests, from 0 to 1.
+        told: hears every comparison; set by whoever looks on.
+    """
+
+    def __init__(
+        self,
+        main: Policy,
+        *,
+        shadow: Policy | None = None,
+        canary: Policy | None = None,
+        share: float = 0.0,
+    ) -> None:
+        self.main, self.shadow, self.canary, self.share = main, shadow, canary, share
+        self.told: Callable[[Comparison], None] | None = None
+        everyone = [one for one in (main, shadow, canary) if one is not None]
+        self._observers = [one for one in everyone if isinstance(one, Observer)]
+        self._listeners = [one for one in everyone if isinstance(one, DispatchListener)]
+
+    def choose(
+        self, request: Request, candidates: Sequence[BackendView], now: float
+    ) -> BackendView | Hold | None:
+        """What the policy in force says, or the canary if the request is one of its own."""
+        if self.canary is not None and is_canary(request.request_id, self.share):
+            return self.canary.choose(request, candidates, now)
+        chosen = self.main.choose(request, candidates, now)
+        if self.shadow is not None and self.told is not None:
+            other = self.shadow.choose(request, candidates, now)
+            self.told(_compare(request, chosen, other, now))
+        return chosen
+
+    def observe(self, outcome: Outcome) -> None:
+        """All of them learn from everything that was really done."""
+        for one in self._observers:
+            one.observe(outcome)
+
+    def dispatched(self, request: Request, backend: BackendView, now: float) -> int:
+        """All of them hear what was sent; whoever decided says what is cached."""
+        decided: Any = self.main
+        if self.canary is not None and is_canary(request.request_id, self.share):
+            decided = self.canary
+        cached = 0
+        for one in self._listeners:
+            said = one.dispatched(request, backend, now)
+            if one is decided:
+                cached = said
+        return cached
+
+
+def _compare(
+    request: Request, mine: BackendView | Hold | None, other: BackendView | Hold | None, now: float
+) -> Comparison:
+    one, two = _predicted(request, mine, now), _predicted(request, other, now)
+    return Comparison(now, one[0], two[0], one[1], two[1], one[2], two[2])
+
+
+def _predicted(
+    request: Request, chosen: BackendView | Hold | None, now: float
+) -> tuple[str | None, float | None, float | None]:
+    if chosen is None or isinstance(chosen, Hold):
+        return None, None, None
+    output = max(1.0, request.forecast.mean_tokens)
+    first_s = now - request.arrival_s + ttft_s(chosen, request.prompt_tokens, now)
+    rest_s = (output - 1.0) * tpot_s(chosen, request.prompt_tokens, output)
+    return chosen.spec.name, first_s, first_s + rest_s
+
+
+def with_trial(make: Callable[[Mapping[str, Any]], Policy], recipe: Mapping[str, Any]) -> Policy:
+    """Build a policy, and what stands beside it if the recipe says so.
+
+    Args:
+        make: builds one policy of ``name``, ``params``, ``seed`` and ``slos``.
+        recipe: these, and perhaps ``shadow`` and ``canary``: their ``name`` and ``params``, the
+            canary's ``share``.
+    """
+    main = make(recipe)
+    shadow, canary = recipe.get("shadow"), recipe.get("canary")
+    if not shadow and not canary:
+        return main
+
+    def beside(said: Mapping[str, Any] | None) -> Policy | None:
+        if not said:
+            return None
+        return make({**recipe, "name": said["name"], "params": said["params"]})
+
+    share = canary["share"] if canary else 0.0
+    return Trial(main, shadow=beside(shadow), canary=beside(canary), share=share)
