@@ -97,6 +97,7 @@ class GatewayMetrics:
         self._waits: dict[str, Histogram] = {}
         self._overheads: dict[str, Histogram] = {}
         self._counts: dict[str, dict[tuple[str, ...], float]] = {}
+        self._answers: dict[tuple[str, str, int], int] = {}
         self._sources: dict[str, list[Source]] = {}
         self.registry = CollectorRegistry(auto_describe=False)
         self.registry.register(_Reader(self._families))
@@ -118,8 +119,15 @@ class GatewayMetrics:
 
     def answered(self, model: str, slo_class: str, code: int) -> None:
         """A client got its answer, with this HTTP status."""
-        labels = (self._caps["model"](model), self._caps["slo_class"](slo_class), str(code))
-        self.count(table.REQUESTS, labels)
+        key = (model, slo_class, code)
+        self._answers[key] = self._answers.get(key, 0) + 1
+
+    def _count_answers(self) -> None:
+        """Bring what was answered since the last look to its labels."""
+        answers, self._answers = self._answers, {}
+        for (model, slo_class, code), answered in answers.items():
+            labels = (self._caps["model"](model), self._caps["slo_class"](slo_class), str(code))
+            self.count(table.REQUESTS, labels, answered)
 
     def rejected(self, model: str, reason: str) -> None:
         """A request was turned away."""
@@ -187,6 +195,7 @@ class GatewayMetrics:
         self.count(table.TENANT_TOKENS, (tenant, "output"), outcome.output_tokens)
 
     def _families(self) -> Iterator[Family]:
+        self._count_answers()
         for metric in table.TABLE:
             if metric.kind == "histogram":
                 yield self._histogram(metric)

@@ -61,7 +61,7 @@ def _build_api(runtime: Runtime) -> FastAPI:
     api.include_router(guarded_api)
     if runtime.config.admin.port is None:
         include_admin(api, runtime)
-    for path in HOT_PATHS:
+    for path in map(bytes.decode, HOT_PATHS):
         api.add_api_route(
             path,
             _relayed,

@@ -128,13 +128,16 @@ class Relay:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one ASGI connection."""
-        if scope["type"] == "http" and scope["method"] == "POST" and scope["path"] in HOT_PATHS:
-            await self._relay(scope, receive, send)
-        else:
-            await self._rest(scope, receive, send)
+        if scope["type"] == "http" and scope["method"] == "POST":
+            path = scope["path"].encode("utf-8", "surrogateescape")
+            if path in HOT_PATHS:
+                await self._relay(path, scope, receive, send)
+                return
+        await self._rest(scope, receive, send)
 
-    async def _relay(self, scope: Scope, receive: Receive, send: Send) -> None:
-        call = self.door.call(scope["path"], scope["query_string"], scope["headers"])
+    async def _relay(self, path: bytes, scope: Scope, receive: Receive, send: Send) -> None:
+        headers: Headers = scope["headers"]
+        call = self.door.call(path, scope["query_string"], headers, dict(headers))
         problem = self.door.refusal(call)
         body = problem if problem is not None else await self._body(receive)
         if body is None:

@@ -12,7 +12,6 @@ from collections.abc import Callable, Sequence
 from enum import Enum, auto
 
 from router.gateway.connection import Connection, UpstreamFailure
-from router.gateway.deadline import Deadline
 from router.gateway.limits import Limits
 from router.gateway.problems import RETRY_AFTER_S, Problem, from_engine, in_band
 from router.gateway.seams import Owner, Setback
@@ -49,6 +48,7 @@ class Attempt:
         limits: timeouts.
         give_up_s: when the whole request must be over, on ``clock``'s axis.
         clock: seconds, monotonic.
+        now: its time.
 
     Attributes:
         gaps: seconds between the reads that brought tokens, as they came.
@@ -59,7 +59,6 @@ class Attempt:
         "_backend",
         "_clock",
         "_connection",
-        "_deadline",
         "_give_up_s",
         "_headers",
         "_held",
@@ -87,6 +86,7 @@ class Attempt:
         limits: Limits,
         give_up_s: float,
         clock: Callable[[], float],
+        now: float,
     ) -> None:
         self._owner = owner
         self._ticket = ticket
@@ -94,16 +94,14 @@ class Attempt:
         self._limits = limits
         self._give_up_s = give_up_s
         self._clock = clock
-        look_s = min(limits.shortest_s, max(give_up_s - clock(), 0.0))
-        self._deadline = Deadline(clock, self._due_s, self._timed_out, look_s)
         self._connection: Connection | None = None
         self._retry_stale: Callable[[], None] | None = None
-        self._started_s = self._since_s = clock()
+        self._started_s = self._since_s = now
         self._paused = self._token_seen = False
         self._status = 0
         self._headers: Headers = []
         self._held = b""
-        self._tally = Tally(events=False)
+        self._tally = _NONE_YET
         self.gaps = array("d")
         self.finish_reason = ""
         self.stage = Stage.CONNECTING
@@ -253,44 +251,50 @@ class Attempt:
 
     def _close_books(self) -> Usage | None:
         now = self._clock()
-        usage = self._tally.usage()
-        self.finish_reason = self._tally.finish_reason()
-        tokens = self._tally.output_tokens(usage)
-        if self._tally.ended_in_error():
+        end = self._tally.end()
+        self.finish_reason = end.finish_reason
+        tokens = self._tally.output_tokens(end.usage)
+        if end.in_error:
             self._ticket.failed(now, output_tokens=tokens)
         else:
-            self._ticket.completed(now, output_tokens=tokens, usage=usage)
-        return usage
+            self._ticket.completed(now, output_tokens=tokens, usage=end.usage)
+        return end.usage
 
     def _end(self, *, abort: bool = False) -> None:
         """Let go of the connection: whole answers have given it back to its pool by now."""
         self.stage = Stage.OVER
         self._retry_stale = None
-        self._deadline.cancel()
         connection, self._connection = self._connection, None
         if abort and connection is not None:
             connection.abort()
 
     # Time
 
-    def _due_s(self) -> float:
-        if self._paused:
-            return self._give_up_s
+    def look(self, now: float) -> None:
+        """Called every so often: end the attempt if it is late by now."""
+        if now >= self._give_up_s or (not self._paused and now >= self._since_s + self._limit_s()):
+            self._timed_out()
+
+    def _limit_s(self) -> float:
         limits = self._limits
         if self.stage is Stage.RELAYING:
-            limit = limits.idle_s
-        else:
-            limit = limits.connect_s if self.stage is Stage.CONNECTING else limits.first_byte_s
-        return min(self._since_s + limit, self._give_up_s)
+            return limits.idle_s
+        return limits.connect_s if self.stage is Stage.CONNECTING else limits.first_byte_s
 
     def _timed_out(self) -> None:
+        late = self._clock() >= self._give_up_s
         if self.stage is Stage.RELAYING:
-            late = self._clock() >= self._give_up_s
             self._break(504, "took too long" if late else "fell silent in mid-answer")
+        elif late:
+            self._setback("timeout", "took too long")
         elif self.stage is Stage.CONNECTING:
             self._setback("timeout", "could not be connected in time")
         else:
             self._setback("timeout", "sent no answer in time")
+
+
+_NONE_YET = Tally(events=False)
+"""Stands in until an answer begins; sees nothing."""
 
 
 def _is_event_stream(headers: Headers) -> bool:

@@ -15,17 +15,17 @@ UPLOAD_IDLE_S = 30.0
 LINGER_S = 2.0
 """How long a client may go on sending a body that has been refused."""
 
-HOT_PATHS: Mapping[str, bool] = {
-    "/v1/chat/completions": True,
-    "/v1/completions": True,
-    "/v1/responses": True,
-    "/v1/messages": True,
-    "/v1/embeddings": False,
-    "/v1/rerank": False,
-    "/v1/score": False,
-    "/v1/classify": False,
-    "/tokenize": False,
-    "/detokenize": False,
+HOT_PATHS: Mapping[bytes, bool] = {
+    b"/v1/chat/completions": True,
+    b"/v1/completions": True,
+    b"/v1/responses": True,
+    b"/v1/messages": True,
+    b"/v1/embeddings": False,
+    b"/v1/rerank": False,
+    b"/v1/score": False,
+    b"/v1/classify": False,
+    b"/tokenize": False,
+    b"/detokenize": False,
 }
 """Paths relayed to a backend, and whether they generate tokens."""
 
@@ -42,31 +42,27 @@ class Door:
         self._gate = gate
         self.max_body_bytes = max_body_bytes
 
-    def call(self, path: str, query: bytes, headers: Headers) -> Call:
+    def call(
+        self, path: bytes, query: bytes, headers: Headers, named: Mapping[bytes, bytes]
+    ) -> Call:
         """A call without its body.
 
         Args:
             path: one of ``HOT_PATHS``.
             query: without the question mark.
             headers: names in lower case.
+            named: the same by name, the last of each.
         """
-        call = Call(
-            path=path.encode("ascii"),
-            query=query,
-            headers=headers,
-            body=b"",
-            request_id="",
-            generates=HOT_PATHS[path],
-        )
-        call.request_id = request_id_of(call.named.get(b"x-request-id"))
-        return call
+        request_id = request_id_of(named.get(b"x-request-id"))
+        return Call(path, query, headers, named, request_id, HOT_PATHS[path])
 
     def refusal(self, call: Call) -> Problem | None:
         """Why its body need not be read."""
-        caller = self._gate.admit(call.named)
-        if isinstance(caller, Problem):
-            return caller
-        call.caller = caller
+        if self._gate:
+            caller = self._gate.admit(call.named)
+            if isinstance(caller, Problem):
+                return caller
+            call.caller = caller
         length = call.named.get(b"content-length", b"0")
         if length.isdigit() and int(length) > self.max_body_bytes:
             return self.too_large()

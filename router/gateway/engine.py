@@ -23,6 +23,7 @@ from router.gateway.exchange import Exchange
 from router.gateway.identity import Identity
 from router.gateway.limits import Limits
 from router.gateway.prefix import BLOCK_BYTES, prefix_hashes
+from router.gateway.presumed import Presumed
 from router.gateway.problems import Problem
 from router.gateway.prompt_size import PromptSizer
 from router.gateway.seams import Client, Events
@@ -30,11 +31,11 @@ from router.gateway.tally import Usage
 from router.gateway.terms import class_of, targets_of, tenant_of
 from router.gateway.upstream import Address, Guard, UpstreamPool, parse_address
 from router.gateway.wire import (
+    HOP_BY_HOP,
     BadRequestError,
     Call,
     RoutingFields,
     end_to_end,
-    prompt_bytes,
     token_limit,
     with_model,
     with_priority_turned,
@@ -48,6 +49,10 @@ often even when nothing happens."""
 PRIORITY_LABEL, LOW_FIRST = "priority_order", "low-first"
 """Label of an SGLang that was started with ``--schedule-low-priority-values-first``."""
 
+SHORTEST_LOOK_S, LONGEST_LOOK_S = 0.005, 0.25
+"""All requests under way are looked at this often to see whether one is late: an eighth of the
+shortest limit, within these bounds. A timer for each would cost every request 3 us."""
+
 _NOT_VERSION = ~(0xF << 76 | 0x3 << 62)
 _VERSION_4 = 0x4 << 76 | 0x2 << 62
 """A random UUID by hand: the library's takes 6 us, this 1."""
@@ -58,6 +63,7 @@ _OURS = frozenset(
     (
         *(b"host", b"content-length", b"expect", b"accept-encoding", b"x-request-id"),
         b"endpoint-load-metrics-format",
+        *HOP_BY_HOP,
     )
 )
 _CREDENTIALS = frozenset((b"authorization", b"x-api-key"))
@@ -125,7 +131,10 @@ class Engine:
         self._settings = settings
         self._drop = _OURS | (_CREDENTIALS if gate else frozenset())
         self._pools: dict[str, UpstreamPool] = {}
+        self.presumed = Presumed(clock)
         self._live: dict[str, Exchange] = {}
+        self._watch: asyncio.TimerHandle | None = None
+        self._look_s = _look_every_s(settings.limits)
         self._poked: asyncio.Handle | None = None
         self._alarm: asyncio.TimerHandle | None = None
 
@@ -148,6 +157,7 @@ class Engine:
         """Other settings from now on; attempts under way keep their timeouts."""
         self._settings = settings
         self.limits = settings.limits
+        self._look_s = _look_every_s(settings.limits)
         self.policy_name = settings.policy_name.encode()
         self._drop = _OURS | (_CREDENTIALS if self.gate else frozenset())
 
@@ -157,15 +167,21 @@ class Engine:
             exchange.cut()
         for pool in self._pools.values():
             pool.close()
-        for handle in (self._poked, self._alarm):
+        self.presumed.close()
+        for handle in (self._poked, self._alarm, self._watch):
             if handle is not None:
                 handle.cancel()
-        self._poked = self._alarm = None
+        self._poked = self._alarm = self._watch = None
 
     # For the exchanges
 
-    def request_of(self, call: Call, fields: RoutingFields) -> Request:
+    def request_of(self, call: Call, fields: RoutingFields, size_bytes: int) -> Request:
         """The request as the dispatcher sees it.
+
+        Args:
+            call: as it came.
+            fields: what its body says.
+            size_bytes: of the body, images counted as what they cost.
 
         Raises:
             BadRequestError: a service class that does not exist, or targets that make no sense.
@@ -187,7 +203,7 @@ class Engine:
             request_id=self._unique(call.request_id),
             model=model,
             arrival_s=self.now(),
-            prompt_tokens=self.sizer.estimate(model, prompt_bytes(call.body)),
+            prompt_tokens=self.sizer.estimate(model, size_bytes),
             max_tokens=token_limit(fields) if call.generates else 1,
             slo_class=slo_class,
             tenant=grant.holder if grant is not None and grant.holder else tenant_of(headers),
@@ -269,6 +285,8 @@ class Engine:
     def joined(self, exchange: Exchange, request_id: str) -> None:
         """An exchange has a request in the books."""
         self._live[request_id] = exchange
+        if self._watch is None:
+            self._watch = asyncio.get_running_loop().call_later(self._look_s, self._look)
 
     def left(self, request_id: str) -> None:
         """It is over."""
@@ -280,6 +298,17 @@ class Engine:
         if usage.prompt is not None and size_bytes:
             self.sizer.learn(model, size_bytes, usage.prompt)
 
+    # Deadlines
+
+    def _look(self) -> None:
+        """See whether anybody is late; one timer for all, and none while nobody is there."""
+        self._watch = None
+        now = self.now()
+        for exchange in list(self._live.values()):
+            exchange.look(now)
+        if self._live:
+            self._watch = asyncio.get_running_loop().call_later(self._look_s, self._look)
+
     # The queue
 
     def queued(self) -> None:
@@ -288,7 +317,8 @@ class Engine:
 
     def poke(self) -> None:
         """Something changed: decide the queued requests soon, once for all pokes of this turn."""
-        if self.dispatcher.queued and self._poked is None:
+        # Somebody waits if and only if the alarm is set.
+        if self._alarm is not None and self._poked is None:
             self._poked = asyncio.get_running_loop().call_soon(self._poll)
 
     def _poll(self) -> None:
@@ -317,6 +347,10 @@ class Engine:
         if due_s is not None:
             delay = min(max(0.001, due_s - self.now()), POLL_S)
             self._alarm = asyncio.get_running_loop().call_later(delay, self._poll)
+
+
+def _look_every_s(limits: Limits) -> float:
+    return min(max(limits.shortest_s / 8, SHORTEST_LOOK_S), LONGEST_LOOK_S)
 
 
 def request_id_of(offered: bytes | None) -> str:

@@ -18,11 +18,12 @@ from router.gateway.seams import LEFT_EARLY, NO_MODEL, Client, Setback
 from router.gateway.tally import Usage
 from router.gateway.ticket import Ticket
 from router.gateway.wire import (
+    HOP_BY_HOP,
     BadRequestError,
     Call,
     Headers,
     end_to_end,
-    has_images,
+    prompt_bytes,
     routing_fields,
 )
 
@@ -31,9 +32,10 @@ if TYPE_CHECKING:
 
 _TURNED_AWAY = frozenset(("slo_unattainable", "wait_too_long", "shed"))
 _LOAD = b"endpoint-load-metrics"
-_NOT_FOR_CLIENTS = frozenset(
-    (b"date", b"server", b"x-request-id", b"x-motley-backend", b"x-motley-policy", _LOAD)
-)
+_NOT_FOR_CLIENTS = HOP_BY_HOP | {
+    *(b"date", b"server", b"x-request-id", b"x-motley-backend", b"x-motley-policy"),
+    _LOAD,
+}
 
 
 class Exchange:
@@ -88,7 +90,8 @@ class Exchange:
         engine, call = self._engine, self._call
         try:
             fields = routing_fields(call.body)
-            request = self.request = engine.request_of(call, fields)
+            size_bytes = prompt_bytes(call.body)
+            request = self.request = engine.request_of(call, fields, size_bytes)
         except BadRequestError as error:
             self._answer(error.problem)
             return
@@ -99,17 +102,20 @@ class Exchange:
             self._answer(refusal)
             return
         # Base64 costs tokens by no ratio: such a body teaches nothing.
-        self._size_bytes = 0 if has_images(call.body) else len(call.body)
+        whole = len(call.body)
+        self._size_bytes = whole if size_bytes == whole else 0
         self._streams = fields.stream is True
         self._give_up_s = request.arrival_s + engine.limits.total_s
         engine.joined(self, request.request_id)
-        self._follow(engine.dispatcher.dispatch(request, request.arrival_s))
-        engine.events.worked("dispatch", engine.now() - request.arrival_s)
+        decision = engine.dispatcher.dispatch(request, request.arrival_s)
+        decided_s = engine.now()
+        engine.events.worked("dispatch", decided_s - request.arrival_s)
+        self._follow(decision, decided_s)
 
     def decided(self, decision: Decision) -> None:
         """The dispatcher's queue let the request go."""
         if not self._over:
-            self._follow(decision)
+            self._follow(decision, self._engine.now())
 
     def recalled(self) -> None:
         """The dispatcher took the request back before its first byte; it waits again."""
@@ -136,6 +142,11 @@ class Exchange:
         self.client_left()
         self._client.cut()
 
+    def look(self, now: float) -> None:
+        """See whether the backend is late."""
+        if self._attempt is not None:
+            self._attempt.look(now)
+
     def pause(self) -> None:
         """The client reads slowly."""
         if self._attempt is not None:
@@ -148,11 +159,11 @@ class Exchange:
 
     # Decisions
 
-    def _follow(self, decision: Decision) -> None:
+    def _follow(self, decision: Decision, now: float) -> None:
         if isinstance(decision, Assign):
             if decision.recalled:
                 self._engine.recall(decision)
-            self._try(decision.backend)
+            self._try(decision.backend, now)
         elif isinstance(decision, Reject):
             unknown = decision.reason == "unknown_model"
             self._reason = decision.reason
@@ -161,12 +172,12 @@ class Exchange:
         else:
             self._engine.queued()
 
-    def _try(self, backend: BackendSpec) -> None:
+    def _try(self, backend: BackendSpec, now: float) -> None:
         engine = self._engine
         assert self.request is not None
         self._backend = backend
         if not self._tried:
-            engine.events.waited(self.request.model, engine.now() - self.request.arrival_s)
+            engine.events.waited(self.request.model, now - self.request.arrival_s)
         self._tried.append(backend.name)
         self._ticket = Ticket(engine.dispatcher, self.request.request_id, engine.poke)
         attempt = self._attempt = Attempt(
@@ -176,9 +187,10 @@ class Exchange:
             limits=engine.limits,
             give_up_s=self._give_up_s,
             clock=engine.now,
+            now=now,
         )
         if not self._streams:
-            self._ticket.presume_first_token(engine.backlog_s(backend.name), engine.now)
+            engine.presumed.at(now + engine.backlog_s(backend.name), self._ticket)
         pool = engine.pool(backend)
         attempt.begin(pool, engine.upstream_request(self._call, self._asked, backend, pool.address))
 
@@ -194,7 +206,7 @@ class Exchange:
             self._answer(self._told(setback.problem))
         else:
             engine.events.retried(self._tried[-1], setback.reason)
-            self._follow(decision)
+            self._follow(decision, now)
 
     def _told(self, problem: Problem) -> Problem:
         """The last failure, with all backends that were tried."""

@@ -18,7 +18,6 @@ from router.gateway.problems import Problem
 from router.gateway.strict_http import StrictHttp
 from router.gateway.wire import Call, Headers
 
-_HOT = {path.encode("ascii"): path for path in HOT_PATHS}
 _BODILESS = (204, 304)
 
 
@@ -244,21 +243,21 @@ class HotHttp(StrictHttp):
         self.expect_100_continue = False
         self.headers = []
         self._in_request, self._head_whole = True, False
-        self._header_bytes = 0
+        self._head_bytes = 0
         self.scope = None  # type: ignore[assignment]
 
     def on_headers_complete(self) -> None:
         """Hot or not?"""
         self._head_whole = True
         path, _, query = self.url.partition(b"?")
-        hot = _HOT.get(path)
-        if hot is None or self.parser.get_method() != b"POST":
+        if path not in HOT_PATHS or self.parser.get_method() != b"POST":
             self._as_asgi()
             return
+        named = self._judge_head()
         self.parser_version = self.parser.get_http_version()
         keep_alive = self.parser_version != "1.0" and self.parser.should_keep_alive()
         before = self.cycle
-        call = self.door.call(hot, query, self.headers)
+        call = self.door.call(path, query, self.headers, named)
         cycle = HotCycle(self, call, keep_alive=keep_alive, expects=self.expect_100_continue)
         self.cycle = cycle
         if before is None or before.response_complete:

@@ -57,7 +57,9 @@ async def ready(request: Request) -> dict[str, Any]:
 @open_api.get("/metrics", response_class=Response)
 async def metrics(request: Request) -> Response:
     """Prometheus exposition of the gateway."""
-    content, content_type = _runtime(request).instruments.metrics.exposition()
+    runtime = _runtime(request)
+    runtime.outcomes.settle()
+    content, content_type = runtime.instruments.metrics.exposition()
     return Response(content, headers={"content-type": content_type})
 
 

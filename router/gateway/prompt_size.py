@@ -27,28 +27,26 @@ class PromptSizer:
 
     def estimate(self, model: str, prompt_bytes: int) -> int:
         """Tokens to expect of a request body of that size; at least 1."""
-        return max(1, round(_net(prompt_bytes) / self.bytes_per_token(model)))
+        return self.tokens_in(model, prompt_bytes - OVERHEAD_BYTES)
 
     def tokens_in(self, model: str, size_bytes: int) -> int:
         """Tokens in so many bytes of prompt text; at least 1."""
-        return max(1, round(size_bytes / self.bytes_per_token(model)))
+        total_bytes, total_tokens = self._sums.get(model, _PRIOR)
+        return round(size_bytes * total_tokens / total_bytes) or 1 if size_bytes > 0 else 1
 
     def learn(self, model: str, prompt_bytes: int, prompt_tokens: int) -> None:
         """Take note of an engine's count."""
         if prompt_tokens <= 0:
             return
-        total_bytes, total_tokens = self._totals(model)
-        size = min(max(_net(prompt_bytes), SMALLEST * prompt_tokens), LARGEST * prompt_tokens)
+        total_bytes, total_tokens = self._sums.get(model, _PRIOR)
+        size = max(prompt_bytes - OVERHEAD_BYTES, SMALLEST * prompt_tokens)
+        size = min(size, LARGEST * prompt_tokens)
         self._sums[model] = (MEMORY * total_bytes + size, MEMORY * total_tokens + prompt_tokens)
 
     def bytes_per_token(self, model: str) -> float:
         """The current ratio."""
-        total_bytes, total_tokens = self._totals(model)
+        total_bytes, total_tokens = self._sums.get(model, _PRIOR)
         return total_bytes / total_tokens
 
-    def _totals(self, model: str) -> tuple[float, float]:
-        return self._sums.get(model, (PRIOR_BYTES_PER_TOKEN * PRIOR_TOKENS, PRIOR_TOKENS))
 
-
-def _net(prompt_bytes: int) -> int:
-    return max(1, prompt_bytes - OVERHEAD_BYTES)
+_PRIOR = (PRIOR_BYTES_PER_TOKEN * PRIOR_TOKENS, PRIOR_TOKENS)

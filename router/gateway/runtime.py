@@ -21,6 +21,7 @@ from router.gateway.engine import Engine
 from router.gateway.engine_reading import EngineReading
 from router.gateway.instruments import Instruments
 from router.gateway.metering import Metering
+from router.gateway.outcome_queue import OutcomeQueue
 from telemetry.scraper import Scraper
 
 if TYPE_CHECKING:
@@ -56,6 +57,7 @@ class Runtime:
         instruments: everything that watches; answers ``/metrics``.
         reading: reads the engines; ``None`` where the configuration forbids it.
         metering: keeps the bills.
+        outcomes: those that the instruments have not heard of yet.
         feed: feeds the live page; ``None`` where the configuration forbids it.
         roster: who is in the fleet, by source; set by ``operating.attach``.
         reloader: reads the configuration again; ``None`` where it did not come from a file.
@@ -72,6 +74,7 @@ class Runtime:
     instruments: Instruments
     reading: EngineReading | None
     metering: Metering
+    outcomes: OutcomeQueue
     feed: Feed | None = None
     closing: Sequence[Callable[[], None]] = ()
     roster: Roster | None = None

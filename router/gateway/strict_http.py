@@ -20,10 +20,15 @@ from router.gateway.problems import Problem
 
 MAX_TARGET_BYTES = 8_192
 MAX_HEADERS = 128
-MAX_HEADER_BYTES = 65_536
+MAX_HEAD_BYTES = 65_536
 
 _ONLY_ONCE = frozenset((b"host", b"authorization", b"x-api-key", b"content-type"))
 """Headers of which a second one means that somebody on the way reads another than we do."""
+
+
+def _too_long() -> Problem:
+    message = f"The request's head is longer than {MAX_HEAD_BYTES} bytes."
+    return Problem(431, message, code="bad_http")
 
 
 class _Fault(Exception):  # noqa: N818 - never leaves this module
@@ -37,7 +42,7 @@ class StrictHttp(HttpToolsProtocol):
     _patience: asyncio.TimerHandle | None = None
     _in_request = False
     _head_whole = False
-    _header_bytes = 0
+    _head_bytes = 0
 
     # Called by the event loop
 
@@ -64,6 +69,11 @@ class StrictHttp(HttpToolsProtocol):
             self.refuse(problem or Problem(400, "This is not HTTP/1.1.", code="bad_http"))
             return
         if self._in_request:
+            if not self._head_whole:
+                self._head_bytes += len(data)
+                if self._head_bytes > MAX_HEAD_BYTES:
+                    self.refuse(_too_long())
+                    return
             self._await_more()
 
     def connection_lost(self, exc: Exception | None) -> None:
@@ -121,12 +131,7 @@ class StrictHttp(HttpToolsProtocol):
         """A request begins."""
         super().on_message_begin()
         self._in_request, self._head_whole = True, False
-        self._header_bytes = 0
-
-    def on_headers_complete(self) -> None:
-        """The head is there."""
-        self._head_whole = True
-        super().on_headers_complete()
+        self._head_bytes = 0
 
     def on_url(self, url: bytes) -> None:
         """Some of the target."""
@@ -135,19 +140,28 @@ class StrictHttp(HttpToolsProtocol):
             self._stop(414, f"The request target is longer than {MAX_TARGET_BYTES} bytes.")
 
     def on_header(self, name: bytes, value: bytes) -> None:
-        """One header."""
-        self._header_bytes += len(name) + len(value)
-        if self._header_bytes > MAX_HEADER_BYTES or len(self.headers) >= MAX_HEADERS:
-            self._stop(
-                431,
-                f"More than {MAX_HEADERS} headers, or more than {MAX_HEADER_BYTES} bytes of them.",
-            )
-        name = name.lower()
-        if name in _ONLY_ONCE and any(name == known for known, _ in self.headers):
-            self._stop(400, f"The header {name.decode('latin-1')!r} may be sent only once.")
-        if name == b"expect" and value.lower() == b"100-continue":
+        """One header; judged when all are there."""
+        self.headers.append((name.lower(), value))
+
+    def on_headers_complete(self) -> None:
+        """The head is there."""
+        self._head_whole = True
+        self._judge_head()
+        super().on_headers_complete()
+
+    def _judge_head(self) -> dict[bytes, bytes]:
+        """Headers by name, once the head is found to be fit to be answered."""
+        headers = self.headers
+        named = dict(headers)
+        if len(headers) > MAX_HEADERS:
+            self._stop(431, f"More than {MAX_HEADERS} headers.")
+        if len(named) < len(headers):
+            for name in _ONLY_ONCE:
+                if sum(name == known for known, _ in headers) > 1:
+                    self._stop(400, f"The header {name.decode()!r} may be sent only once.")
+        if b"expect" in named and named[b"expect"].lower() == b"100-continue":
             self.expect_100_continue = True
-        self.headers.append((name, value))
+        return named
 
     def on_message_complete(self) -> None:
         """The request is there."""

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import re
 from collections import deque
+from typing import NamedTuple
 
 import msgspec
 
@@ -53,6 +54,21 @@ class Usage(msgspec.Struct):
 _USAGE = msgspec.json.Decoder(Usage)
 
 
+class End(NamedTuple):
+    """How an answer ended.
+
+    Attributes:
+        usage: the engine's own count; ``None`` if it gave none.
+        finish_reason: why the engine stopped, in its own word; empty if it did not say.
+        in_error: whether the answer tells of an error after it had begun: an engine that died, or
+            one that was told to stop and cut the answer short (vLLM).
+    """
+
+    usage: Usage | None
+    finish_reason: str
+    in_error: bool
+
+
 class Tally:
     """Watches one answer go by.
 
@@ -76,9 +92,14 @@ class Tally:
         self.chunks += found
         return found > 0 or not data.startswith(b":")
 
-    def usage(self) -> Usage | None:
-        """The engine's own count; ``None`` if it gave none."""
-        return usage_in(b"".join(self._tail))
+    def end(self) -> End:
+        """What the last reads tell."""
+        tail = self._tail[0] if len(self._tail) == 1 else b"".join(self._tail)
+        reason = finish_reason_in(tail)
+        in_error = reason == "abort" or (
+            self.events and (b'\ndata: {"error"' in tail or tail.startswith(b'data: {"error"'))
+        )
+        return End(usage_in(tail), reason, in_error)
 
     def output_tokens(self, usage: Usage | None) -> int:
         """Tokens of the answer: the engine's count, else the events, less first and last.
@@ -88,20 +109,6 @@ class Tally:
         if usage is not None and usage.output is not None:
             return usage.output
         return max(self.chunks - 2, min(self.chunks, 1))
-
-    def finish_reason(self) -> str:
-        """Why the engine stopped, in its own word; empty if it did not say."""
-        return finish_reason_in(b"".join(self._tail))
-
-    def ended_in_error(self) -> bool:
-        """Whether the answer tells of an error after it had begun: an engine that died, or one
-        that was told to stop and cut the answer short while the client was still there (vLLM)."""
-        if self.finish_reason() == "abort":
-            return True
-        if not self.events:
-            return False
-        tail = b"".join(self._tail)
-        return b'\ndata: {"error"' in tail or tail.startswith(b'data: {"error"')
 
     def at_event_boundary(self) -> bool:
         """Whether another event can be appended to what has been relayed."""

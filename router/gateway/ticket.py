@@ -6,7 +6,6 @@ attempt may call any closing verb, and only the first counts (I1, I2).
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Callable
 
 from router.dispatcher import Dispatcher
@@ -23,7 +22,7 @@ class Ticket:
         changed: called after every entry, since it may let a queued request go.
     """
 
-    __slots__ = ("_changed", "_dispatcher", "_first_token", "_open", "_request_id", "_timer")
+    __slots__ = ("_changed", "_dispatcher", "_first_token", "_open", "_request_id")
 
     def __init__(
         self, dispatcher: Dispatcher, request_id: str, changed: Callable[[], None]
@@ -33,26 +32,17 @@ class Ticket:
         self._request_id = request_id
         self._open = True
         self._first_token = False
-        self._timer: asyncio.TimerHandle | None = None
 
     @property
     def open(self) -> bool:
         """Whether the attempt still counts as in flight."""
         return self._open
 
-    def presume_first_token(self, delay_s: float, clock: Callable[[], float]) -> None:
-        """The answer will not be streamed: take its prompt for prefilled after ``delay_s``.
-
-        Else it would count as backlog until the whole answer is there, and a policy that binds
-        late would keep other requests waiting for it.
-        """
-        loop = asyncio.get_running_loop()
-        self._timer = loop.call_later(delay_s, self._presume, clock)
-
-    def _presume(self, clock: Callable[[], float]) -> None:
-        self._timer = None
-        self._dispatcher.presume_first_token(self._request_id, clock())
-        self._changed()
+    def presume_first_token(self, now: float) -> None:
+        """The answer is not streamed, and by now its prompt should be prefilled."""
+        if self._open:
+            self._dispatcher.presume_first_token(self._request_id, now)
+            self._changed()
 
     def first_token(self, now: float) -> None:
         """The first token came; later calls do nothing."""
@@ -96,9 +86,6 @@ class Ticket:
     def void(self) -> None:
         """The dispatcher has closed the entry itself: the request was taken back."""
         self._open = False
-        if self._timer is not None:
-            self._timer.cancel()
-            self._timer = None
 
     def refused(self, now: float) -> None:
         """The backend found fault with the request itself."""
@@ -113,8 +100,5 @@ class Ticket:
     def _close(self) -> bool:
         was_open, self._open = self._open, False
         if was_open:
-            if self._timer is not None:
-                self._timer.cancel()
-                self._timer = None
             self._changed()
         return was_open

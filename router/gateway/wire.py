@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import msgspec
@@ -78,27 +78,24 @@ class Call:
         path: path as configured for the hot routes, bytes.
         query: query string without the question mark; empty if none.
         headers: names in lower case, in the client's order.
-        body: the whole body; dropped once an answer has begun, for it may be large and the
-            answer long.
+        named: the same by name, the last of each; as they came, whatever becomes of ``headers``.
         request_id: ``x-request-id``, echoed or made.
         generates: whether the path generates tokens (else one pass: embeddings, rerank).
+        body: the whole body; dropped once an answer has begun, for it may be large and the
+            answer long.
         span: the trace span of this request, where requests are traced.
         caller: whom the gate let in; ``None`` where everybody may come.
-        named: headers by name, the last of each; as they came, whatever becomes of ``headers``.
     """
 
     path: bytes
     query: bytes
     headers: Headers
-    body: bytes
+    named: Mapping[bytes, bytes]
     request_id: str
     generates: bool = True
+    body: bytes = b""
     span: object = None
     caller: Caller | None = None
-    named: Mapping[bytes, bytes] = field(init=False)
-
-    def __post_init__(self) -> None:
-        self.named = dict(self.headers)
 
 
 class BadRequestError(ProblemError):
@@ -163,15 +160,23 @@ def has_images(body: bytes) -> bool:
 
 
 def end_to_end(headers: Iterable[tuple[bytes, bytes]], drop: frozenset[bytes]) -> Headers:
-    """Headers to pass on: neither hop-by-hop, nor named by ``Connection``, nor in ``drop``."""
-    kept = [(n, v) for n, v in headers if n not in HOP_BY_HOP and n not in drop]
-    named = {
-        token.strip().lower()
-        for name, value in headers
-        if name == b"connection"
-        for token in value.split(b",")
-    } - {b"keep-alive", b"close", b""}
-    return [(n, v) for n, v in kept if n not in named] if named else kept
+    """Headers to pass on.
+
+    Args:
+        headers: names in lower case.
+        drop: names to leave out, ``HOP_BY_HOP`` among them; those that ``Connection`` names are
+            left out as well.
+    """
+    kept: Headers = []
+    named: list[bytes] = []
+    for pair in headers:
+        if pair[0] not in drop:
+            kept.append(pair)
+        elif pair[0] == b"connection":
+            named += [token.strip().lower() for token in pair[1].split(b",")]
+    if named:
+        return [pair for pair in kept if pair[0] not in named]
+    return kept
 
 
 _TOKEN = re.compile(rb'"(?:[^"\\]|\\.)*"|[{}\[\]:]', re.DOTALL)

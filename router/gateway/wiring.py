@@ -24,6 +24,7 @@ from router.gateway.health_probe import HealthProbe
 from router.gateway.instruments import build_instruments
 from router.gateway.log_file import LogFile
 from router.gateway.metering import Metering
+from router.gateway.outcome_queue import OutcomeQueue
 from router.gateway.planned import Planned
 from router.gateway.reload import without_canary
 from router.gateway.runtime import Chore, Runtime
@@ -57,10 +58,12 @@ def build_runtime(config: MotleyConfig, clock: Clock) -> Runtime:
         lambda: runtime.config.slos if runtime else config.slos,
         lambda: without_canary(runtime) if runtime else None,
     )
-    optional: list[Observer | None] = [demand, books.accounts, metering.meter, traffic, trial]
+    watching: list[Observer | None] = [*instruments.observers, demand, metering.meter, traffic]
+    outcomes = OutcomeQueue([one for one in watching if one is not None])
+    at_once: list[Observer | None] = [gate, books.accounts, trial, outcomes]
     dispatcher = build_dispatcher(
         config,
-        observers=[*instruments.observers, gate, *(one for one in optional if one is not None)],
+        observers=[one for one in at_once if one is not None],
         strict_context=False,
         log=file.write if file else None,
     )
@@ -106,7 +109,12 @@ def build_runtime(config: MotleyConfig, clock: Clock) -> Runtime:
         reading=reading,
         metering=metering,
         feed=feed,
-        closing=(*books.closing, *(one.close for one in (file, planned) if one is not None)),
+        outcomes=outcomes,
+        closing=(
+            outcomes.settle,
+            *books.closing,
+            *(one.close for one in (file, planned) if one is not None),
+        ),
     )
     if planned is not None:
         chores += planned.place(runtime)

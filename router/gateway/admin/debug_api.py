@@ -89,7 +89,9 @@ async def signals(request: Request) -> dict[str, Any]:
 @debug_api.get("/debug/costs")
 async def costs(request: Request) -> dict[str, Any]:
     """Money and energy since the start, by tenant, model and GPU type, and per token."""
-    return {"costs": runtime_of(request).metering.meter.described()}
+    runtime = runtime_of(request)
+    runtime.outcomes.settle()
+    return {"costs": runtime.metering.meter.described()}
 
 
 @debug_api.get("/debug/beliefs")

@@ -5,8 +5,10 @@
 
 from __future__ import annotations
 
+import math
 from collections import deque
 from collections.abc import Iterator
+from dataclasses import dataclass, field
 
 from router.domain.outcome import Outcome
 from router.gateway.dashboard.views import FlowCell, RequestRow
@@ -22,12 +24,20 @@ RECENT = 40
 _Key = tuple[str, str]
 
 
+@dataclass(slots=True)
+class _Second:
+    """What finished within one second: requests and output tokens by class and backend."""
+
+    number: int
+    counts: dict[_Key, list[int]] = field(default_factory=dict)
+
+
 class Traffic:
     """An ``Observer`` that keeps a minute of traffic for the page."""
 
     def __init__(self) -> None:
         self._waiting: deque[Outcome] = deque(maxlen=MOST_WAITING)
-        self._minute: deque[Outcome] = deque(maxlen=MOST_WAITING)
+        self._minute: deque[_Second] = deque()
         self._recent: deque[Outcome] = deque(maxlen=RECENT)
         self.ttft, self.tpot, self.e2e = (SlidingWindow(WINDOW_S, SLOTS) for _ in range(3))
 
@@ -39,15 +49,19 @@ class Traffic:
         """Work off what was noted, and forget what is older than a minute."""
         while self._waiting:
             self._take(self._waiting.popleft())
-        while self._minute and self._minute[0].finished_s <= now - WINDOW_S:
+        while self._minute and self._minute[0].number <= now - WINDOW_S:
             self._minute.popleft()
 
     def _take(self, outcome: Outcome) -> None:
         self._recent.append(outcome)
         if outcome.status != "completed":
             return
-        self._minute.append(outcome)
         now = outcome.finished_s
+        if not self._minute or self._minute[-1].number < math.floor(now):
+            self._minute.append(_Second(math.floor(now)))
+        kept = self._minute[-1].counts.setdefault((outcome.slo_class, outcome.backend), [0, 0])
+        kept[0] += 1
+        kept[1] += outcome.output_tokens
         self.e2e.add(outcome.e2e_s, now)
         if outcome.ttft_s is not None:
             self.ttft.add(outcome.ttft_s, now)
@@ -58,22 +72,25 @@ class Traffic:
         """Requests and output tokens per second by backend."""
         span_s = max(1.0, min(WINDOW_S, uptime_s))
         counts: dict[str, list[int]] = {}
-        for outcome in self._minute:
-            kept = counts.setdefault(outcome.backend, [0, 0])
-            kept[0] += 1
-            kept[1] += outcome.output_tokens
+        for (_, backend), (requests, tokens) in self._by_key():
+            kept = counts.setdefault(backend, [0, 0])
+            kept[0] += requests
+            kept[1] += tokens
         return {name: (n / span_s, tokens / span_s) for name, (n, tokens) in counts.items()}
 
     def flow(self, groups: dict[str, str]) -> Iterator[FlowCell]:
         """Who served whom; ``groups`` maps the backends of the fleet to their groups."""
         counts: dict[_Key, list[int]] = {}
-        for outcome in self._minute:
-            group = groups.get(outcome.backend, "(gone)")
-            kept = counts.setdefault((outcome.slo_class, group), [0, 0])
-            kept[0] += 1
-            kept[1] += outcome.output_tokens
+        for (slo_class, backend), (requests, tokens) in self._by_key():
+            kept = counts.setdefault((slo_class, groups.get(backend, "(gone)")), [0, 0])
+            kept[0] += requests
+            kept[1] += tokens
         for (slo_class, group), (requests, tokens) in sorted(counts.items()):
             yield FlowCell(slo_class, group, requests, tokens)
+
+    def _by_key(self) -> Iterator[tuple[_Key, list[int]]]:
+        for second in self._minute:
+            yield from second.counts.items()
 
     def p99(self, window: SlidingWindow, now: float) -> float | None:
         """P99 of the last minute."""

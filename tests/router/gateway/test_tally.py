@@ -25,7 +25,7 @@ def watch(*reads: bytes, events: bool = True) -> Tally:
 def test_the_engines_count_wins_over_the_chunks() -> None:
     """Real engines send 119 to 125 chunks for 128 tokens: never count chunks as tokens."""
     tally = watch(ROLE, TOKEN, TOKEN, USAGE, DONE)
-    usage = tally.usage()
+    usage = tally.end().usage
     assert usage is not None
     assert (usage.prompt, usage.output) == (7, 6)
     assert tally.output_tokens(usage) == 6
@@ -33,7 +33,7 @@ def test_the_engines_count_wins_over_the_chunks() -> None:
 
 def test_without_usage_the_events_count_less_role_and_done() -> None:
     tally = watch(ROLE, TOKEN + TOKEN, TOKEN, DONE)
-    assert tally.usage() is None
+    assert tally.end().usage is None
     assert tally.output_tokens(None) == 3
 
 
@@ -43,18 +43,18 @@ def test_a_stream_that_has_only_begun_counts_one() -> None:
 
 
 def test_usage_split_over_two_reads_is_found() -> None:
-    assert watch(ROLE, TOKEN, USAGE[:40], USAGE[40:], DONE).usage() == usage_in(USAGE)
+    assert watch(ROLE, TOKEN, USAGE[:40], USAGE[40:], DONE).end().usage == usage_in(USAGE)
 
 
 def test_continuous_usage_counts_by_its_last_word() -> None:
     first = USAGE.replace(b'"completion_tokens":6', b'"completion_tokens":1')
-    usage = watch(first, USAGE, DONE).usage()
+    usage = watch(first, USAGE, DONE).end().usage
     assert usage is not None
     assert usage.output == 6
 
 
 def test_usage_null_in_the_last_chunk_does_not_hide_the_real_one() -> None:
-    assert watch(USAGE, TOKEN, DONE).usage() == usage_in(USAGE)
+    assert watch(USAGE, TOKEN, DONE).end().usage == usage_in(USAGE)
 
 
 @pytest.mark.parametrize(
@@ -116,20 +116,20 @@ def test_of_a_plain_answer_everything_is_progress() -> None:
 
 def test_an_engine_that_dies_says_so_in_the_stream() -> None:
     died = b'data: {"error": {"message": "EngineCore encountered an issue.", "code": 500}}\n\n'
-    assert watch(ROLE, TOKEN, died, DONE).ended_in_error()
-    assert watch(ROLE, TOKEN, died + DONE).ended_in_error()
-    assert watch(died).ended_in_error()
-    assert not watch(ROLE, TOKEN, DONE).ended_in_error()
-    assert not watch(b'{"error": 1}', events=False).ended_in_error()
+    assert watch(ROLE, TOKEN, died, DONE).end().in_error
+    assert watch(ROLE, TOKEN, died + DONE).end().in_error
+    assert watch(died).end().in_error
+    assert not watch(ROLE, TOKEN, DONE).end().in_error
+    assert not watch(b'{"error": 1}', events=False).end().in_error
 
 
 def test_an_answer_that_the_engine_cut_short_is_no_complete_one() -> None:
     """vLLM 0.32 on SIGTERM: HTTP 200, ``abort``, ``[DONE]``, as if all were well."""
     cut = b'data: {"choices":[{"delta":{"content":"a"},"finish_reason":"abort"}]}\n\n'
-    assert watch(ROLE, TOKEN, cut, DONE).ended_in_error()
-    assert not watch(ROLE, TOKEN, cut.replace(b"abort", b"length"), DONE).ended_in_error()
+    assert watch(ROLE, TOKEN, cut, DONE).end().in_error
+    assert not watch(ROLE, TOKEN, cut.replace(b"abort", b"length"), DONE).end().in_error
     whole = b'{"choices":[{"message":{"content":"a"},"finish_reason":"abort"}]}'
-    assert watch(whole, events=False).ended_in_error()
+    assert watch(whole, events=False).end().in_error
 
 
 def test_an_event_can_be_appended_only_after_a_whole_one() -> None:

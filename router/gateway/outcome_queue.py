@@ -1,0 +1,45 @@
+"""Those who learn from outcomes hear of them in batches, off the path of requests.
+
+None is lost and the order is kept; each outcome carries its own times, so nobody needs to hear
+at once. Whoever is asked in between (``/metrics``, the end of the gateway) settles first.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+
+from router.domain.outcome import Outcome
+from router.domain.protocols import Observer
+
+SETTLE_S = 0.05
+
+
+class OutcomeQueue:
+    """An ``Observer`` that tells others, a moment later.
+
+    Args:
+        observers: each hears of every outcome, in order.
+    """
+
+    def __init__(self, observers: Sequence[Observer]) -> None:
+        self._observers = tuple(observers)
+        self._waiting: list[Outcome] = []
+        self._timer: asyncio.TimerHandle | None = None
+
+    def observe(self, outcome: Outcome) -> None:
+        """Keep one outcome until the next settling."""
+        self._waiting.append(outcome)
+        if self._timer is None:
+            self._timer = asyncio.get_running_loop().call_later(SETTLE_S, self.settle)
+
+    def settle(self) -> None:
+        """Tell everybody everything that waits."""
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+        outcomes, self._waiting = self._waiting, []
+        for observer in self._observers:
+            observe = observer.observe
+            for outcome in outcomes:
+                observe(outcome)
