@@ -62,7 +62,7 @@ class ClassDispatcher(Dispatcher):
                 decided.append((turn.request, decision))
         for entry in desk.room.surplus():
             self._leave(entry, now)
-            decided.append((entry.request, self._rejected(entry, desk.shed(entry, (), now))))
+            decided.append((entry.request, self._rejected(entry, desk.shed(entry, (), now), now)))
         return decided
 
     def next_poll_s(self) -> float | None:
@@ -151,17 +151,18 @@ class ClassDispatcher(Dispatcher):
         return self._go(entry, cast(BackendState, chosen), now)
 
     def _go(self, entry: Entry, backend: BackendState, now: float) -> Assign:
+        assignment = self._send(entry.request, backend, entry.tried, now)
         self.desk.room.leave(entry.request.request_id, sent=True)
         self.desk.sent(entry, backend, now)
         self._sent[entry.request.request_id] = entry
-        return self._send(entry.request, backend, entry.tried, now)
+        return assignment
 
     def _again_by_class(self, entry: Entry, now: float) -> Assign | Reject | None:
         """Ask for a queued request; if it stays, it claims what it waits for."""
         options = self._options(entry.request, entry.tried, now)
         if isinstance(options, Reject):
             self._leave(entry, now)
-            return self._rejected(entry, options)
+            return self._rejected(entry, options, now)
         if isinstance(options, Wait):
             return None
         decision = self._try(entry, self._unclaimed(entry, options, now), now)
@@ -199,18 +200,43 @@ class ClassDispatcher(Dispatcher):
                 prompt = entry.request.prompt_tokens
                 return self._go(entry, min(opened, key=lambda b: ttft_s(b, prompt, now)), now)
         self._leave(entry, now)
-        return self._rejected(entry, self.desk.give_up(entry, everyone, now))
+        return self._rejected(entry, self.desk.give_up(entry, everyone, now), now)
 
     def _leave(self, entry: Entry, now: float) -> None:
         self.desk.room.leave(entry.request.request_id)
         self.desk.left(entry, now)
 
-    def _rejected(self, entry: Entry, rejection: Reject) -> Reject:
+    def _rejected(self, entry: Entry, rejection: Reject, now: float) -> Reject:
         if entry.tried:
             self.failed += 1
         else:
             self.rejected += 1
+        if entry.request.explain:
+            self._account(entry.request, rejection, entry.tried, now)
         return rejection
+
+    def _offered(
+        self, request: Request, tried: frozenset[str], now: float
+    ) -> tuple[list[BackendState], dict[str, str]]:
+        options = self._options(request, tried, now)
+        if not isinstance(options, list):
+            return [], {}
+        everyone = self.state.candidates(request.model, now)
+        entry = self.desk.room.get(request.request_id)
+        if entry is None:
+            entry = self.desk.entry(request, tried, everyone, now, counted=False)
+        limits = self.desk.limits(request.model, now)
+        free = {b.index for b in self._unclaimed(entry, options, now)}
+        offered, barred = [], {}
+        for backend in options:
+            why = self.desk.gate.obstacle(entry, backend, limits, now)
+            if backend.index not in free:
+                why = why or "somebody before it waits for it"
+            if why:
+                barred[backend.spec.name] = why
+            else:
+                offered.append(backend)
+        return offered, barred
 
     def _preempt(self, entry: Entry, options: list[BackendState], now: float) -> Assign | None:
         """Take a looser request back, before its first byte, where that opens a backend."""

@@ -24,6 +24,7 @@ from router.domain.protocols import Policy
 from router.domain.request import LengthForecast, Request
 from router.domain.slo import slo_from_json
 from router.domain.state import EngineSignals, LinearCost
+from router.explain import as_json
 from router.fleet_state.backend import Capability
 from router.policies.registry import from_recipe
 
@@ -66,7 +67,8 @@ class LoggingDispatcher(Dispatcher):
         facts: Line = {name: getattr(request, name) for name in _REQUEST_FIELDS}
         facts["forecast"] = asdict(request.forecast)
         facts.update(_optional(request))
-        self._write("dispatch", now, {"request": facts}, _told(decision))
+        answer = self._with_account(request.request_id, _told(decision), request.explain)
+        self._write("dispatch", now, {"request": facts}, answer)
         return decision
 
     def redispatch(  # noqa: D102
@@ -134,7 +136,10 @@ class LoggingDispatcher(Dispatcher):
 
     def poll(self, now: float) -> list[tuple[Request, Assign | Reject]]:  # noqa: D102
         decided = super().poll(now)
-        answer = [[request.request_id, _told(decision)] for request, decision in decided]
+        answer = [
+            [r.request_id, self._with_account(r.request_id, _told(decision), r.explain)]
+            for r, decision in decided
+        ]
         self._write("poll", now, {}, answer)
         return decided
 
@@ -178,6 +183,10 @@ class LoggingDispatcher(Dispatcher):
     def remove_backend(self, backend: str, now: float) -> None:  # noqa: D102
         super().remove_backend(backend, now)
         self._write("remove_backend", now, {"backend": backend})
+
+    def _with_account(self, request_id: str, answer: Line, explained: bool) -> Line:
+        account = self.explainer.get(request_id) if explained else None
+        return answer if account is None else {**answer, "explanation": as_json(account)}
 
     def _write(self, call: str, now: float, args: Line, answer: object = None) -> None:
         line: Line = {"call": call, "now": now, "args": args}

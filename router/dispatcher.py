@@ -26,6 +26,7 @@ from router.domain.outcome import Outcome, OutcomeStatus
 from router.domain.protocols import DispatchListener, Hold, LengthPredictor, Observer, Policy
 from router.domain.request import Request
 from router.domain.state import EngineSignals
+from router.explain import Explainer
 from router.fleet_state.backend import BackendState, Capability, Flight
 from router.fleet_state.eligible import eligible
 from router.fleet_state.fleet import FleetState
@@ -51,6 +52,7 @@ class Dispatcher:
             and lets the engine judge.
 
     Attributes:
+        explainer: keeps the accounts of requests that asked for one.
         recalls: whether a request may be taken back from its backend before its first byte.
     """
 
@@ -79,6 +81,7 @@ class Dispatcher:
         self._look_s = math.inf
         self._strict_context = strict_context
         self._flights: dict[str, Flight] = {}
+        self.explainer = Explainer()
         self.arrived = self.completed = self.failed = self.cancelled = self.rejected = 0
 
     @property
@@ -124,6 +127,8 @@ class Dispatcher:
         decision = self._place(request, FRESH, now)
         if type(decision) is Reject:
             self.rejected += 1
+        if request.explain and type(decision) is not Assign:
+            self._account(request, decision, FRESH, now)
         return decision
 
     def redispatch(self, request_id: str, now: float, *, backpressure: bool = False) -> Decision:
@@ -345,6 +350,8 @@ class Dispatcher:
     def _send(
         self, request: Request, backend: BackendState, tried: frozenset[str], now: float
     ) -> Assign:
+        if request.explain:
+            self._account(request, Assign(backend.spec), tried, now)
         listener = self._listener
         cached = listener.dispatched(request, backend, now) if listener is not None else 0
         flight = Flight(request, backend, now, tried, cached)
@@ -359,6 +366,28 @@ class Dispatcher:
             self.state.changed()
         return Assign(backend.spec)
 
+    def _account(
+        self, request: Request, decision: Decision, tried: frozenset[str], now: float
+    ) -> None:
+        """Write down why, for a request that asked."""
+        offered, barred = self._offered(request, tried, now)
+        self.explainer.note(
+            request, decision, self._policy, self.state.backends, offered, barred, self.queued, now
+        )
+
+    def _offered(
+        self, request: Request, tried: frozenset[str], now: float
+    ) -> tuple[list[BackendState], dict[str, str]]:
+        """What the policy was offered, and why others were not; only for accounts."""
+        options = self._options(request, tried, now)
+        if not isinstance(options, list):
+            return [], {}
+        claimed = self._claimed if self.queued else FRESH
+        barred = {
+            b.spec.name: "somebody before it waits for it" for b in options if b.index in claimed
+        }
+        return [b for b in options if b.spec.name not in barred], barred
+
     def _reconsider(self, entry: Waiting, hopeless: set[str], now: float) -> Assign | Reject | None:
         decision: Decision = SATURATED
         if entry.request.model not in hopeless:
@@ -372,6 +401,8 @@ class Dispatcher:
                 self.failed += 1
             else:
                 self.rejected += 1
+            if entry.request.explain:
+                self._account(entry.request, decision, entry.tried, now)
         return decision
 
     def _again(self, entry: Waiting, hopeless: set[str], now: float) -> Decision:
@@ -455,6 +486,8 @@ class Dispatcher:
             flight.output_tokens,
             request.slo,
         )
+        if request.explain:
+            self.explainer.ended(outcome)
         self._predictor.observe(outcome)
         for observer in self._observers:
             observer.observe(outcome)

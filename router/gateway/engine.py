@@ -6,6 +6,7 @@ Knows no web server. One engine lives in one event loop.
 from __future__ import annotations
 
 import asyncio
+import math
 import re
 import uuid
 from collections.abc import Callable, Mapping, Sequence
@@ -28,7 +29,7 @@ from router.gateway.problems import Problem
 from router.gateway.prompt_size import PromptSizer
 from router.gateway.seams import Client, Events
 from router.gateway.tally import Usage
-from router.gateway.terms import class_of, targets_of, tenant_of
+from router.gateway.terms import EXPLAIN, class_of, targets_of, tenant_of, wants
 from router.gateway.upstream import Address, Guard, UpstreamPool, parse_address
 from router.gateway.wire import (
     HOP_BY_HOP,
@@ -78,6 +79,8 @@ class EngineSettings:
         policy_name: told in ``x-motley-policy``.
         aliases: other names of models.
         slos: targets by class: the classes a request may ask for.
+        explain_every_s: how often a decision is explained that nobody asked about; ``None``:
+            never.
         asks_load: whether vLLM is asked to send its load along with each answer (ORCA).
         identity: keys and certificates for the engines, if there are any.
     """
@@ -86,6 +89,7 @@ class EngineSettings:
     policy_name: str
     aliases: Mapping[str, str] = field(default_factory=dict)
     slos: Mapping[str, Slo] = field(default_factory=lambda: DEFAULT_SLOS)
+    explain_every_s: float | None = None
     asks_load: bool = False
     identity: Identity | None = None
 
@@ -135,6 +139,7 @@ class Engine:
         self._live: dict[str, Exchange] = {}
         self._watch: asyncio.TimerHandle | None = None
         self._look_s = _look_every_s(settings.limits)
+        self._explain_next_s = -math.inf
         self._poked: asyncio.Handle | None = None
         self._alarm: asyncio.TimerHandle | None = None
 
@@ -199,10 +204,11 @@ class Engine:
             message = f"There is no service class {slo_class!r}. Classes here: {known}."
             raise BadRequestError(Problem(400, message, code="unknown_slo_class"))
         hashes = prefix_hashes(fields.prompt_text()) if call.generates else ()
+        now = self.now()
         return Request(
             request_id=self._unique(call.request_id),
             model=model,
-            arrival_s=self.now(),
+            arrival_s=now,
             prompt_tokens=self.sizer.estimate(model, size_bytes),
             max_tokens=token_limit(fields) if call.generates else 1,
             slo_class=slo_class,
@@ -211,7 +217,16 @@ class Engine:
             prefix_hashes=hashes,
             prefix_block_tokens=self.sizer.tokens_in(model, BLOCK_BYTES) if hashes else 0,
             slo=targets_of(headers, slo.of_model(model)),
+            explain=self._explains(headers, now),
         )
+
+    def _explains(self, headers: Mapping[bytes, bytes], now: float) -> bool:
+        """Whether to account for the decision: the client asked, or it is time for a sample."""
+        if now >= self._explain_next_s:
+            every_s = self._settings.explain_every_s
+            self._explain_next_s = math.inf if every_s is None else now + every_s
+            return every_s is not None or wants(headers, EXPLAIN)
+        return EXPLAIN in headers and wants(headers, EXPLAIN)
 
     def _unique(self, request_id: str) -> str:
         """Clients may repeat an id; the books need one of their own for each request."""

@@ -11,11 +11,13 @@ from typing import TYPE_CHECKING
 from router.domain.decision import Assign, Decision, Reject
 from router.domain.fleet import BackendSpec
 from router.domain.request import Request
+from router.explain import compact
 from router.gateway.account import Account
 from router.gateway.attempt import Attempt
 from router.gateway.problems import Problem, from_reject
 from router.gateway.seams import LEFT_EARLY, NO_MODEL, Client, Setback
 from router.gateway.tally import Usage
+from router.gateway.terms import EXPLAIN, wants
 from router.gateway.ticket import Ticket
 from router.gateway.wire import (
     HOP_BY_HOP,
@@ -315,6 +317,14 @@ class Exchange:
         ]
         if self._backend is not None:
             headers.append((b"x-motley-backend", self._backend.name.encode()))
+        if (
+            self.request is not None
+            and self.request.explain
+            and wants(dict(self._call.headers), EXPLAIN)
+        ):
+            account = self._engine.dispatcher.explainer.get(self.request.request_id)
+            if account is not None:
+                headers.append((b"x-motley-explain", compact(account).encode("ascii", "replace")))
         caller = self._call.caller
         if caller is not None and caller.meter is not None:
             headers += self._engine.gate.headers(caller)

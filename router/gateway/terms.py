@@ -25,6 +25,8 @@ from router.gateway.wire import BadRequestError
 
 Named = Mapping[bytes, bytes]
 
+EXPLAIN = b"x-motley-explain"
+FALLBACK = b"x-motley-fallback"
 _CLASS = (b"x-motley-class", b"x-motley-slo")
 _PRIORITY = b"x-smg-priority"
 _PRIORITIES = {"system": "interactive", "interactive": "interactive", "bulk": "bulk", "default": ""}

@@ -44,12 +44,14 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 
+from router.domain.explanation import Score
 from router.domain.outcome import Outcome
 from router.domain.protocols import Hold
 from router.domain.request import Request
 from router.domain.state import BackendView
 from router.policies.context import PolicyContext
 from router.policies.lane import Lane, Weights
+from router.policies.motley_account import score_of
 from router.policies.prefix_index import PrefixIndex
 from router.policies.tail_scale import TailScale
 
@@ -111,6 +113,26 @@ class Motley:
             backend.kv_capacity_tokens,
         )
         return cached
+
+    def explain(
+        self, request: Request, candidates: Sequence[BackendView], now: float
+    ) -> dict[str, Score]:
+        """The pain on each candidate, term by term; changes nothing."""
+        return {view.spec.name: self._score(view, request, now) for view in candidates}
+
+    def _score(self, view: BackendView, request: Request, now: float) -> Score:
+        lane = self._lanes.get(view.index)
+        share = lane.prefill_share(now) if lane is not None and lane.view is view else 0.0
+        return score_of(
+            view,
+            request,
+            self._cached(view, request),
+            share,
+            self._scale,
+            self._weights,
+            self._backlog_s,
+            now,
+        )
 
     def _sample(self, candidates: Sequence[BackendView]) -> Sequence[BackendView]:
         """All of them, or every k-th; from a random one on, so that ties are broken at random."""

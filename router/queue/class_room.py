@@ -159,6 +159,10 @@ class ClassRoom:
     def __iter__(self) -> Iterator[Entry]:
         return iter(list(self._entries.values()))
 
+    def get(self, request_id: str) -> Entry | None:
+        """A request that waits here."""
+        return self._entries.get(request_id)
+
     @property
     def full(self) -> bool:
         """Whether only the urgent may still enter."""

@@ -86,6 +86,8 @@ class Desk:
         tried: frozenset[str],
         backends: Sequence[BackendView],
         now: float,
+        *,
+        counted: bool = True,
     ) -> Entry:
         """Look a request up: its targets, its cost, and when it must be sent at the latest.
 
@@ -94,8 +96,9 @@ class Desk:
             tried: backends that failed it.
             backends: those of its model that may be used now; may be empty.
             now: the time.
+            counted: whether it counts in ``events``.
         """
-        slo = self.slo_of(request)
+        slo = self.slo_of(request, counted=counted)
         self._saw(request.model, request.slo_class, slo, now)
         if not backends:
             waits_until = request.arrival_s + self._max_wait_s(request.slo_class)
@@ -109,19 +112,19 @@ class Desk:
             or latest_s <= request.arrival_s
             or not _tpot_possible(slo, ruler.tpot_s(prompt, output))
         ):
-            if slo.urgent:
+            if slo.urgent and counted:
                 self.events["slo_infeasible", request.slo_class] += 1
             waits_until = request.arrival_s + self._max_wait_s(request.slo_class)
             return Entry(request, tried, waits_until, slo, False, request.arrival_s, work_s)
         return Entry(request, tried, latest_s, slo, True, latest_s, work_s)
 
-    def slo_of(self, request: Request) -> Slo:
+    def slo_of(self, request: Request, *, counted: bool = True) -> Slo:
         """Its own targets, or those of its class for its model."""
         if request.slo is not None:
             return request.slo
         slo = self._slos.get(request.slo_class)
         if slo is None:
-            self.events["unknown_class", DEFAULT_CLASS] += 1
+            self.events["unknown_class", DEFAULT_CLASS] += counted
             slo = self._slos.get(DEFAULT_CLASS, DEFAULT_SLOS[DEFAULT_CLASS])
         return slo.of_model(request.model)
 

@@ -91,9 +91,11 @@ class Gate:
         last: bool = False,
     ) -> list[View]:
         """The backends that may take it now; ``last`` if it will not be asked about again."""
-        return [b for b in options if self.admits(entry, b, limits, now, aged=aged, last=last)]
+        return [
+            b for b in options if not self.obstacle(entry, b, limits, now, aged=aged, last=last)
+        ]
 
-    def admits(
+    def obstacle(
         self,
         entry: Entry,
         view: BackendView,
@@ -103,15 +105,15 @@ class Gate:
         aged: bool = False,
         last: bool = False,
         relief: Relief = NO_RELIEF,
-    ) -> bool:
-        """Whether this backend may take it now."""
+    ) -> str:
+        """Why this backend may not take it now; empty if it may."""
         margin = 1.0 if last else self._margin
         request, cost = entry.request, view.cost
         prompt, output = request.prompt_tokens, max(request.forecast.mean_tokens, 1.0)
         held = view.in_flight - relief.seqs
         context = view.context_tokens - relief.context_tokens
         if held > 0 and not _has_room(view, held, context, prompt + 0.5 * output):
-            return False
+            return "no KV room or no free sequence"
         tau = cost.step_s + cost.seq_s * (held + 1)
         tau += cost.context_s * (context + prompt + 0.5 * output)
         tightest = entry.urgent and (entry.slo.ttft_s or math.inf) <= limits.ttft_s
@@ -119,16 +121,30 @@ class Gate:
         if not tightest and not aged:
             tpot_limit_s *= self._headroom
         if (held > 0 or entry.urgent) and tau * self._stretch(view, now) > tpot_limit_s:
-            return False
+            return "tokens would come slower than the tightest TPOT target in use allows"
         fresh = prompt * (1.0 - _hit_ratio(view))
         own = cost.prompt_s(prompt, prompt - fresh) + (fresh / view.chunk_tokens + 1.0) * tau
         backlog = max(prefill_backlog_s(view, now) - relief.prefill_s, 0.0)
         if aged:
-            return backlog <= _AGED_BACKLOG_S
+            return "" if backlog <= _AGED_BACKLOG_S else "busy with prompts"
         if not tightest and held > 0 and backlog + own > self._protect * limits.ttft_s:
-            return False
+            return "its prompt would keep requests of a tighter class waiting"
         ttft = now - request.arrival_s + backlog + own
-        return not entry.urgent or _in_time(entry.slo, ttft, ttft + output * tau, margin)
+        if not entry.urgent or _in_time(entry.slo, ttft, ttft + output * tau, margin):
+            return ""
+        return "it would miss its own target there"
+
+    def admits(
+        self,
+        entry: Entry,
+        view: BackendView,
+        limits: Limits,
+        now: float,
+        *,
+        relief: Relief = NO_RELIEF,
+    ) -> bool:
+        """Whether this backend may take it now."""
+        return not self.obstacle(entry, view, limits, now, relief=relief)
 
     def soonest(self, options: Sequence[View]) -> View:
         """Whom to wait for when none is open: the one with most of its KV free."""

@@ -1,4 +1,4 @@
-"""Look inside: configuration, fleet, queue, signals, costs; and reload."""
+"""Look inside: configuration, fleet, queue, decisions, signals, costs; and reload."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from fastapi import APIRouter, Depends, Request
 from fastapi.responses import JSONResponse
 
 from router.config.diff import masked
+from router.explain import KEPT, as_json
 from router.gateway.admin.access import administrator, runtime_of
 from router.gateway.problems import Problem, ProblemError
 from router.gateway.workers import described
@@ -77,6 +78,42 @@ async def queue(request: Request) -> dict[str, Any]:
             for request in waiting[:MOST_QUEUED]
         ],
     }
+
+
+@debug_api.get("/debug/decisions")
+async def decisions(request: Request) -> dict[str, Any]:
+    """Decisions that can be explained: those that asked, and one a second; newest first."""
+    explainer = runtime_of(request).engine.dispatcher.explainer
+    shown = reversed(explainer.recent())
+    return {
+        "decisions": [
+            {
+                "request_id": account.request_id,
+                "decided_s": account.decided_s,
+                "model": account.model,
+                "slo_class": account.slo_class,
+                "decision": account.decision,
+                "backend": account.backend,
+                "reason": account.reason,
+                "over": account.actual is not None,
+            }
+            for account in shown
+        ]
+    }
+
+
+@debug_api.get("/debug/decisions/{request_id:path}")
+async def decision(request: Request, request_id: str) -> dict[str, Any]:
+    """Why one request went where it went, and what came of it; see ``router.explain.as_json``."""
+    explainer = runtime_of(request).engine.dispatcher.explainer
+    account = explainer.get(request_id)
+    if account is None:
+        message = (
+            f"No decision of request {request_id!r} is kept. Send 'x-motley-explain: 1' with a "
+            f"request to have its decision explained; the last {KEPT} are kept."
+        )
+        raise ProblemError(Problem(404, message, code="decision_not_found"))
+    return as_json(account)
 
 
 @debug_api.get("/debug/signals")
