@@ -16,6 +16,8 @@ _NOT_SETTINGS = frozenset(("source", "hardware", "fleet"))
 
 HOT = ("aliases", "slos", "policy", "access.keys", "access.keys_file", "access.prices")
 """Applied at once. Of ``reliability`` the timeouts and retries are, see ``HOT_RELIABILITY``."""
+COLD_PLANNER = ("enabled", "history", "placement")
+"""Of ``planner`` everything is hot but these."""
 HOT_RELIABILITY = (
     "connect_timeout_s",
     "first_byte_timeout_s",
@@ -60,6 +62,8 @@ def is_hot(path: str) -> bool:
     if path == "server.api_keys" or path.startswith(HOT):
         return True
     section, _, name = path.partition(".")
+    if section == "planner":
+        return not name.startswith(COLD_PLANNER)
     return section == "reliability" and name in HOT_RELIABILITY
 
 

@@ -47,6 +47,7 @@ class Planned:
         path = config.planner.history
         self._history = PlanHistory(path, time.time) if path else None
         self._planning: Planning | None = None
+        self._placing: PlacementLoop | None = None
         self.demand = Demand(config.planner.window_s)
 
     def attach(self, engine: Engine, instruments: Instruments) -> list[Chore]:
@@ -92,6 +93,7 @@ class Planned:
             runtime.engine.now,
             listener=self._history.placed if self._history else None,
         )
+        self._placing = loop
         if self._planning is not None:
             self._planning.on_drift.append(loop.triggers.drifted)
         runtime.instruments.metrics.ask(PLACEMENT_STEPS, lambda: _steps(loop))
@@ -103,6 +105,8 @@ class Planned:
         self.demand.window_s = config.planner.window_s
         if self._planning is not None:
             self._planning.reconfigure(config.planner, partial(_planner, config))
+        if self._placing is not None:
+            self._placing.config = config
 
     def close(self) -> None:
         """Write what is pending of the history."""

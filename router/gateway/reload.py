@@ -23,6 +23,7 @@ from router.gateway.engine_settings import engine_settings
 from router.gateway.runtime import Runtime
 from router.gateway.watch import FileWatch
 from router.policies.registry import from_recipe
+from solver.settings import limits_of
 
 log = logging.getLogger("motley.reload")
 
@@ -119,6 +120,8 @@ class Reloader:
         # Everything that can be refused comes before anything that takes effect.
         ring = build_ring(config)
         policy = from_recipe(recipe(config))
+        if runtime.planned is not None:
+            limits_of(config)
         found = changes(old, config)
         self._roster.hardware = config.hardware
         self._roster.drain_s = config.reliability.drain_timeout_s
@@ -128,6 +131,10 @@ class Reloader:
         if any(change.path.startswith(("policy", "slos")) for change in found):
             dispatcher, now = runtime.engine.dispatcher, runtime.engine.now()
             dispatcher.use_policy(policy, recipe(config), now)
+        if runtime.planned is not None and any(
+            change.path.startswith(("planner", "slos")) for change in found
+        ):
+            runtime.planned.reconfigure(config)
         runtime.config = config
         runtime.engine.poke()
         return Reloaded(

@@ -26,6 +26,7 @@ from telemetry.scraper import Scraper
 
 if TYPE_CHECKING:
     from router.gateway.discovery.roster import Roster
+    from router.gateway.planned import Planned
     from router.gateway.reload import Reloader
 
 log = logging.getLogger("motley.gateway")
@@ -64,6 +65,7 @@ class Runtime:
         draining: whether the gateway was told to stop.
         admin_url: where the admin surface is, if it has a port of its own.
         closing: called last, in order: files to close.
+        planned: the planner's corner; ``None`` where the configuration has none.
     """
 
     config: MotleyConfig
@@ -81,6 +83,7 @@ class Runtime:
     reloader: Reloader | None = None
     draining: bool = False
     admin_url: str = ""
+    planned: Planned | None = None
 
     @property
     def scraper(self) -> Scraper | None:

@@ -117,6 +117,7 @@ def build_runtime(config: MotleyConfig, clock: Clock) -> Runtime:
         ),
     )
     if planned is not None:
+        runtime.planned = planned
         chores += planned.place(runtime)
     return runtime
 

@@ -69,6 +69,7 @@ class PlacementLoop:
         make_plan: runs in a thread; by default it plans in a process of its own.
 
     Attributes:
+        config: may be replaced; the adapter and the timeouts stay.
         triggers: when.
         steps: taken so far, by kind and outcome ("ok" or "failed").
     """
@@ -85,7 +86,7 @@ class PlacementLoop:
         make_plan: MakePlan | None = None,
     ) -> None:
         settings = config.planner.placement
-        self._config, self._adapter, self._members = config, adapter, members
+        self.config, self._adapter, self._members = config, adapter, members
         self._recent, self._now = recent, now
         self._listener = listener
         self._stopped = threading.Event()
@@ -101,7 +102,7 @@ class PlacementLoop:
 
     async def run(self) -> None:
         """Place for ever."""
-        interval_s = self._config.planner.placement.interval_s
+        interval_s = self.config.planner.placement.interval_s
         try:
             while True:
                 reason = self.triggers.due(self._now(), self._usable())
@@ -156,7 +157,7 @@ class PlacementLoop:
             WorkloadError: nobody asked for anything in the window.
             PlacementError: the adapter cannot tell what there is.
         """
-        config = self._config
+        config = self.config
         workload = workload_from_outcomes(
             outcomes,
             duration_s=_span_s(outcomes, self._now(), config.planner.window_s),

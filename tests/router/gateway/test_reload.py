@@ -15,6 +15,7 @@ from typing import Any
 import pytest
 
 from router.config.build import rebuild_dispatcher
+from router.config.edit import write_weights
 from router.config.load import load_config
 from router.decision_log import replay
 from router.gateway.reload import Reloader
@@ -143,3 +144,36 @@ async def test_keys_come_and_go_with_their_file(engine: StartEngine, tmp_path: P
         keys.write_text(json.dumps({"keys": [entry]}))
         reloader.look()
         assert (await gate.post(authorization=f"Bearer {key}")).status_code == 401
+
+
+async def test_weights_written_by_the_tuner_are_planned_with_from_the_next_round(
+    engine: StartEngine, tmp_path: Path
+) -> None:
+    path = tmp_path / "fleet.yaml"
+    planner = {"enabled": True, "interval_s": 60.0, "history": None}
+    async with served(path, fleet(await engine(chat()), planner=planner)) as (gate, reloader):
+        planned = gate.relay._rest.state.runtime.planned
+        assert planned is not None
+        assert planned.planning is not None
+        await planned.planning.plan_once()
+        assert planned.planning._planner._weights.cost == 0.05
+        write_weights(path, {"cost": 3.5})
+        reloaded = reloader.reload("test")
+        assert reloaded.ok
+        assert "planner.weights.cost" in {change.path for change in reloaded.applied}
+        assert not reloaded.needs_restart
+        await planned.planning.plan_once()
+        assert planned.planning._planner._weights.cost == 3.5
+
+
+async def test_a_planner_section_that_makes_no_sense_changes_nothing(
+    engine: StartEngine, tmp_path: Path
+) -> None:
+    path = tmp_path / "fleet.yaml"
+    planner = {"enabled": True, "interval_s": 60.0, "history": None}
+    good = fleet(await engine(chat()), planner=planner)
+    async with served(path, good) as (_, reloader):
+        write(path, {**good, "planner": {**planner, "usd_per_hour": {"a1000": 1.0}}})
+        reloaded = reloader.reload("test")
+        assert not reloaded.ok
+        assert "unknown GPU" in reloaded.error
