@@ -100,6 +100,10 @@ def evidence() -> str:
     return f"{run(command)}\n{note}"
 
 
+def noted(command: str, note: str) -> Callable[[], str]:
+    return lambda: f"{run(command).strip()}\n\n{note} `{command}`."
+
+
 def fenced(command: str) -> Callable[[], str]:
     return lambda: f"```\n$ {command}\n{run(command).strip()}\n```"
 
@@ -132,6 +136,16 @@ BLOCKS: dict[str, Callable[[], str]] = {
     "accuracy": fenced("motley accuracy"),
     "simulator": fenced("python -m benchmarks.simulator_speed"),
     "decision": fenced("python -m benchmarks.decision_cost"),
+    "solver": noted(
+        "python -m benchmarks.solver_scaling --best 40",
+        "Distance to the best placement known, and what it took. CP-SAT knows integers only and "
+        "works on a rounded copy; what anybody finds is priced exactly.",
+    ),
+    "prices": noted(
+        "python -m benchmarks.price_ablation --requests 1000 --seeds 1",
+        "Ratios with over without prices (below 1 is better), geometric mean over three loads, in "
+        "brackets the worst.",
+    ),
 }
 
 

@@ -231,8 +231,16 @@ def by_highs(task: Task) -> np.ndarray | None:
     return np.round(answer.x[task.form.columns["replicas"]]).astype(np.int64)
 
 
-def by_ortools(solver: str) -> Solve:
-    """A solver of OR-tools on the very same rows; CP-SAT scales them to integers itself."""
+MOST = 1e4
+"""Replaces infinite bounds for CP-SAT, which needs finite ones."""
+
+
+def by_ortools(solver: str, *, slack: float = 0.0, parameters: str = "") -> Solve:
+    """A solver of OR-tools on the very same rows.
+
+    CP-SAT knows integers only: it counts in thousandths, and equations must be loosened for it.
+    What anybody finds is priced by the exact linear program afterwards.
+    """
 
     def solve(task: Task) -> np.ndarray | None:
         from ortools.linear_solver import pywraplp  # noqa: PLC0415 - only this needs it
@@ -240,7 +248,8 @@ def by_ortools(solver: str) -> Solve:
         began = time.perf_counter()
         form = task.form
         mip = pywraplp.Solver.CreateSolver(solver)
-        infinite = mip.infinity()
+        infinite = MOST if parameters else mip.infinity()
+        mip.SetSolverSpecificParametersAsString(parameters)
 
         def bound(value: float) -> float:
             return float(np.clip(value, -infinite, infinite))
@@ -251,7 +260,10 @@ def by_ortools(solver: str) -> Solve:
         ]
         rows = form.matrix.tocsr()
         for r in range(rows.shape[0]):
-            row = mip.Constraint(bound(form.row_lower[r]), bound(form.row_upper[r]))
+            row = mip.Constraint(
+                max(float(form.row_lower[r]) - slack, -mip.infinity()),
+                min(float(form.row_upper[r]) + slack, mip.infinity()),
+            )
             for k in range(rows.indptr[r], rows.indptr[r + 1]):
                 row.SetCoefficient(unknowns[rows.indices[k]], float(rows.data[k]))
         goal = mip.Objective()
@@ -275,7 +287,7 @@ SOLVERS: dict[str, Solve] = {
     "search": by_search,
     "HiGHS": by_highs,
     "SCIP": by_ortools("SCIP"),
-    "CP-SAT": by_ortools("SAT"),
+    "CP-SAT": by_ortools("SAT", slack=2e-3, parameters="mip_var_scaling: 1000 num_workers: 1"),
 }
 
 
@@ -367,7 +379,10 @@ def _told(row: Row, attempt: Attempt) -> str:
 
 
 def routing_table(rows: Sequence[Row], live: Sequence[LiveRow]) -> str:
-    """The routing problem that the live router solves."""
+    """The routing problem that the live router solves.
+
+    Of the live rows, working out what each class costs on each group is included.
+    """
     lines = [
         "| routing: instances, groups, classes | edges | stated and solved | solved again |",
         "|---|---|---|---|",
@@ -379,7 +394,7 @@ def routing_table(rows: Sequence[Row], live: Sequence[LiveRow]) -> str:
     ]
     lines += [
         f"| {r.instances}, {r.groups} groups, {r.classes} | {r.edges} "
-        f"| {r.build_ms + r.first_ms:.0f} ms | **{r.again_ms:.0f} ms** |"
+        f"| {r.build_ms + r.first_ms:.0f} ms | **{r.build_ms + r.again_ms:.0f} ms** |"
         for r in live
     ]
     return "\n".join(lines)
