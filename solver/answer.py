@@ -131,7 +131,6 @@ class Plan:
             "prices": [{"group": one.group, "price": one.price} for one in self.prices],
             "cost_usd_per_hour": self.cost_usd_per_hour,
             "solve_s": self.solve_s,
-            "e2e_s": self.e2e_s,
         }
 
 

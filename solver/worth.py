@@ -8,6 +8,7 @@ much as it says, and one less costs at least as much.
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -36,6 +37,9 @@ class Worth:
         by_dual: what a replica saves, to first order.
         one_more: what one more would save.
         one_less: what retiring one would add; ``None`` if somebody could then not be served.
+        rent: of one, weighed as the plan weighs it, in the same unit as the delay.
+        one_more_tried, one_less_tried: the same two as a trial of the fleet showed them; ``None``
+            where it was not tried.
     """
 
     group: str
@@ -45,6 +49,25 @@ class Worth:
     by_dual: float
     one_more: float
     one_less: float | None
+    rent: float = 0.0
+    one_more_tried: float | None = None
+    one_less_tried: float | None = None
+
+    @property
+    def buy(self) -> bool:
+        """Whether one more saves more than its rent weighs; by the trial if there was one."""
+        saved = self.one_more if self.one_more_tried is None else self.one_more_tried
+        return saved > self.rent
+
+    @property
+    def retire(self) -> bool:
+        """Whether one less adds less than its rent weighs; by the trial if there was one."""
+        added = self.one_less if self.one_less_tried is None else self.one_less_tried
+        return added is not None and added < self.rent
+
+
+Try = Callable[[Fleet], float]
+"""Mean requests in the system of a fleet, by other means than this model's."""
 
 
 def worth(
@@ -58,14 +81,14 @@ def worth(
 ) -> tuple[Worth, ...]:
     """Value a replica of every group of a fleet as it is placed now, by the delay it saves.
 
-    Rent, power and switching are left out: compare the delay with ``usd_per_hour`` yourself, or
-    by ``Weights.cost``.
+    Delay alone is valued; ``buy`` and ``retire`` compare it with the rent by ``Weights.cost``.
 
     Raises:
         WorkloadError: demand that nobody here can serve.
         SolverError: no usable answer.
     """
-    delay_only = replace(weights or Weights(), cost=0.0, energy=0.0, switching=0.0)
+    weights = weights or Weights()
+    delay_only = replace(weights, cost=0.0, energy=0.0, switching=0.0)
     stock = stock_of(fleet, hardware=hardware, movable=False)
     problem = build_problem(workload, stock, limits or Limits(), believed=believed, tiered=False)
     if problem.orphans():
@@ -79,18 +102,41 @@ def worth(
             0
         ].objective
 
-    return tuple(
-        Worth(
-            problem.bases[column.base].group,
+    def valued(j: int) -> Worth:
+        base = problem.bases[problem.columns[j].base]
+        rent = weights.cost * base.usd_per_hour
+        more = now.objective - objective(j, +1)
+        less = _retired(problem, counts, j, delay_only, now.objective)
+        return Worth(
+            base.group,
             int(counts[j]),
-            problem.bases[column.base].usd_per_hour,
+            base.usd_per_hour,
             float(now.utilization[j]),
             float(now.replica_worth[j]),
-            now.objective - objective(j, +1),
-            _retired(problem, counts, j, delay_only, now.objective),
+            more,
+            less,
+            rent,
         )
-        for j, column in enumerate(problem.columns)
-    )
+
+    return tuple(valued(j) for j in range(len(problem.columns)))
+
+
+def tried(valued: Sequence[Worth], fleet: Fleet, trial: Try) -> tuple[Worth, ...]:
+    """The same values with what trying each fleet of one more and one less shows beside them."""
+    now = trial(fleet)
+    found = []
+    for one in valued:
+        member = fleet.groups()[one.group][0]
+        more = Fleet((*fleet.backends, replace(member, name=f"{member.name}-more")))
+        less = Fleet(tuple(spec for spec in fleet.backends if spec.name != member.name))
+        found.append(
+            replace(
+                one,
+                one_more_tried=now - trial(more),
+                one_less_tried=None if one.one_less is None else trial(less) - now,
+            )
+        )
+    return tuple(found)
 
 
 def _retired(problem: Problem, counts: Ints, j: int, weights: Weights, now: float) -> float | None:

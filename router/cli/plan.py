@@ -139,7 +139,8 @@ def plan(
     trial: Annotated[
         bool,
         typer.Option(
-            help="Simulate the fleet to buy; buy a larger one until 99 % meet their targets.",
+            help="Simulate the fleet to buy, and buy a larger one until 99 % meet their targets; "
+            "with --worth, simulate one more and one less of each group.",
             rich_help_panel=_INSTEAD,
         ),
     ] = True,
@@ -207,7 +208,7 @@ def plan(
             purchase = more.buy_fleet(demand, config, limits, offers=offers, trial=tried)
         show(more.purchase_json(purchase), lambda: more.purchase_view(purchase), json_path)
     elif worth:
-        valued = _worth(demand, config, given, limits)
+        valued = _worth(demand, config, given, limits, trace if trial else None)
         show(more.worth_json(valued), lambda: more.worth_view(valued), json_path)
     else:
         found = _plan(demand, config, given, limits)
@@ -233,14 +234,23 @@ def _plan(
 
 
 def _worth(
-    demand: Workload, config: MotleyConfig, weights: Mapping[str, object], limits: Limits
+    demand: Workload,
+    config: MotleyConfig,
+    weights: Mapping[str, object],
+    limits: Limits,
+    trace: Any | None,
 ) -> tuple[Worth, ...]:
+    """Values of the model; where there is a trace, those of the simulator beside them."""
     from solver.options import Weights
-    from solver.worth import worth
+    from solver.worth import tried, worth
 
     with _busy("valuing"):
         chosen = Weights.from_mapping(weights)
-        return worth(demand, config.fleet, chosen, limits, hardware=config.hardware)
+        found = worth(demand, config.fleet, chosen, limits, hardware=config.hardware)
+    if trace is None:
+        return found
+    with _busy("simulating one more and one less of each"):
+        return tried(found, config.fleet, more.waiting(trace, config))
 
 
 def demand_of(trace: Any, config: MotleyConfig, *, by_tenant: bool) -> Workload:

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from solver.options import Limits
     from solver.sizing import Purchase, Trial, Verdict
     from solver.workload import Workload
-    from solver.worth import Worth
+    from solver.worth import Try, Worth
 
 
 def buy_fleet(
@@ -75,6 +75,20 @@ def simulated(trace: Any, config: MotleyConfig) -> Trial:
             f"{summary['slo_attainment']:.2%} of requests met their targets in simulation "
             f"(P99 TTFT {summary['ttft_s']['p99']:.2f} s, E2E {summary['e2e_s']['p99']:.1f} s)",
         )
+
+    return tried
+
+
+def waiting(trace: Any, config: MotleyConfig) -> Try:
+    """Mean requests in the system when the trace is replayed over a fleet (Little's law)."""
+    from simulator.run import run_policy
+    from simulator.summary import observed_s, summarize
+
+    def tried(fleet: Fleet) -> float:
+        result = run_policy(trace, replace(config, fleet=fleet), config.policy.name)
+        figures = summarize(result)
+        mean_s = figures["e2e_s"]["mean"] or 0.0
+        return float(mean_s * figures["completed"] / observed_s(result))
 
     return tried
 
@@ -150,25 +164,38 @@ def worth_json(found: tuple[Worth, ...]) -> dict[str, Any]:
     """Plain JSON values."""
     from dataclasses import asdict
 
-    return {"worth": [asdict(one) for one in found]}
+    return {"worth": [{**asdict(one), "buy": one.buy, "retire": one.retire} for one in found]}
 
 
 def worth_view(found: tuple[Worth, ...]) -> RenderableType:
     """A table: delay saved by one more, added by one less."""
     from rich.table import Table
 
+    tried = any(one.one_more_tried is not None for one in found)
     table = Table(title="What a replica is worth", title_justify="left", caption_justify="left")
-    table.caption = "in requests in the system: seconds of delay suffered per second"
+    table.caption = (
+        "delay that one more saves and one less adds, in requests in the system; simulated beside it"
+        if tried
+        else "delay that one more saves and one less adds, in requests in the system"
+    )
     table.add_column("group", overflow="fold")
-    for name in ("replicas", "utilization", "$/h each", "one more saves", "one less adds"):
-        table.add_column(name, justify="right")
+    names = ["n", "busy", "$/h", "one more", "one less"]
+    if tried:
+        names = [*names[:4], "(sim.)", names[4], "(sim.)"]
+    for name in (*names, "advice"):
+        table.add_column(name, justify="right", no_wrap=True)
     for one in found:
-        table.add_row(
-            one.group,
-            str(one.replicas),
-            f"{one.utilization:.0%}",
-            f"{one.usd_per_hour:.2f}",
-            f"{one.one_more:.2f}",
-            "cannot" if one.one_less is None else f"{one.one_less:.2f}",
-        )
+        cells = [one.group, str(one.replicas), f"{one.utilization:.0%}", f"{one.usd_per_hour:.2f}"]
+        less = "cannot" if one.one_less is None else _delay(one.one_less)
+        if tried:
+            cells += [_delay(one.one_more), _delay(one.one_more_tried)]
+            cells += [less, _delay(one.one_less_tried)]
+        else:
+            cells += [_delay(one.one_more), less]
+        advice = "buy" if one.buy else "retire" if one.retire else "keep"
+        table.add_row(*cells, advice)
     return table
+
+
+def _delay(value: float | None) -> str:
+    return "" if value is None else f"{value:.2f}"

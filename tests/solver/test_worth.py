@@ -5,7 +5,9 @@ from __future__ import annotations
 import pytest
 
 from router.domain.errors import WorkloadError
-from solver.worth import worth
+from router.domain.fleet import Fleet
+from solver.options import Weights
+from solver.worth import tried, worth
 from tests.solver.tiny import MODEL, backends, demand, fleet, work
 
 MIXED = fleet(backends("a100-80", 2), backends("v100-32", 2), backends("t4", 3, tensor_parallel=2))
@@ -50,3 +52,23 @@ def test_a_second_of_waiting_is_saved_by_the_second_card() -> None:
 def test_demand_that_nobody_serves_is_named() -> None:
     with pytest.raises(WorkloadError, match=r"llama-3\.2-1b"):
         worth(demand(work(model="llama-3.2-1b")), fleet(backends("a100-80", 1, model=MODEL)))
+
+
+def test_a_trial_decides_what_to_buy_and_what_to_retire() -> None:
+    """Delay as the model says it, tripled for want of a card: the trial is believed."""
+    valued = worth(demand(work(20.0)), MIXED, Weights(cost=0.5))
+    cards: list[int] = []
+
+    def trial(given: Fleet) -> float:
+        cards.append(len(given.backends))
+        return 100.0 * 0.5 ** (len(given.backends) - len(MIXED.backends))
+
+    found = tried(valued, MIXED, trial)
+    assert cards == [7, 8, 6, 8, 6, 8, 6]
+    for one in found:
+        assert (one.one_more_tried, one.one_less_tried) == (50.0, 100.0)
+        assert one.buy
+        assert not one.retire
+    (idle,) = [one for one in tried(valued, MIXED, lambda _: 1.0) if one.group.startswith("t4")]
+    assert not idle.buy
+    assert idle.retire

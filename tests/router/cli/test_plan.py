@@ -204,6 +204,11 @@ def test_worth_values_a_replica_of_every_group(
     groups = {one["group"]: one for one in json.loads(capsys.readouterr().out)["worth"]}
     assert set(groups) == {"a100-80/sglang/llama-3.1-8b", "t4x2/vllm/llama-3.1-8b"}
     assert {"by_dual", "one_more", "one_less"} <= set(groups["t4x2/vllm/llama-3.1-8b"])
+    for one in groups.values():
+        assert one["one_more_tried"] == pytest.approx(one["one_more"], abs=0.5)
+        assert one["one_less_tried"] == pytest.approx(one["one_less"], abs=0.5)
+    assert run([*asked, "--worth", "--no-trial", "--json", "-"]) == 0
+    assert json.loads(capsys.readouterr().out)["worth"][0]["one_more_tried"] is None
     assert run([*asked, "--worth"]) == 0
     assert "one more" in capsys.readouterr().out
 
