@@ -174,7 +174,7 @@ def worth_view(found: tuple[Worth, ...]) -> RenderableType:
     tried = any(one.one_more_tried is not None for one in found)
     table = Table(title="What a replica is worth", title_justify="left", caption_justify="left")
     table.caption = (
-        "delay that one more saves and one less adds, in requests in the system; simulated beside it"
+        "delay that one more saves and one less adds, in requests in the system; (sim.): simulated"
         if tried
         else "delay that one more saves and one less adds, in requests in the system"
     )
