@@ -8,7 +8,7 @@ use one decision core (design: log replay).
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict
 from typing import Any
 
@@ -23,7 +23,7 @@ from router.domain.outcome import Outcome
 from router.domain.protocols import Policy
 from router.domain.request import LengthForecast, Request
 from router.domain.slo import slo_from_json
-from router.domain.state import EngineSignals, LinearCost
+from router.domain.state import EngineSignals, LinearCost, RemoteLoad
 from router.explain import as_json
 from router.fleet_state.backend import Capability
 from router.policies.registry import from_recipe
@@ -163,6 +163,17 @@ class LoggingDispatcher(Dispatcher):
         super().drain(backend, now)
         self._write("drain", now, {"backend": backend})
 
+    def share(  # noqa: D102
+        self,
+        loads: Mapping[str, RemoteLoad],
+        now: float,
+        *,
+        prefixes: Sequence[tuple[str, tuple[int, ...], int]] = (),
+    ) -> None:
+        super().share(loads, now, prefixes=prefixes)
+        told = {name: asdict(load) for name, load in loads.items()}
+        self._write("share", now, {"loads": told, "prefixes": prefixes})
+
     def resume(self, backend: str, now: float) -> None:  # noqa: D102
         super().resume(backend, now)
         self._write("resume", now, {"backend": backend})
@@ -294,6 +305,10 @@ def _call(dispatcher: LoggingDispatcher, line: Line) -> None:
             ) as call
         ):
             getattr(dispatcher, call)(**args, now=now)
+        case "share":
+            loads = {name: RemoteLoad(**load) for name, load in args["loads"].items()}
+            heard = [(name, tuple(hashes), size) for name, hashes, size in args["prefixes"]]
+            dispatcher.share(loads, now, prefixes=heard)
         case "use_policy":
             dispatcher.use_policy(from_recipe(args["recipe"]), args["recipe"], now)
         case unknown:

@@ -23,9 +23,16 @@ from router.domain.decision import Assign, Decision, Reject, Wait
 from router.domain.errors import BadInputError, UnknownNameError
 from router.domain.fleet import BackendSpec
 from router.domain.outcome import Outcome, OutcomeStatus
-from router.domain.protocols import DispatchListener, Hold, LengthPredictor, Observer, Policy
+from router.domain.protocols import (
+    DispatchListener,
+    Hold,
+    LengthPredictor,
+    Observer,
+    Policy,
+    PrefixHints,
+)
 from router.domain.request import Request
-from router.domain.state import EngineSignals
+from router.domain.state import EngineSignals, RemoteLoad
 from router.explain import Explainer
 from router.fleet_state.backend import BackendState, Capability, Flight
 from router.fleet_state.eligible import eligible
@@ -259,6 +266,27 @@ class Dispatcher:
     def drain(self, backend: str, now: float) -> None:  # noqa: ARG002
         """Send nothing new to this backend."""
         self.state.drain(backend)
+
+    def share(
+        self,
+        loads: Mapping[str, RemoteLoad],
+        now: float,
+        *,
+        prefixes: Sequence[tuple[str, tuple[int, ...], int]] = (),
+    ) -> None:
+        """What other replicas of this router have under way, and what they sent where.
+
+        Args:
+            loads: by backend, everything of all others; who is not named has nothing.
+            now: the time.
+            prefixes: backend, prefix hashes and tokens a block of prompts they sent lately.
+        """
+        self.state.share(loads, now)
+        policy = self._policy
+        if prefixes and isinstance(policy, PrefixHints):
+            for name, hashes, block_tokens in prefixes:
+                if name in self.state:
+                    policy.hint(self.state.get(name), hashes, block_tokens)
 
     def resume(self, backend: str, now: float) -> None:  # noqa: ARG002
         """Send to this backend again: it was drained, and stays after all."""

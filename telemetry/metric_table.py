@@ -389,6 +389,22 @@ DISCOVERY_ERRORS = Metric(
     "Times a source of backends could not be read; its last fleet stands.",
     ("source",),
 )
+SHARED_UP = Metric(
+    "motley_shared_state_up_ratio",
+    "gauge",
+    "1 while state is exchanged with the other replicas, 0 while this one is on its own.",
+)
+SHARED_REPLICAS = Metric(
+    "motley_shared_replicas_count",
+    "gauge",
+    "Replicas seen in the last exchange, this one included.",
+)
+SHARED_LEADER = Metric(
+    "motley_shared_leader_ratio", "gauge", "1 if this replica scrapes and plans for all."
+)
+SHARED_ERRORS = Metric(
+    "motley_shared_state_errors_total", "counter", "Exchanges with the other replicas that failed."
+)
 RELOADS = Metric(
     "motley_config_reloads_total",
     "counter",
@@ -449,6 +465,7 @@ TABLE: tuple[Metric, ...] = (
     *(PLAN_ROUNDS, PLAN_AGE, PLAN_SOLVE, PLAN_E2E, PLACEMENT_STEPS),
     *(DISCOVERY_ERRORS, RELOADS, RELOAD_OK),
     *(SHADOW_P99, SHADOW_AGREEMENT, SHADOW_REGRET, CANARY_ATTAINMENT, CANARY_ROLLBACKS),
+    *(SHARED_UP, SHARED_REPLICAS, SHARED_LEADER, SHARED_ERRORS),
     *(POWER, ENERGY, TENANT_COST, TENANT_ENERGY, METERED_TOKENS, METERED_REQUESTS),
     *(RECORDED, RECORD_DROPPED, LABELS_CAPPED, BACKEND_INFO, BUILD_INFO),
 )

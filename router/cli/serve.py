@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import logging
+import sys
 from dataclasses import replace
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -14,6 +15,10 @@ from router.config.schema import RecordSection
 from router.domain.errors import ConfigError, UnknownNameError
 from router.policies.registry import POLICIES
 from telemetry.json_log import JsonFormatter
+
+if TYPE_CHECKING:
+    from router.gateway.processes import Worker
+    from router.gateway.shared.board import Board
 
 LOG_FORMAT = "%(asctime)s %(levelname)s %(name)s: %(message)s"
 FORMATS = ("text", "json")
@@ -39,6 +44,10 @@ ModelsOption = Annotated[
 ]
 GpusOption = Annotated[str, typer.Option(help="GPU of each URL; one name is for all.")]
 EnginesOption = Annotated[str, typer.Option(help="Engine of each URL: vllm or sglang.")]
+WorkersOption = Annotated[
+    int | None,
+    typer.Option(min=1, max=256, help="Processes behind the one port; else the file's, else 1."),
+]
 LogOption = Annotated[
     Path | None, typer.Option(help="Write every decision to this file, for 'motley replay'.")
 ]
@@ -62,6 +71,7 @@ def serve(
     static_models: ModelsOption = None,
     static_gpus: GpusOption = "a100-80",
     static_engines: EnginesOption = "vllm",
+    workers: WorkersOption = None,
     decision_log: LogOption = None,
     record: RecordOption = None,
     access_log: AccessOption = False,
@@ -80,6 +90,7 @@ def serve(
     """
     # Late, because the web framework takes half a second that --help need not wait for.
     from router.gateway.app import build_app
+    from router.gateway.processes import this_worker
     from router.gateway.server import bind, check_tls, run, url_of
 
     _start_logging(log_level, log_format)
@@ -88,16 +99,24 @@ def serve(
         """The file as it is now, with the command line on top."""
         source = config or static_fleet(static_backends, static_models, static_gpus, static_engines)
         loaded = load_config(source)
-        loaded = with_flags(loaded, host=host, port=port, policy=policy, log=decision_log)
-        return with_books(loaded, record=record, access_log=access_log)
+        loaded = with_flags(
+            loaded, host=host, port=port, policy=policy, log=decision_log, workers=workers
+        )
+        loaded = with_books(loaded, record=record, access_log=access_log)
+        return with_own_files(loaded, this_worker())
 
     loaded = load()
     check_tls(loaded.server.tls)
-    app = build_app(loaded, load=load if config is not None else None)
-    with bind(loaded.server.host, loaded.server.port) as listener:
-        logging.getLogger("motley").info(
-            _greeting(loaded, url_of(listener, tls=loaded.server.tls is not None))
-        )
+    worker = this_worker()
+    if loaded.server.workers > 1 and worker is None:
+        raise typer.Exit(_serve_together(loaded))
+    app = build_app(
+        loaded, load=load if config is not None else None, board=_board_of(loaded, worker)
+    )
+    port_now = loaded.server.port if worker is None else worker.port
+    with bind(loaded.server.host, port_now, shared=worker is not None) as listener:
+        greeting = _greeting(loaded, url_of(listener, tls=loaded.server.tls is not None))
+        logging.getLogger("motley").log(logging.DEBUG if worker else logging.INFO, greeting)
         run(
             app,
             listener,
@@ -108,6 +127,51 @@ def serve(
         )
 
 
+def _serve_together(config: MotleyConfig) -> int:
+    """Several processes behind one port; returns the exit code."""
+    from router.gateway.processes import run_workers
+    from router.gateway.server import bind, url_of
+
+    server = config.server
+    # The port is held here without listening, so that it is ours while workers come and go.
+    with bind(server.host, server.port, shared=True, listen=False) as held:
+        url = url_of(held, tls=server.tls is not None)
+        greeting = f"{_greeting(config, url)}, {server.workers} workers"
+        logging.getLogger("motley").info(greeting)
+        return run_workers(
+            server.workers,
+            held.getsockname()[1],
+            arguments=sys.argv[1:],
+            hub=config.shared.url is None,
+            stale_after_s=config.shared.stale_after_s,
+        )
+
+
+def _board_of(config: MotleyConfig, worker: Worker | None) -> Board | None:
+    from router.gateway.shared.hub import HubBoard
+
+    if worker is None or not worker.hub:
+        return None
+    return HubBoard(worker.hub, worker.name, config.shared.timeout_s)
+
+
+def with_own_files(config: MotleyConfig, worker: Worker | None) -> MotleyConfig:
+    """Each worker writes files of its own."""
+    from router.gateway.processes import own_file
+
+    if worker is None:
+        return config
+    given: dict[str, Any] = {}
+    if config.server.decision_log:
+        given["decision_log"] = own_file(config.server.decision_log, worker)
+    config = replace(config, server=config.server.model_copy(update=given))
+    record = config.telemetry.record
+    if record is None:
+        return config
+    own = record.model_copy(update={"directory": f"{record.directory}/worker-{worker.index}"})
+    return replace(config, telemetry=config.telemetry.model_copy(update={"record": own}))
+
+
 def with_flags(
     config: MotleyConfig,
     *,
@@ -115,6 +179,7 @@ def with_flags(
     port: int | None = None,
     policy: str | None = None,
     log: Path | None = None,
+    workers: int | None = None,
 ) -> MotleyConfig:
     """The configuration with what the command line says instead.
 
@@ -122,6 +187,7 @@ def with_flags(
         UnknownNameError: there is no such policy.
     """
     door: dict[str, Any] = {"host": host, "port": port, "decision_log": log and str(log)}
+    door["workers"] = workers
     given = {name: value for name, value in door.items() if value is not None}
     config = replace(config, server=config.server.model_copy(update=given))
     if policy is None or policy == config.policy.name:

@@ -27,6 +27,7 @@ from router.config.schema import (
     TelemetrySection,
 )
 from router.config.section import Section
+from router.config.shared import SharedSection
 from router.config.upstream import UpstreamSection
 from router.domain.errors import ConfigError, UnknownNameError
 from router.domain.fleet import BackendSpec, Fleet
@@ -67,8 +68,8 @@ class MotleyConfig:
         fleet: the backends, named and feasible.
         policy: which one, with which parameters and seed.
         slos: targets by class; the defaults where the file names none.
-        telemetry, reliability, planner, server, access, admin, discovery, upstream: the
-            sections of the file.
+        telemetry, reliability, planner, server, access, admin, discovery, upstream,
+            shared: the sections of the file.
         aliases: other names of models.
         hardware: the catalogue, with the file's own models and measurements.
         admission: how service classes are scheduled, if they are.
@@ -88,6 +89,7 @@ class MotleyConfig:
     admin: AdminSection
     discovery: DiscoverySection
     upstream: UpstreamSection
+    shared: SharedSection
     admission: AdmissionSection = field(default_factory=AdmissionSection)
 
 
@@ -153,6 +155,7 @@ def _checked(content: dict[str, Any], source: str) -> MotleyConfig:
         parsed.admin,
         parsed.discovery,
         parsed.upstream,
+        parsed.shared,
         parsed.admission,
     )
 

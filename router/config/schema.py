@@ -10,6 +10,7 @@ from router.config.access import AccessSection, AdminSection
 from router.config.discovery import DiscoverySection
 from router.config.planner import PlannerSection
 from router.config.section import Seconds, Section
+from router.config.shared import SharedSection
 from router.config.upstream import ServerTls, UpstreamSection
 
 
@@ -189,6 +190,7 @@ class ServerSection(Section):
     decision_log: str | None = None
     front_end: Literal["protocol", "asgi"] = "protocol"
     tls: ServerTls | None = None
+    workers: int = Field(default=1, ge=1, le=256)
     access_log: bool = False
     dashboard: bool = True
 
@@ -224,6 +226,7 @@ class ConfigFile(Section):
     access: AccessSection = AccessSection()
     admin: AdminSection = AdminSection()
     upstream: UpstreamSection = UpstreamSection()
+    shared: SharedSection = SharedSection()
     aliases: dict[str, str] = Field(default_factory=dict)
     models: dict[str, ModelSection] = Field(default_factory=dict)
     overrides: list[dict[str, Any]] = Field(default_factory=list)

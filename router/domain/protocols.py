@@ -50,6 +50,14 @@ class DispatchListener(Protocol):
 
 
 @runtime_checkable
+class PrefixHints(Protocol):
+    """A policy that can use what other replicas of the router sent."""
+
+    def hint(self, backend: BackendView, hashes: Sequence[int], block_tokens: int) -> None:
+        """Another replica sent a prompt with this beginning there."""
+
+
+@runtime_checkable
 class Observer(Protocol):
     """Learns from finished attempts; learning is separate from choosing."""
 

@@ -36,6 +36,34 @@ class EngineSignals:
 
 
 @dataclass(frozen=True, slots=True)
+class RemoteLoad:
+    """What other replicas of the router have under way at one backend; see ``BackendView``."""
+
+    in_flight: int = 0
+    prefilling: int = 0
+    pending_prefill_tokens: int = 0
+    pending_prefill_pairs: float = 0.0
+    decoding: int = 0
+    context_tokens: float = 0.0
+    pending_output_tokens: float = 0.0
+
+    def plus(self, other: RemoteLoad) -> RemoteLoad:
+        """Both together."""
+        return RemoteLoad(
+            self.in_flight + other.in_flight,
+            self.prefilling + other.prefilling,
+            self.pending_prefill_tokens + other.pending_prefill_tokens,
+            self.pending_prefill_pairs + other.pending_prefill_pairs,
+            self.decoding + other.decoding,
+            self.context_tokens + other.context_tokens,
+            self.pending_output_tokens + other.pending_output_tokens,
+        )
+
+
+NO_LOAD = RemoteLoad()
+
+
+@dataclass(frozen=True, slots=True)
 class LinearCost:
     """The engine iteration as the policies believe it to be, in seconds.
 

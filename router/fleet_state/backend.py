@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 from router.domain.fleet import BackendSpec
 from router.domain.request import Request
-from router.domain.state import EngineSignals, LinearCost
+from router.domain.state import NO_LOAD, EngineSignals, LinearCost, RemoteLoad
 from router.health.breaker import NO_PROBE, BreakerConfig, CircuitBreaker
 
 
@@ -104,6 +104,7 @@ class BackendState:
         "prefilling",
         "price",
         "prior",
+        "remote",
         "signals",
         "spec",
         "version",
@@ -134,6 +135,7 @@ class BackendState:
         self.draining = False
         self.breaker = CircuitBreaker(breaker)
         self._correction = (1.0, 1.0)
+        self.remote = NO_LOAD
 
     @property
     def usable(self) -> bool:
@@ -196,6 +198,42 @@ class BackendState:
             self.pending_prefill_pairs -= flight.pairs
         else:  # exact zero, so that rounding never accumulates
             self.pending_prefill_pairs = 0.0
+
+    def share(self, load: RemoteLoad, now: float) -> None:
+        """Other replicas have this under way here now; it counts like our own."""
+        old = self.remote
+        if load == old:
+            return
+        if not self.prefilling and load.prefilling:
+            self.prefill_since_s = now
+        self.remote = load
+        self.in_flight += load.in_flight - old.in_flight
+        self.prefilling += load.prefilling - old.prefilling
+        self.pending_prefill_tokens += load.pending_prefill_tokens - old.pending_prefill_tokens
+        self.decoding += load.decoding - old.decoding
+        if self.prefilling:
+            self.pending_prefill_pairs += load.pending_prefill_pairs - old.pending_prefill_pairs
+        else:
+            self.pending_prefill_pairs = 0.0
+        if self.in_flight:
+            self.context_tokens += load.context_tokens - old.context_tokens
+            self.pending_output_tokens += load.pending_output_tokens - old.pending_output_tokens
+        else:
+            self.context_tokens = self.pending_output_tokens = 0.0
+        self.version += 1
+
+    def own_load(self) -> RemoteLoad:
+        """What this router has under way here, others' deducted."""
+        remote = self.remote
+        return RemoteLoad(
+            self.in_flight - remote.in_flight,
+            self.prefilling - remote.prefilling,
+            self.pending_prefill_tokens - remote.pending_prefill_tokens,
+            max(0.0, self.pending_prefill_pairs - remote.pending_prefill_pairs),
+            self.decoding - remote.decoding,
+            max(0.0, self.context_tokens - remote.context_tokens),
+            max(0.0, self.pending_output_tokens - remote.pending_output_tokens),
+        )
 
     def scraped(self, signals: EngineSignals) -> None:
         """The engine said something of itself."""

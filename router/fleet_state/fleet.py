@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable, Mapping
 
 from router.domain.errors import BadInputError, ConfigError, UnknownNameError
 from router.domain.fleet import BackendSpec, Fleet
-from router.domain.state import EngineSignals
+from router.domain.state import NO_LOAD, EngineSignals, RemoteLoad
 from router.fleet_state.backend import BackendState, Capability
 from router.health.breaker import BreakerConfig
 
@@ -48,6 +48,9 @@ class FleetState:
     def models(self) -> set[str]:
         """Every model that some backend serves, healthy or not."""
         return {backend.spec.model for backend in self._by_name.values()}
+
+    def __contains__(self, name: str) -> bool:
+        return name in self._by_name
 
     def serves(self, model: str) -> bool:
         """Whether some backend serves this model, healthy or not."""
@@ -129,6 +132,11 @@ class FleetState:
         """Send there again."""
         self.get(name).draining = False
         self.changed()
+
+    def share(self, loads: Mapping[str, RemoteLoad], now: float) -> None:
+        """What other replicas have under way, by backend; who is not named has nothing."""
+        for name, backend in self._by_name.items():
+            backend.share(loads.get(name, NO_LOAD), now)
 
     def scrape(self, name: str, signals: EngineSignals) -> None:
         """Telemetry arrived; for a backend that has left it is dropped."""

@@ -20,11 +20,16 @@ from router.gateway.operating import attach
 from router.gateway.ops_api import guarded_api, open_api
 from router.gateway.reload import Loader
 from router.gateway.runtime import Runtime
+from router.gateway.shared.board import Board
 from router.gateway.wiring import build_runtime
 
 
 def build_app(
-    config: MotleyConfig, *, clock: Clock | None = None, load: Loader | None = None
+    config: MotleyConfig,
+    *,
+    clock: Clock | None = None,
+    load: Loader | None = None,
+    board: Board | None = None,
 ) -> Relay:
     """Put a gateway together.
 
@@ -32,12 +37,13 @@ def build_app(
         config: as loaded from the YAML file.
         clock: the gateway's only clock; the monotonic one unless a test says otherwise.
         load: reads the configuration again, for a reload.
+        board: shared with other replicas; by default Redis if the configuration names one.
 
     Raises:
         ConfigError: a backend without a usable URL, or a decision log that cannot be written.
     """
     runtime = build_runtime(config, clock or MonotonicClock())
-    attach(runtime, load)
+    attach(runtime, load, board)
     door = Door(runtime.gate, config.server.max_body_bytes)
     api = _build_api(runtime)
     on_stop = runtime.feed.close if runtime.feed is not None else lambda: None

@@ -109,6 +109,7 @@ class Engine:
         load_told: given (backend, header, now) where an engine's answer tells its load.
         missed: given (class, now) of every request that got no answer for our fault.
         begin_span: called with every call, where requests are traced.
+        sent: told (request, backend) of every attempt, where replicas share.
         guards: by backend, for those that were registered over REST: where they may be.
     """
 
@@ -132,6 +133,7 @@ class Engine:
         self.begin_span: Callable[[Call], None] | None = None
         self.gate = gate
         self.guards: dict[str, Guard] = {}
+        self.sent: Callable[[Request, str], None] | None = None
         self._settings = settings
         self._drop = _OURS | (_CREDENTIALS if gate else frozenset())
         self._pools: dict[str, UpstreamPool] = {}

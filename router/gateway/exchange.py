@@ -181,6 +181,8 @@ class Exchange:
         if not self._tried:
             engine.events.waited(self.request.model, now - self.request.arrival_s)
         self._tried.append(backend.name)
+        if engine.sent is not None:
+            engine.sent(self.request, backend.name)
         self._ticket = Ticket(engine.dispatcher, self.request.request_id, engine.poke)
         attempt = self._attempt = Attempt(
             self,

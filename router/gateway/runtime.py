@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from router.gateway.discovery.roster import Roster
     from router.gateway.planned import Planned
     from router.gateway.reload import Reloader
+    from router.gateway.shared.sharing import Sharing
 
 log = logging.getLogger("motley.gateway")
 
@@ -62,6 +63,7 @@ class Runtime:
         feed: feeds the live page; ``None`` where the configuration forbids it.
         roster: who is in the fleet, by source; set by ``operating.attach``.
         reloader: reads the configuration again; ``None`` where it did not come from a file.
+        sharing: exchanges with other replicas, if there are any.
         draining: whether the gateway was told to stop.
         admin_url: where the admin surface is, if it has a port of its own.
         closing: called last, in order: files to close.
@@ -81,6 +83,7 @@ class Runtime:
     closing: Sequence[Callable[[], None]] = ()
     roster: Roster | None = None
     reloader: Reloader | None = None
+    sharing: Sharing | None = None
     draining: bool = False
     admin_url: str = ""
     planned: Planned | None = None

@@ -33,8 +33,13 @@ KEEP_ALIVE_S = 75.0
 _CUT_ON_PURPOSE = "ASGI callable returned without completing response."
 
 
-def bind(host: str, port: int) -> socket.socket:
+def bind(host: str, port: int, *, shared: bool = False, listen: bool = True) -> socket.socket:
     """Open the listening socket; port 0 takes any free one.
+
+    Args:
+        host, port: where.
+        shared: whether other processes of this user may listen there too (SO_REUSEPORT).
+        listen: whether to take connections at once.
 
     Raises:
         ConfigError: the port is taken, or the address is not ours.
@@ -48,8 +53,11 @@ def bind(host: str, port: int) -> socket.socket:
     listener = socket.socket(family, kind, proto)
     try:
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        if shared:
+            listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
         listener.bind(address)
-        listener.listen(BACKLOG)
+        if listen:
+            listener.listen(BACKLOG)
     except OSError as error:
         listener.close()
         raise ConfigError(_why_not(host, port, error)) from error

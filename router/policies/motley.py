@@ -134,6 +134,11 @@ class Motley:
             now,
         )
 
+    def hint(self, backend: BackendView, hashes: Sequence[int], block_tokens: int) -> None:
+        """Remember a prompt that another replica sent there."""
+        if self._prefix_weight:
+            self._index.insert(backend.spec.name, hashes, block_tokens, backend.kv_capacity_tokens)
+
     def _sample(self, candidates: Sequence[BackendView]) -> Sequence[BackendView]:
         """All of them, or every k-th; from a random one on, so that ties are broken at random."""
         if len(candidates) <= SAMPLE_ABOVE:

@@ -12,7 +12,7 @@ from router.dispatcher import Dispatcher
 from router.domain.decision import Assign
 from router.domain.fleet import BackendSpec
 from router.domain.request import Request
-from router.domain.state import EngineSignals, LinearCost
+from router.domain.state import EngineSignals, LinearCost, RemoteLoad
 from router.policies.registry import from_recipe
 
 MODEL = "llama-3.1-8b"
@@ -115,6 +115,10 @@ class Recording:
                 dispatcher.add_backend(self._joining("l4-0"), now)
             case 55 | 60:
                 dispatcher.drain("t4-1", now)
+            case 30 | 45 | 90:
+                load = RemoteLoad(n % 4, 1, n, 0.5, n % 4 - 1, 10.0 * n, float(n))
+                loads = {"a100-80-1": load, "gone": load} if n < 90 else {}
+                dispatcher.share(loads, now, prefixes=[("t4-0", (n, n + 1), 256), ("gone", (), 0)])
             case 57:
                 dispatcher.resume("t4-1", now)
             case 115:

@@ -16,7 +16,7 @@ from router.config.access import PriceSection
 from router.domain.outcome import Outcome
 from router.domain.request import Request
 from router.gateway.access.grant import Grant
-from router.gateway.access.ledger import DAY_S, MINUTE_S, Ledger
+from router.gateway.access.ledger import DAY_S, MINUTE_S, Entry, Ledger
 from router.gateway.access.meter import Meter, Standing
 from router.gateway.access.ring import Ring, offered_key
 from router.gateway.problems import UNAUTHORIZED, Problem
@@ -158,6 +158,15 @@ class Gate:
         """Requests under way at other replicas."""
         for holder, meter in self._meters.items():
             meter.elsewhere = elsewhere.get(holder, 0)
+
+    def entries(self) -> list[Entry]:
+        """What limits look at, for everybody's totals."""
+        unix_s = self._wall()
+        minute, day = int(unix_s // MINUTE_S), int(unix_s // DAY_S)
+        wanted: list[Entry] = []
+        for meter in self._meters.values():
+            wanted += meter.entries(minute, day)
+        return wanted
 
     def tidy(self) -> None:
         """Forget minutes and days that are over."""

@@ -11,7 +11,7 @@ import math
 from dataclasses import dataclass
 
 from router.gateway.access.grant import Grant
-from router.gateway.access.ledger import DAY_S, MINUTE_S, Ledger
+from router.gateway.access.ledger import DAY_S, MINUTE_S, Entry, Ledger
 from router.gateway.problems import Problem
 
 REQUESTS, TOKENS = "requests", "tokens"
@@ -93,6 +93,22 @@ class Meter:
             for what, limit in limits.items()
             if limit is not None
         }
+
+    def entries(self, minute: int, day: int) -> list[Entry]:
+        """The ledger entries that decide now."""
+        grant = self.grant
+        periods = {
+            REQUESTS: (grant.requests_per_minute, (minute - 1, minute)),
+            TOKENS: (grant.tokens_per_minute, (minute - 1, minute)),
+            TOKENS_DAY: (grant.tokens_per_day, (day,)),
+            USD_DAY: (grant.usd_per_day, (day,)),
+        }
+        return [
+            (grant.holder, what, period)
+            for what, (limit, looked_at) in periods.items()
+            if limit is not None
+            for period in looked_at
+        ]
 
     # -- inside ------------------------------------------------------------------------------
 

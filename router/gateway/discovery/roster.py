@@ -47,6 +47,24 @@ class Books(Protocol):
         """It is used again."""
 
 
+class ByHand(Protocol):
+    """Told of workers that are registered and removed here; implemented by ``shared.sharing``."""
+
+    def joined(self, spec: BackendSpec) -> None:
+        """A worker was registered."""
+
+    def left(self, name: str) -> None:
+        """One was removed."""
+
+
+class _Nobody:
+    def joined(self, spec: BackendSpec) -> None:
+        pass
+
+    def left(self, name: str) -> None:
+        pass
+
+
 @dataclass(frozen=True, slots=True)
 class Difference:
     """What one fleet changed.
@@ -104,6 +122,7 @@ class Roster:
         self._leaving: dict[str, _Leaving] = {}
         self._dismissed: dict[str, set[str]] = {}
         self._complaints: dict[str, tuple[str, ...]] = {}
+        self.told: ByHand = _Nobody()
 
     # -- level-triggered ---------------------------------------------------------------------
 
@@ -177,6 +196,7 @@ class Roster:
             self._books.remove_backend(spec.name)
         state = self._books.add_backend(spec)
         self._members.setdefault(REST, {})[spec.name] = spec
+        self.told.joined(spec)
         return state
 
     def dismiss(self, name: str) -> BackendState:
@@ -188,11 +208,17 @@ class Roster:
         state = self._books.remove_backend(name)
         self._leaving.pop(name, None)
         owner = self._owner(name)
+        if owner == REST:
+            self.told.left(name)
         if owner is not None:
             del self._members[owner][name]
             if owner not in (CONFIG, REST):
                 self._dismissed.setdefault(owner, set()).add(name)
         return state
+
+    def members(self, source: str) -> dict[str, BackendSpec]:
+        """Backends of one source, by name."""
+        return dict(self._members.get(source, {}))
 
     def source_of(self, name: str) -> str:
         """Who brought a backend."""

@@ -17,6 +17,7 @@ from router.config.load import MotleyConfig, load_config
 from router.gateway.app import build_app
 from router.gateway.asgi import Relay
 from router.gateway.server import bind, server, url_of
+from router.gateway.shared.board import Board
 
 MODEL = "llama-3.1-8b"
 REQUEST = json.dumps(
@@ -340,11 +341,12 @@ async def running(
     front_end: str = "protocol",
     *,
     load: Callable[[], MotleyConfig] | None = None,
+    board: Board | None = None,
 ) -> AsyncIterator[Gateway]:
     """The gateway on a free port, under uvicorn as in service."""
     clock = ShiftedClock()
     loaded = load() if load is not None else load_config(config)
-    relay = build_app(loaded, clock=clock, load=load)
+    relay = build_app(loaded, clock=clock, load=load, board=board)
     listener = bind("127.0.0.1", 0)
     web = server(relay, drain_s=1.0, front_end=front_end, tls=loaded.server.tls)
     task = asyncio.create_task(web.serve(sockets=[listener]))

@@ -1,0 +1,270 @@
+"""Exchange with the other replicas, ten times a second, and what that changes here.
+
+* Their requests under way count as load of each backend, so that replicas do not all choose the
+  same idle card; limits and budgets of keys count everybody's use.
+* Prompts they sent are remembered as cached.
+* One replica leads (a lease with a fencing token): it alone scrapes and plans, the others take
+  its signals and prices. A leader that comes back late with an older token is not believed.
+* Workers registered over REST are everybody's.
+
+When the board cannot be reached the replica goes on alone: the others' load is forgotten after
+``stale_after_s``, limits count what is known and what is used here, everybody leads, and
+``motley_shared_state_up_ratio`` says so.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections import deque
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+from typing import Any
+
+import msgspec
+
+from router.config.shared import SharedSection
+from router.domain.fleet import BackendSpec
+from router.domain.request import Request
+from router.gateway.discovery.roster import REST, Roster
+from router.gateway.engine import Engine
+from router.gateway.shared import facts as about
+from router.gateway.shared.board import Board, BoardError, Posting, View
+from router.gateway.shared.facts import Facts, Prefix
+from router.gateway.upstream import Guard
+
+log = logging.getLogger("motley.shared")
+
+LEADER = "leader"
+MOST_PREFIXES = 128
+
+
+class Sharing:
+    """One replica's side of the board.
+
+    Args:
+        board: shared with the others.
+        settings: how often, how patient.
+        engine: whose counts are told, and who is told the others'.
+        roster: takes registered workers.
+        guard: where those may be.
+        failed: called at each error, for the metrics.
+    """
+
+    def __init__(
+        self,
+        board: Board,
+        settings: SharedSection,
+        engine: Engine,
+        roster: Roster,
+        *,
+        guard: Guard,
+        failed: Callable[[], None],
+    ) -> None:
+        self._board, self._settings = board, settings
+        self._engine, self._roster, self._failed = engine, roster, failed
+        self._guard = guard
+        self._joined: dict[str, bytes] = {}
+        self._gone: set[str] = set()
+        self._prefixes: deque[tuple[int, Prefix]] = deque(maxlen=MOST_PREFIXES)
+        self._sent = 0
+        self._heard: dict[str, int] = {}
+        self._token = 0
+        self._highest_token = 0
+        self._last_ok_s = engine.now()
+        self._bid_s = -1.0
+        self._scraped_s: dict[str, float] = {}
+        self._led = asyncio.Event()
+        self._led.set()
+        self._follows = asyncio.Event()
+        self.up = True
+        self.replicas = 1
+
+    @property
+    def leads(self) -> bool:
+        """Whether this replica scrapes and plans."""
+        return self._led.is_set()
+
+    async def run(self) -> None:
+        """Exchange for ever; leave politely."""
+        try:
+            while True:
+                await self.exchange()
+                await asyncio.sleep(self._settings.interval_s)
+        finally:
+            await self._board.leave()
+
+    async def exchange(self) -> None:
+        """One exchange, and what follows from it."""
+        gate = self._engine.gate
+        spent = gate.ledger.drain()
+        posting = Posting(
+            about.encode(self._own()),
+            spent,
+            gate.entries(),
+            dict(self._joined),
+            sorted(self._gone),
+        )
+        try:
+            await self._bid()
+            view = await self._board.exchange(posting)
+        except BoardError as error:
+            self._alone(error)
+            return
+        self._joined = {n: w for n, w in self._joined.items() if posting.joined.get(n) != w}
+        self._gone -= set(posting.gone)
+        self._take(view)
+
+    # -- told by others here -----------------------------------------------------------------
+
+    def sent(self, request: Request, backend: str) -> None:
+        """A request was sent: the others may want to know where its prefix is cached."""
+        if request.prefix_hashes:
+            self._sent += 1
+            prefix = (backend, request.prefix_hashes, request.prefix_block_tokens)
+            self._prefixes.append((self._sent, prefix))
+
+    def joined(self, spec: BackendSpec) -> None:
+        """A worker was registered here."""
+        self._gone.discard(spec.name)
+        self._joined[spec.name] = msgspec.json.encode(spec)
+
+    def left(self, name: str) -> None:
+        """A worker was removed here."""
+        self._joined.pop(name, None)
+        self._gone.add(name)
+
+    async def while_leading(self, work: Callable[[], Any]) -> None:
+        """Run ``work`` whenever this replica leads, and stop it when it does not."""
+        while True:
+            await self._led.wait()
+            doing = asyncio.ensure_future(work())
+            lost = asyncio.ensure_future(self._follows.wait())
+            try:
+                await asyncio.wait({doing, lost}, return_when=asyncio.FIRST_COMPLETED)
+                if doing.done():
+                    doing.result()
+            finally:
+                doing.cancel()
+                lost.cancel()
+                await asyncio.gather(doing, lost, return_exceptions=True)
+
+    # -- inside ------------------------------------------------------------------------------
+
+    def _own(self) -> Facts:
+        engine = self._engine
+        state = engine.dispatcher.state
+        facts = Facts(
+            loads=about.own_loads(state),
+            active=engine.gate.active(),
+            prefixes=list(self._prefixes),
+        )
+        if self._token:
+            facts.token = self._token
+            facts.prices = {b.spec.group: b.price for b in state.backends if b.price}
+            facts.signals = about.told_signals(state, engine.now())
+        return facts
+
+    async def _bid(self) -> None:
+        """Take or renew the lead, well before it runs out."""
+        now = self._engine.now()
+        if now < self._bid_s:
+            return
+        self._bid_s = now + self._settings.lease_s / 3
+        token = await self._board.lease(LEADER, self._settings.lease_s)
+        self._token = token or 0
+        self._lead(token is not None)
+
+    def _lead(self, leads: bool) -> None:
+        if leads and not self._led.is_set():
+            log.info("this replica leads: it scrapes and plans")
+            self._follows.clear()
+            self._led.set()
+        elif not leads and self._led.is_set():
+            log.info("another replica leads: its signals and prices are used")
+            self._led.clear()
+            self._follows.set()
+
+    def _take(self, view: View) -> None:
+        engine = self._engine
+        others = {name: facts for name, raw in view.others.items() if (facts := about.decode(raw))}
+        self._recovered(len(others) + 1)
+        engine.gate.ledger.learn(view.totals)
+        engine.gate.learn_active(_added(others))
+        prefixes = self._fresh_prefixes(others)
+        loads = about.summed(list(others.values()))
+        engine.dispatcher.share(loads, engine.now(), prefixes=prefixes)
+        self._follow_leader(others)
+        self._take_workers(view.workers)
+        engine.poke()
+
+    def _fresh_prefixes(self, others: Mapping[str, Facts]) -> list[Prefix]:
+        """Those not heard before; a replica's first words are all fresh."""
+        fresh: list[Prefix] = []
+        for name, facts in others.items():
+            heard = self._heard.get(name, 0)
+            fresh += [prefix for number, prefix in facts.prefixes if number > heard]
+            if facts.prefixes:
+                self._heard[name] = facts.prefixes[-1][0]
+        for name in self._heard.keys() - others.keys():
+            del self._heard[name]
+        return fresh
+
+    def _follow_leader(self, others: Mapping[str, Facts]) -> None:
+        if self._token:
+            self._highest_token = max(self._highest_token, self._token)
+            return
+        leader = max(others.values(), key=lambda facts: facts.token, default=None)
+        if leader is None or leader.token < max(1, self._highest_token):
+            return
+        self._highest_token = leader.token
+        engine = self._engine
+        now, dispatcher = engine.now(), engine.dispatcher
+        if leader.prices != {b.spec.group: b.price for b in dispatcher.state.backends if b.price}:
+            dispatcher.set_prices(leader.prices, now)
+        for name, signals in leader.signals.items():
+            observed_s = now - signals.observed_s
+            if observed_s > self._scraped_s.get(name, -1e9) + self._settings.interval_s:
+                self._scraped_s[name] = observed_s
+                dispatcher.scrape(name, replace(signals, observed_s=observed_s), now)
+
+    def _take_workers(self, workers: Mapping[str, bytes]) -> None:
+        pending = {name: raw for name, raw in workers.items() if name not in self._gone}
+        specs = [msgspec.json.decode(raw, type=BackendSpec) for raw in pending.values()]
+        specs += [msgspec.json.decode(raw, type=BackendSpec) for raw in self._joined.values()]
+        if {spec.name: spec for spec in specs} != self._roster.members(REST):
+            for spec in specs:
+                self._engine.guards.setdefault(spec.name, self._guard)
+            self._roster.put_specs(REST, specs)
+
+    # -- without the board -------------------------------------------------------------------
+
+    def _alone(self, error: BoardError) -> None:
+        self._failed()
+        engine = self._engine
+        if self.up:
+            log.error("shared state is gone, this replica goes on alone: %s", error)
+        self.up = False
+        if engine.now() - self._last_ok_s > self._settings.stale_after_s and self.replicas > 1:
+            self.replicas = 1
+            engine.dispatcher.share({}, engine.now())
+            engine.gate.learn_active({})
+        if engine.now() - self._last_ok_s > self._settings.lease_s:
+            self._token = 0
+            self._lead(True)
+
+    def _recovered(self, replicas: int) -> None:
+        if not self.up:
+            log.warning("shared state is back: %d replicas", replicas)
+            self._bid_s = -1.0
+        self.up = True
+        self.replicas = replicas
+        self._last_ok_s = self._engine.now()
+
+
+def _added(others: Mapping[str, Facts]) -> dict[str, int]:
+    active: dict[str, int] = {}
+    for facts in others.values():
+        for holder, count in facts.active.items():
+            active[holder] = active.get(holder, 0) + count
+    return active
