@@ -7,7 +7,6 @@ import sys
 import threading
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -37,9 +36,11 @@ STATUS_EVERY_S = 1.0
 def demo(
     action: Annotated[
         str,
-        typer.Argument(help="Of a running demo: kill, throttle, hang or heal a backend."),
+        typer.Argument(help="Of a running demo: kill, throttle, hang or heal, or policy."),
     ] = "",
-    backend: Annotated[str, typer.Argument(help="Which one, such as v100-1 or t4-0.")] = "",
+    backend: Annotated[
+        str, typer.Argument(help="Which one, such as v100-1 or t4-0; or which policy.")
+    ] = "",
     port: Annotated[int, typer.Option(min=0, max=65535, help="Port of the gateway.")] = 8000,
     host: Annotated[str, typer.Option(help="Address of the gateway.")] = "127.0.0.1",
     policy: Annotated[str, typer.Option(help="Routing policy.")] = "motley",
@@ -68,14 +69,18 @@ def demo(
 
     Examples: [bold]motley demo --load 5[/bold], and in another terminal
     [bold]motley demo kill v100-1[/bold], [bold]motley demo throttle t4-0[/bold],
-    [bold]motley demo heal t4-0[/bold]
+    [bold]motley demo heal t4-0[/bold], [bold]motley demo policy round-robin[/bold]
     """
     if action:
         from router.cli.demo_act import act
+        from router.cli.demo_file import switch_policy
 
-        typer.echo(act(action, backend, f"http://{host}:{port}"))
+        url = f"http://{host}:{port}"
+        done = switch_policy(port, backend) if action == "policy" else act(action, backend, url)
+        typer.echo(done)
         return
     # Late: --help need not wait for any of it.
+    from router.cli.demo_file import with_urls, written
     from router.cli.serve import with_books
     from router.config.load import load_config
     from router.gateway.server import bind, run, url_of
@@ -93,24 +98,22 @@ def demo(
         # The web framework takes as long to import as the engines take to start.
         from router.gateway.app import build_app
 
-        app = build_app(with_urls(config, engines.urls))
-        engines.wait_until_ready()
-        # Ctrl-C cuts what is still streaming, which uvicorn would report with a traceback each.
-        logging.getLogger("uvicorn").setLevel(logging.CRITICAL)
-        greet(config, engines.urls, url)
-        try:
-            with _status(app.engine.dispatcher, shown=verbose):
-                run(app, listener, drain_s=DRAIN_S)
-        except KeyboardInterrupt:
-            typer.echo("\nStopped the gateway and its engines.")
+        document = with_urls({**DEMO_FLEET, **chosen}, list(engines.urls.values()))
+        with written(document, listener.getsockname()[1]) as path:
 
+            def again() -> MotleyConfig:
+                return with_books(load_config(path), record=record)
 
-def with_urls(config: MotleyConfig, urls: Mapping[str, str]) -> MotleyConfig:
-    """The configuration with every backend at its URL."""
-    from router.domain.fleet import Fleet
-
-    placed = tuple(replace(spec, url=urls[spec.name]) for spec in config.fleet.backends)
-    return replace(config, fleet=Fleet(placed))
+            app = build_app(again(), load=again)
+            engines.wait_until_ready()
+            # Ctrl-C cuts what still streams, which uvicorn would report with a traceback each.
+            logging.getLogger("uvicorn").setLevel(logging.CRITICAL)
+            greet(config, engines.urls, url)
+            try:
+                with _status(app.engine.dispatcher, shown=verbose):
+                    run(app, listener, drain_s=DRAIN_S)
+            except KeyboardInterrupt:
+                typer.echo("\nStopped the gateway and its engines.")
 
 
 def greet(config: MotleyConfig, urls: Mapping[str, str], url: str) -> None:
@@ -133,8 +136,8 @@ def greet(config: MotleyConfig, urls: Mapping[str, str], url: str) -> None:
 
 TRIES = (
     ("kill v100-1", "a card crashes and comes back"),
-    ("throttle t4-0", "a card overheats: the gateway learns it and moves work away"),
-    ("heal t4-0", "and it is well again"),
+    ("throttle a100-80-0", "a card overheats; the gateway moves work away (then: heal)"),
+    ("policy round-robin", "see the tail grow, and go back: policy motley"),
 )
 """What a newcomer may try on a running demo."""
 

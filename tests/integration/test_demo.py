@@ -8,6 +8,7 @@ import signal
 import socket
 import subprocess
 import sys
+import time
 from contextlib import contextmanager
 
 import httpx
@@ -112,7 +113,7 @@ def test_trouble_can_be_made_and_is_seen(demo):
     _, said = demo
     url = url_in(said)
     port = url.rpartition(":")[2]
-    assert f"motley demo throttle t4-0 --port {port}" in said
+    assert f"motley demo kill v100-1 --port {port}" in said
     done = run("demo", "throttle", "t4-0", "--port", port)
     assert "t4-0 takes 4 times as long" in done.stdout
     workers = {w["name"]: w for w in httpx.get(f"{url}/workers").json()["workers"]}
@@ -136,6 +137,23 @@ def test_trouble_needs_a_name(demo, arguments, says):
     refused = run("demo", *arguments, "--port", url_in(said).rpartition(":")[2])
     assert refused.returncode == 2
     assert says in refused.stderr
+
+
+def test_the_policy_can_be_switched_while_it_serves(demo):
+    _, said = demo
+    url = url_in(said)
+    port = url.rpartition(":")[2]
+    switched = run("demo", "policy", "round-robin", "--port", port)
+    assert "round-robin instead of motley" in switched.stdout
+    deadline = time.monotonic() + 20
+    while httpx.get(f"{url}/dashboard/state").json()["policy"] != "round-robin":
+        assert time.monotonic() < deadline
+        time.sleep(0.1)
+    back = run("demo", "policy", "motley", "--port", port)
+    assert "motley instead of round-robin" in back.stdout
+    refused = run("demo", "policy", "motly", "--port", port)
+    assert (refused.returncode, "Did you mean 'motley'" in refused.stderr) == (2, True)
+    assert "no demo runs at port 9" in run("demo", "policy", "motley", "--port", "9").stderr
 
 
 def test_trouble_needs_a_demo():
