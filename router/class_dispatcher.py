@@ -89,7 +89,7 @@ class ClassDispatcher(Dispatcher):
         everyone = self.state.candidates(request.model, now)
         entry = desk.entry(request, tried, everyone, now)
         if isinstance(options, Wait):
-            return self._wait(entry, options, everyone, now)
+            return self._fall_back(request, tried, now) or self._wait(entry, options, everyone, now)
         if entry.lane not in desk.room.lanes:  # nobody of its own class overtakes
             decision = self._try(entry, self._unclaimed(entry, options, now), now)
             if isinstance(decision, Assign):
@@ -98,7 +98,18 @@ class ClassDispatcher(Dispatcher):
             decision = self._preempt(entry, options, now)
             if decision is not None:
                 return decision
-        return self._wait(entry, SATURATED, everyone, now)
+        return self._fall_back(request, tried, now) or self._wait(entry, SATURATED, everyone, now)
+
+    def _place_at_once(self, request: Request, tried: frozenset[str], now: float) -> Assign | None:
+        options = self._options(request, tried, now)
+        if not isinstance(options, list):
+            return None
+        everyone = self.state.candidates(request.model, now)
+        entry = self.desk.entry(request, tried, everyone, now)
+        if entry.lane in self.desk.room.lanes:
+            return None
+        decision = self._try(entry, self._unclaimed(entry, options, now), now)
+        return decision if isinstance(decision, Assign) else None
 
     def _land(self, request_id: str, now: float) -> Flight:
         self._sent.pop(request_id, None)

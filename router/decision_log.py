@@ -63,8 +63,10 @@ class LoggingDispatcher(Dispatcher):
         return self
 
     def dispatch(self, request: Request, now: float) -> Decision:  # noqa: D102
+        asked = request.model  # a fallback may answer in its place
         decision = super().dispatch(request, now)
         facts: Line = {name: getattr(request, name) for name in _REQUEST_FIELDS}
+        facts["model"] = asked
         facts["forecast"] = asdict(request.forecast)
         facts.update(_optional(request))
         answer = self._with_account(request.request_id, _told(decision), request.explain)

@@ -16,6 +16,7 @@ turned away without an attempt; whoever had one and got no answer has ``failed``
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any, cast
 
@@ -60,6 +61,7 @@ class Dispatcher:
 
     Attributes:
         explainer: keeps the accounts of requests that asked for one.
+        fell_back: how often one model (asked) was answered by another (served).
         recalls: whether a request may be taken back from its backend before its first byte.
     """
 
@@ -89,6 +91,7 @@ class Dispatcher:
         self._strict_context = strict_context
         self._flights: dict[str, Flight] = {}
         self.explainer = Explainer()
+        self.fell_back: Counter[tuple[str, str]] = Counter()
         self.arrived = self.completed = self.failed = self.cancelled = self.rejected = 0
 
     @property
@@ -335,12 +338,35 @@ class Dispatcher:
         full = self._waiting.full
         decision = self._ask(request, options, tried, now, claims=not full)
         if type(decision) is Wait:
+            if request.fallbacks:
+                instead = self._fall_back(request, tried, now)
+                if instead is not None:
+                    return instead
             if full:
                 return self._waiting.turn_away(request, decision)
             if self.queued:  # time has passed: the first in the queue may go by now
                 self._look_s = now
             self._waiting.enter(request, tried, now)
         return decision
+
+    def _fall_back(self, request: Request, tried: frozenset[str], now: float) -> Assign | None:
+        """Rather than let it wait, another model may answer at once, if the client allows it."""
+        asked = request.model
+        for model in request.fallbacks:
+            request.model = model
+            decision = self._place_at_once(request, tried, now)
+            if decision is not None:
+                self.fell_back[asked, model] += 1
+                return decision
+        request.model = asked
+        return None
+
+    def _place_at_once(self, request: Request, tried: frozenset[str], now: float) -> Assign | None:
+        options = self._options(request, tried, now)
+        if not isinstance(options, list):
+            return None
+        decision = self._ask(request, options, tried, now, claims=False)
+        return decision if isinstance(decision, Assign) else None
 
     def _options(
         self, request: Request, tried: frozenset[str], now: float

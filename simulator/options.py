@@ -32,6 +32,7 @@ class ReplayOptions:
         routers: gateway replicas; requests go to them in turn and each knows only its own.
         zone_delay_s: one-way network delay from the gateway to each zone.
         client_timeout_s: clients leave when not served by then; ``None`` means they never do.
+        fallback: whether requests allow the fallback models that the fleet file names.
         oracle: exact costs, signals fresh at every decision, true lengths as the forecast.
     """
 
@@ -48,6 +49,7 @@ class ReplayOptions:
     zone_delay_s: Mapping[str, float] = field(default_factory=dict, hash=False)
     client_timeout_s: float | None = None
     oracle: bool = False
+    fallback: bool = False
 
     def __post_init__(self) -> None:
         self._check_choices()

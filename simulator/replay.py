@@ -72,7 +72,8 @@ class Replay:
         self.timeline = Timeline()
         self._trace, self._options = trace, options
         self._clock = SimClock()
-        self._rows = Rows(trace, config.fleet.backends[0].model, config.aliases)
+        fallbacks = config.fallbacks if options.fallback else None
+        self._rows = Rows(trace, config.fleet.backends[0].model, config.aliases, fallbacks)
         self._most_attempts = 1 + config.reliability.max_retries
         self._gateways = gateways
         self.dispatchers = self._routers = gateways.dispatchers

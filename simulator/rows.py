@@ -18,10 +18,15 @@ class Rows:
         trace: the columns.
         default_model: for requests that name none.
         aliases: other names of models.
+        fallbacks: models that requests allow in place of theirs.
     """
 
     def __init__(
-        self, trace: Trace, default_model: str, aliases: Mapping[str, str] | None = None
+        self,
+        trace: Trace,
+        default_model: str,
+        aliases: Mapping[str, str] | None = None,
+        fallbacks: Mapping[str, tuple[str, ...]] | None = None,
     ) -> None:
         self._trace = trace
         known = aliases or {}
@@ -31,14 +36,16 @@ class Rows:
         self._inputs, self._outputs = trace.input_tokens, trace.output_tokens
         self._limits, self._blocks = trace.max_tokens, trace.prefix_block_tokens
         self._model_codes, self._class_codes = trace.model.codes, trace.slo_class.codes
+        self._fallbacks = fallbacks
         self._next_turn = next_turns(trace) if self._shares else array("i")
 
     def request(self, i: int, now: float) -> Request:
         """Request ``i`` without its output length (I6)."""
         tenant, session = self._trace.tenant, self._trace.session
-        return Request(
+        model = self._models[self._model_codes[i]]
+        request = Request(
             str(i),
-            self._models[self._model_codes[i]],
+            model,
             now,
             self._inputs[i],
             self._limits[i] or None,
@@ -48,6 +55,9 @@ class Rows:
             self._trace.prefix_hashes(i) if self._shares else (),
             self._blocks[i],
         )
+        if self._fallbacks:
+            request.fallbacks = self._fallbacks.get(model, ())
+        return request
 
     def job(self, i: int, longest_tokens: int) -> Job:
         """Request ``i`` with the truth in it; the answer stops at the engine's limit."""

@@ -6,6 +6,7 @@ The only builder of the simulator; commands, sweeps and tests call ``run_policy`
 from __future__ import annotations
 
 import time
+from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -202,6 +203,9 @@ def _notes(trace: Trace, config: MotleyConfig, options: ReplayOptions, replay: R
     if strange:
         names = ", ".join(map(repr, strange))
         notes.append(f"no SLO is set for class {names}: judged as {DEFAULT_CLASS!r}")
+    fell_back: Counter[tuple[str, str]] = sum((d.fell_back for d in replay.dispatchers), Counter())
+    for (asked, served), count in fell_back.items():
+        notes.append(f"{count} request(s) for {asked} were answered by {served}")
     stuck = replay.reasons.get("never_finished", 0)
     if stuck:
         notes.append(f"{stuck} request(s) could never finish and were counted as failed")

@@ -74,6 +74,9 @@ def ask_dispatcher(metrics: GatewayMetrics, dispatcher: Dispatcher) -> None:
         lambda: (((b.spec.name,), BREAKER_NUMBER[b.breaker.state]) for b in backends()),
     )
     metrics.ask(table.PRICE, prices)
+    metrics.ask(
+        table.FALLBACKS, lambda: ((pair, float(n)) for pair, n in dispatcher.fell_back.items())
+    )
     desk = desk_of(dispatcher)
     if desk is not None:
         ask_desk(metrics, desk)

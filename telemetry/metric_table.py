@@ -76,6 +76,12 @@ REQUESTS = Metric(
 REJECTED = Metric(
     "motley_rejected_total", "counter", "Requests turned away, by reason.", ("model", "reason")
 )
+FALLBACKS = Metric(
+    "motley_fallbacks_total",
+    "counter",
+    "Requests that another model answered at once, because they would have had to wait.",
+    ("asked", "served"),
+)
 RETRIES = Metric(
     "motley_retries_total",
     "counter",
@@ -300,7 +306,7 @@ CLASS_EVENTS = Metric(
     "motley_class_events_total",
     "counter",
     "What the scheduling of classes did: shed, recalled (before the first byte), aged (sent on "
-    "the share kept for the aged), slo_infeasible, unknown_class, fallback, odd_backend.",
+    "the share kept for the aged), slo_infeasible, unknown_class.",
     ("event", "slo_class"),
 )
 PRICE = Metric(
@@ -453,7 +459,7 @@ LABELS_CAPPED = Metric(
 BUILD_INFO = Metric("motley_build_info", "gauge", "Always 1.", ("version", "policy"))
 
 TABLE: tuple[Metric, ...] = (
-    *(REQUESTS, ATTEMPTS, REJECTED, RETRIES),
+    *(REQUESTS, ATTEMPTS, REJECTED, FALLBACKS, RETRIES),
     *(TTFT, TPOT, ITL, E2E, WAIT, OVERHEAD, FINISH_REASONS),
     *(PROMPT_TOKENS, CACHED_TOKENS, OUTPUT_TOKENS, TENANT_TOKENS),
     *(IN_FLIGHT, QUEUE_DEPTH, BACKEND_UP, BREAKER),

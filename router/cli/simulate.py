@@ -130,6 +130,13 @@ def simulate(
             rich_help_panel=_REAL,
         ),
     ] = None,
+    fallback: Annotated[
+        Switch,
+        typer.Option(
+            help="Whether requests allow the fleet file's fallback models under overload.",
+            rich_help_panel=_REAL,
+        ),
+    ] = "off",
     oracle: Annotated[
         bool,
         typer.Option(
@@ -193,6 +200,7 @@ def simulate(
         zone_delay_s=parse_shares(zone_delay, "--zone-delay"),
         client_timeout_s=client_timeout,
         oracle=oracle,
+        fallback=fallback == "on",
     )
     spec = trace_spec(
         trace,

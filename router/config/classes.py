@@ -48,3 +48,20 @@ def check_classes(
     for name in admission.max_wait_s:
         if name not in slos:
             raise UnknownNameError("service class", name, slos)
+
+
+def check_fallbacks(fallbacks: Mapping[str, list[str]], fleet: Fleet) -> None:
+    """Make sure that every model is served and none stands in for itself.
+
+    Raises:
+        ConfigError: otherwise.
+    """
+    for model, others in fallbacks.items():
+        for name in (model, *others):
+            if name not in fleet.models:
+                raise ConfigError(
+                    f"fallbacks names {name!r}, which no backend serves; "
+                    f"served: {', '.join(sorted(fleet.models))}"
+                )
+        if model in others:
+            raise ConfigError(f"fallbacks: {model!r} cannot stand in for itself")

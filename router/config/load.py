@@ -14,7 +14,7 @@ from pydantic import ValidationError
 from yaml.constructor import ConstructorError
 
 from router.config.access import AccessSection, AdminSection
-from router.config.classes import check_classes, slos_of
+from router.config.classes import check_classes, check_fallbacks, slos_of
 from router.config.discovery import DiscoverySection
 from router.config.planner import PlannerSection
 from router.config.schema import (
@@ -73,6 +73,7 @@ class MotleyConfig:
         aliases: other names of models.
         hardware: the catalogue, with the file's own models and measurements.
         admission: how service classes are scheduled, if they are.
+        fallbacks: models that may answer in place of one, best first, for requests that allow it.
     """
 
     source: str
@@ -91,6 +92,7 @@ class MotleyConfig:
     upstream: UpstreamSection
     shared: SharedSection
     admission: AdmissionSection = field(default_factory=AdmissionSection)
+    fallbacks: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
 
 
 def load_config(source: str | Path | Mapping[str, Any]) -> MotleyConfig:
@@ -138,6 +140,7 @@ def _checked(content: dict[str, Any], source: str) -> MotleyConfig:
         fleet = Fleet(())
     if not parsed.discovery:  # what will be discovered may serve any model
         _check_aliases(parsed.aliases, fleet)
+        check_fallbacks(parsed.fallbacks, fleet)
     slos = slos_of(parsed.slos)
     check_classes(parsed.admission, parsed.slos, slos, None if parsed.discovery else fleet)
     return MotleyConfig(
@@ -157,6 +160,7 @@ def _checked(content: dict[str, Any], source: str) -> MotleyConfig:
         parsed.upstream,
         parsed.shared,
         parsed.admission,
+        {model: tuple(others) for model, others in parsed.fallbacks.items()},
     )
 
 

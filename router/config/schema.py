@@ -228,5 +228,6 @@ class ConfigFile(Section):
     upstream: UpstreamSection = UpstreamSection()
     shared: SharedSection = SharedSection()
     aliases: dict[str, str] = Field(default_factory=dict)
+    fallbacks: dict[str, list[str]] = Field(default_factory=dict)
     models: dict[str, ModelSection] = Field(default_factory=dict)
     overrides: list[dict[str, Any]] = Field(default_factory=list)

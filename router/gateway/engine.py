@@ -19,6 +19,7 @@ from router.domain.fleet import BackendSpec
 from router.domain.request import Request
 from router.domain.slo import DEFAULT_CLASS, DEFAULT_SLOS, Slo
 from router.gateway.access.gate import Gate
+from router.gateway.access.grant import Grant
 from router.gateway.account import Account
 from router.gateway.exchange import Exchange
 from router.gateway.identity import Identity
@@ -29,7 +30,7 @@ from router.gateway.problems import Problem
 from router.gateway.prompt_size import PromptSizer
 from router.gateway.seams import Client, Events
 from router.gateway.tally import Usage
-from router.gateway.terms import EXPLAIN, class_of, targets_of, tenant_of, wants
+from router.gateway.terms import EXPLAIN, FALLBACK, class_of, targets_of, tenant_of, wants
 from router.gateway.upstream import Address, Guard, UpstreamPool, parse_address
 from router.gateway.wire import (
     HOP_BY_HOP,
@@ -79,6 +80,7 @@ class EngineSettings:
         policy_name: told in ``x-motley-policy``.
         aliases: other names of models.
         slos: targets by class: the classes a request may ask for.
+        fallbacks: models that may answer in place of one, for requests that allow it.
         explain_every_s: how often a decision is explained that nobody asked about; ``None``:
             never.
         asks_load: whether vLLM is asked to send its load along with each answer (ORCA).
@@ -89,6 +91,7 @@ class EngineSettings:
     policy_name: str
     aliases: Mapping[str, str] = field(default_factory=dict)
     slos: Mapping[str, Slo] = field(default_factory=lambda: DEFAULT_SLOS)
+    fallbacks: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     explain_every_s: float | None = None
     asks_load: bool = False
     identity: Identity | None = None
@@ -219,8 +222,19 @@ class Engine:
             prefix_hashes=hashes,
             prefix_block_tokens=self.sizer.tokens_in(model, BLOCK_BYTES) if hashes else 0,
             slo=targets_of(headers, slo.of_model(model)),
+            fallbacks=self._fallbacks(model, headers, grant) if settings.fallbacks else (),
             explain=self._explains(headers, now),
         )
+
+    def _fallbacks(
+        self, model: str, headers: Mapping[bytes, bytes], grant: Grant | None
+    ) -> tuple[str, ...]:
+        """Who may answer instead: if the client allows it, those that its key may ask for."""
+        others = self._settings.fallbacks.get(model, ())
+        if not others or not wants(headers, FALLBACK):
+            return ()
+        allowed = grant.models if grant is not None else None
+        return others if allowed is None else tuple(m for m in others if m in allowed)
 
     def _explains(self, headers: Mapping[bytes, bytes], now: float) -> bool:
         """Whether to account for the decision: the client asked, or it is time for a sample."""

@@ -23,6 +23,7 @@ def engine_settings(config: MotleyConfig) -> EngineSettings:
         policy_name=config.policy.name,
         aliases=config.aliases,
         slos=config.slos,
+        fallbacks=config.fallbacks,
         explain_every_s=config.telemetry.explain_every_s,
         asks_load=config.telemetry.enabled and config.telemetry.orca,
         identity=identity or None,

@@ -319,6 +319,8 @@ class Exchange:
         ]
         if self._backend is not None:
             headers.append((b"x-motley-backend", self._backend.name.encode()))
+            if self.request is not None and self.request.fallbacks:
+                headers.append((b"x-motley-model", self._backend.model.encode()))
         if (
             self.request is not None
             and self.request.explain

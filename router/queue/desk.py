@@ -58,8 +58,7 @@ class Desk:
         room: who waits.
         events: how often each thing happened, by (kind, class): ``shed``, ``recalled``,
             ``aged`` (sent on the share of the aged), ``slo_infeasible`` (no backend could keep
-            its targets if it were idle), ``unknown_class``, ``empty_prompt``, ``odd_backend``
-            and ``fallback``.
+            its targets if it were idle) and ``unknown_class`` (served as the default one).
     """
 
     def __init__(self, slos: Mapping[str, Slo], rules: ClassRules, capacity: int) -> None:

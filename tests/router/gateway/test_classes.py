@@ -197,3 +197,25 @@ async def test_a_recalled_request_leaves_its_engine_and_is_served_in_the_end(
     metrics = (await gate.get("/metrics")).text
     assert 'motley_class_events_total{event="recalled",slo_class="bulk"} 1.0' in metrics
     assert gate.books == {**gate.books, "in_flight": 0, "queued": 0}
+
+
+async def test_a_smaller_model_answers_for_who_allows_it_and_the_answer_says_so(
+    engine: StartEngine, gateway: StartGateway
+) -> None:
+    big, small = await engine(chat()), await engine(chat())
+    gate = await gateway(
+        big,
+        backends=[
+            {"gpu": "a100-80", "model": MODEL, "url": big.url},
+            {"gpu": "l4", "model": "qwen2.5-7b", "url": small.url},
+        ],
+        fallbacks={MODEL: ["qwen2.5-7b"]},
+    )
+    dispatcher = gate.relay.engine.dispatcher
+    dispatcher.set_health("a100-80-0", healthy=False, now=gate.relay.engine.now())
+    answered = await gate.post(x_motley_fallback="allow")
+    assert answered.status_code == 200
+    assert answered.headers["x-motley-model"] == "qwen2.5-7b"
+    assert json.loads(small.received[0].body)["model"] == "qwen2.5-7b"
+    metrics = (await gate.get("/metrics")).text
+    assert f'motley_fallbacks_total{{asked="{MODEL}",served="qwen2.5-7b"}} 1.0' in metrics
