@@ -113,6 +113,10 @@ def market(
         pool = Pool(offer.gpu, "", {offer.linked: offer.most // offer.linked})
         for model in sorted(models):
             known = like.get(model)
+            if not pool.cards:
+                refused[f"{offer.gpu}/{offer.engine}/{model}"] = (
+                    f"no {offer.gpu} can be had: at most {offer.most}, {offer.linked} at a time"
+                )
             for size in pool.sizes():
                 spec = BackendSpec(
                     f"{offer.gpu}-offer",

@@ -177,15 +177,18 @@ class _Search:
     def _improve(self, relaxed: Floats) -> None:
         solver = Highs(self._task.form)
         upper = self._task.form.upper[self._place]
-        freedom = 2.0
-        while self._left() > 0 and self.found.gap > self._task.gap:
+        freedom, overrun_s = 2.0, 0.0
+        # HiGHS looks at its clock now and then only: no step begins that could end too late.
+        while self._left() > overrun_s and self.found.gap > self._task.gap:
             free = self._neighbourhood(relaxed, freedom)
             kept = self.found.replicas.astype(float)
             solver.bound("replicas", np.where(free, 0.0, kept), np.where(free, upper, kept))
             began = self._clock()
-            limit = min(_STEP_S, self._left())
+            limit = min(_STEP_S, self._left() - overrun_s)
             better = self._take(solver.solve(time_limit_s=limit, gap=_NEIGHBOURS_GAP))
-            if self._clock() - began > 0.95 * limit:
+            took = self._clock() - began
+            overrun_s = max(overrun_s, took - limit)
+            if took > 0.95 * limit:
                 freedom = max(1.0, freedom - 1.0)
             elif not better:
                 freedom += 1.0

@@ -131,3 +131,16 @@ def test_senseless_offers_are_named(
 def test_an_entry_without_a_price_takes_the_catalogues() -> None:
     (offer,) = read_offers({"t4": {"most": 8}}, HARDWARE)
     assert (offer.usd_per_hour, offer.most) == (0.526, 8)
+
+
+def test_an_empty_shelf_says_so() -> None:
+    with pytest.raises(InfeasiblePlanError, match="no a100-80 can be had: at most 0"):
+        buy(demand(work(1.0)), [Offer("a100-80", 3.0, most=0)], compare=False)
+
+
+def test_against_the_largest_cards_small_demand_saves_most() -> None:
+    """Mélange's range: up to three quarters cheaper than one GPU type, where the type is wrong."""
+    found = buy(_chat(1.0, 0.0), MELANGE, _limits(0.12))
+    rent = found.best.plan.cost_usd_per_hour
+    large = [found.alone[gpu] for gpu in ("a100-80", "h100")]
+    assert all(alone is not None and 1 - rent / alone > 0.5 for alone in large)
