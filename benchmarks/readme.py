@@ -137,7 +137,7 @@ BLOCKS: dict[str, Callable[[], str]] = {
     "simulator": fenced("python -m benchmarks.simulator_speed"),
     "decision": fenced("python -m benchmarks.decision_cost"),
     "solver": noted(
-        "python -m benchmarks.solver_scaling --best 40",
+        "python -m benchmarks.solver_scaling --best 30",
         "Distance to the best placement known, and what it took. CP-SAT knows integers only and "
         "works on a rounded copy; what anybody finds is priced exactly.",
     ),
