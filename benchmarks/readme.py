@@ -104,6 +104,16 @@ def noted(command: str, note: str) -> Callable[[], str]:
     return lambda: f"{run(command).strip()}\n\n{note} `{command}`."
 
 
+def gateway() -> str:
+    script = "python benchmarks/gateway/bench_overhead.py"
+    command = f"{script} --peers vllm-router sglang-router smg litellm --backends 4 64 --markdown"
+    note = (
+        "Fixed answers from engines that cost nothing, one core for the gateway, best of three; in "
+        f"brackets against vllm-router (Rust). `{command}`"
+    )
+    return f"{run(command)}\n{note}"
+
+
 def fenced(command: str) -> Callable[[], str]:
     return lambda: f"```\n$ {command}\n{run(command).strip()}\n```"
 
@@ -135,6 +145,7 @@ BLOCKS: dict[str, Callable[[], str]] = {
     "telemetry": fenced("python benchmarks/telemetry/bench_observe.py"),
     "accuracy": fenced("motley accuracy"),
     "simulator": fenced("python -m benchmarks.simulator_speed"),
+    "gateway": gateway,
     "decision": fenced("python -m benchmarks.decision_cost"),
     "solver": noted(
         "python -m benchmarks.solver_scaling --best 30",

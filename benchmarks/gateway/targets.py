@@ -136,13 +136,4 @@ def motley(engines: Sequence[int], core: int, policy: str) -> Iterator[Target]:
         command = [sys.executable, "-c", "from router.cli.main import main; main()"]
         command += ["serve", "-c", file.name, "--port", str(port), "--log-level", "error"]
         with process(command, core, port) as pid:
-            yield Target(f"motley ({policy})", port, pid)
-
-
-@contextmanager
-def peer(name: str, command: str, engines: Sequence[int], core: int) -> Iterator[Target]:
-    """Any other router: its command with ``{port}`` and ``{urls}`` (space-separated) filled in."""
-    port = free_port()
-    urls = " ".join(f"http://127.0.0.1:{engine}" for engine in engines)
-    with process(command.format(port=port, urls=urls).split(), core, port) as pid:
-        yield Target(name, port, pid)
+            yield Target(f"motley ({policy}, {len(engines)} backends)", port, pid)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Hashable, Mapping
+from collections.abc import Collection, Hashable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -71,6 +71,7 @@ class MotleyConfig:
         telemetry, reliability, planner, server, access, admin, discovery, upstream,
             shared: the sections of the file.
         aliases: other names of models.
+        adapters: LoRA adapters that every engine of a model has loaded, and that model.
         hardware: the catalogue, with the file's own models and measurements.
         admission: how service classes are scheduled, if they are.
         fallbacks: models that may answer in place of one, best first, for requests that allow it.
@@ -93,6 +94,7 @@ class MotleyConfig:
     shared: SharedSection
     admission: AdmissionSection = field(default_factory=AdmissionSection)
     fallbacks: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    adapters: Mapping[str, str] = field(default_factory=dict)
 
 
 def load_config(source: str | Path | Mapping[str, Any]) -> MotleyConfig:
@@ -139,7 +141,8 @@ def _checked(content: dict[str, Any], source: str) -> MotleyConfig:
     else:
         fleet = Fleet(())
     if not parsed.discovery:  # what will be discovered may serve any model
-        _check_aliases(parsed.aliases, fleet)
+        _check_aliases("alias", parsed.aliases, fleet.models | set(parsed.adapters))
+        _check_aliases("adapter", parsed.adapters, fleet.models)
         check_fallbacks(parsed.fallbacks, fleet)
     slos = slos_of(parsed.slos)
     check_classes(parsed.admission, parsed.slos, slos, None if parsed.discovery else fleet)
@@ -161,6 +164,7 @@ def _checked(content: dict[str, Any], source: str) -> MotleyConfig:
         parsed.shared,
         parsed.admission,
         {model: tuple(others) for model, others in parsed.fallbacks.items()},
+        parsed.adapters,
     )
 
 
@@ -258,12 +262,12 @@ def _check_names(backends: list[BackendSpec]) -> None:
         )
 
 
-def _check_aliases(aliases: Mapping[str, str], fleet: Fleet) -> None:
-    for alias, model in aliases.items():
-        if model not in fleet.models:
+def _check_aliases(kind: str, names: Mapping[str, str], served: Collection[str]) -> None:
+    for name, model in names.items():
+        if model not in served:
             raise ConfigError(
-                f"alias {alias!r} points to the model {model!r}, which no backend serves; "
-                f"served: {', '.join(sorted(fleet.models))}"
+                f"{kind} {name!r} points to the model {model!r}, which no backend serves; "
+                f"served: {', '.join(sorted(served))}"
             )
 
 

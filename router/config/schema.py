@@ -19,6 +19,7 @@ class BackendEntry(Section):
 
     gpu: str
     model: str
+    served_model: str = ""
     engine: Literal["vllm", "sglang"] = "vllm"
     count: int = Field(default=1, ge=1, le=10_000)
     tensor_parallel: int = Field(default=1, ge=1, le=64)
@@ -229,5 +230,6 @@ class ConfigFile(Section):
     shared: SharedSection = SharedSection()
     aliases: dict[str, str] = Field(default_factory=dict)
     fallbacks: dict[str, list[str]] = Field(default_factory=dict)
+    adapters: dict[str, str] = Field(default_factory=dict)
     models: dict[str, ModelSection] = Field(default_factory=dict)
     overrides: list[dict[str, Any]] = Field(default_factory=list)

@@ -29,6 +29,8 @@ class BackendSpec:
         max_num_batched_tokens: token budget of one iteration (vLLM
             ``max_num_batched_tokens``, SGLang ``chunked_prefill_size``); ``None`` means the
             engine's default for this GPU.
+        served_model: name under which the engine itself serves the model (vLLM's and SGLang's
+            ``--served-model-name``); empty means ``model``.
         weight: hand weight, for the policies that take one.
         labels: free-form, for the user.
     """
@@ -47,6 +49,7 @@ class BackendSpec:
     max_num_seqs: int | None = None
     max_num_batched_tokens: int | None = None
     weight: float = 1.0
+    served_model: str = ""
     labels: Mapping[str, str] = field(default_factory=dict)
 
     @property

@@ -49,6 +49,7 @@ class Attempt:
         give_up_s: when the whole request must be over, on ``clock``'s axis.
         clock: seconds, monotonic.
         now: its time.
+        mark: see ``Tally``.
 
     Attributes:
         gaps: seconds between the reads that brought tokens, as they came.
@@ -63,6 +64,7 @@ class Attempt:
         "_headers",
         "_held",
         "_limits",
+        "_mark",
         "_owner",
         "_paused",
         "_retry_stale",
@@ -87,6 +89,7 @@ class Attempt:
         give_up_s: float,
         clock: Callable[[], float],
         now: float,
+        mark: bytes = b"",
     ) -> None:
         self._owner = owner
         self._ticket = ticket
@@ -96,6 +99,7 @@ class Attempt:
         self._clock = clock
         self._connection: Connection | None = None
         self._retry_stale: Callable[[], None] | None = None
+        self._mark = mark
         self._started_s = self._since_s = now
         self._paused = self._token_seen = False
         self._status = 0
@@ -148,7 +152,7 @@ class Attempt:
         """Note what kind of answer comes."""
         self._retry_stale = None
         self._status, self._headers = status, headers
-        self._tally = Tally(events=_is_event_stream(headers))
+        self._tally = Tally(events=_is_event_stream(headers), mark=self._mark)
         self.stage = Stage.REFUSED if status >= 400 else Stage.PEEKING
 
     def on_data(self, data: bytes) -> None:

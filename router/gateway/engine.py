@@ -24,6 +24,7 @@ from router.gateway.account import Account
 from router.gateway.exchange import Exchange
 from router.gateway.identity import Identity
 from router.gateway.limits import Limits
+from router.gateway.multipart import is_form, renamed
 from router.gateway.prefix import BLOCK_BYTES, prefix_hashes
 from router.gateway.presumed import Presumed
 from router.gateway.problems import Problem
@@ -39,7 +40,6 @@ from router.gateway.wire import (
     RoutingFields,
     end_to_end,
     token_limit,
-    with_model,
     with_priority_turned,
 )
 from router.perf.estimate import prefill_backlog_s
@@ -79,6 +79,7 @@ class EngineSettings:
         limits: timeouts and retries.
         policy_name: told in ``x-motley-policy``.
         aliases: other names of models.
+        adapters: LoRA adapters, and the model whose engines have them loaded.
         slos: targets by class: the classes a request may ask for.
         fallbacks: models that may answer in place of one, for requests that allow it.
         explain_every_s: how often a decision is explained that nobody asked about; ``None``:
@@ -90,6 +91,7 @@ class EngineSettings:
     limits: Limits
     policy_name: str
     aliases: Mapping[str, str] = field(default_factory=dict)
+    adapters: Mapping[str, str] = field(default_factory=dict)
     slos: Mapping[str, Slo] = field(default_factory=lambda: DEFAULT_SLOS)
     fallbacks: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     explain_every_s: float | None = None
@@ -200,6 +202,7 @@ class Engine:
         headers = call.named
         asked = fields.model or ""
         model = settings.aliases.get(asked, asked)
+        model = settings.adapters.get(model, model)
         grant = call.caller.grant if call.caller is not None else None
         default = (grant.default_class if grant is not None else "") or DEFAULT_CLASS
         slo_class = class_of(headers, fields.slo_class, fields.service_tier, default)
@@ -255,8 +258,11 @@ class Engine:
 
         ``accept-encoding`` is held back, so that usage can be read in passing.
         """
-        body = call.body if asked == backend.model else with_model(call.body, backend.model)
-        if backend.engine == "sglang" and backend.labels.get(PRIORITY_LABEL) != LOW_FIRST:
+        model = self._settings.aliases.get(asked, asked)
+        if model not in self._settings.adapters:
+            model = backend.served_model or backend.model
+        body = call.body if asked == model else renamed(call.body, model, call.content_type)
+        if _high_first(backend) and not is_form(call.content_type):
             body = with_priority_turned(body)
         target = address.prefix + call.path + (b"?" + call.query if call.query else b"")
         lines = [
@@ -378,6 +384,11 @@ class Engine:
         if due_s is not None:
             delay = min(max(0.001, due_s - self.now()), POLL_S)
             self._alarm = asyncio.get_running_loop().call_later(delay, self._poll)
+
+
+def _high_first(backend: BackendSpec) -> bool:
+    """Whether this engine serves the higher ``priority`` first."""
+    return backend.engine == "sglang" and backend.labels.get(PRIORITY_LABEL) != LOW_FIRST
 
 
 def _look_every_s(limits: Limits) -> float:

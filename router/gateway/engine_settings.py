@@ -22,6 +22,7 @@ def engine_settings(config: MotleyConfig) -> EngineSettings:
         ),
         policy_name=config.policy.name,
         aliases=config.aliases,
+        adapters=config.adapters,
         slos=config.slos,
         fallbacks=config.fallbacks,
         explain_every_s=config.telemetry.explain_every_s,

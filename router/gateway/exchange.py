@@ -14,9 +14,10 @@ from router.domain.request import Request
 from router.explain import compact
 from router.gateway.account import Account
 from router.gateway.attempt import Attempt
+from router.gateway.multipart import fields_of
 from router.gateway.problems import Problem, from_reject
 from router.gateway.seams import LEFT_EARLY, NO_MODEL, Client, Setback
-from router.gateway.tally import Usage
+from router.gateway.tally import TOKEN_MARKS, Usage
 from router.gateway.terms import EXPLAIN, wants
 from router.gateway.ticket import Ticket
 from router.gateway.wire import (
@@ -26,7 +27,6 @@ from router.gateway.wire import (
     Headers,
     end_to_end,
     prompt_bytes,
-    routing_fields,
 )
 
 if TYPE_CHECKING:
@@ -91,7 +91,7 @@ class Exchange:
         """Understand the request and ask the dispatcher for a backend."""
         engine, call = self._engine, self._call
         try:
-            fields = routing_fields(call.body)
+            fields = fields_of(call.body, call.content_type)
             size_bytes = prompt_bytes(call.body)
             request = self.request = engine.request_of(call, fields, size_bytes)
         except BadRequestError as error:
@@ -192,6 +192,7 @@ class Exchange:
             give_up_s=self._give_up_s,
             clock=engine.now,
             now=now,
+            mark=TOKEN_MARKS.get(self._call.path, b""),
         )
         if not self._streams:
             engine.presumed.at(now + engine.backlog_s(backend.name), self._ticket)

@@ -84,7 +84,9 @@ def _models(runtime: Runtime) -> list[dict[str, Any]]:
     for backend in runtime.engine.dispatcher.state.backends:
         served = backend.spec.model
         longest[served] = max(longest.get(served, 0), backend.max_context_tokens)
-    names = {name: name for name in longest} | dict(runtime.config.aliases)
+    adapters = runtime.config.adapters
+    roots = {name: name for name in longest} | dict(adapters)
+    roots |= {name: adapters.get(root, root) for name, root in runtime.config.aliases.items()}
     return [
         {
             "id": name,
@@ -92,8 +94,9 @@ def _models(runtime: Runtime) -> list[dict[str, Any]]:
             "created": runtime.started_unix_s,
             "owned_by": "motley",
             "root": root,
+            "parent": root if name in adapters else None,
             "max_model_len": longest[root],
         }
-        for name, root in sorted(names.items())
+        for name, root in sorted(roots.items())
         if root in longest
     ]

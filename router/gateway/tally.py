@@ -15,6 +15,10 @@ from typing import NamedTuple
 import msgspec
 
 _TAIL_READS = 4
+_HEAD_BYTES = 4_096
+TOKEN_MARKS = {b"/v1/messages": b"content_block_delta\ndata:", b"/v1/responses": b".delta\ndata:"}
+"""Events that carry tokens, where streams begin with others: Anthropic's ``message_start`` and
+``ping``, the Responses API's ``response.created``."""
 _USAGE_KEY = b'"usage"'
 
 
@@ -32,6 +36,8 @@ class Usage(msgspec.Struct):
     input_tokens: int | None = None
     output_tokens: int | None = None
     prompt_tokens_details: PromptDetails | None = None
+    input_tokens_details: PromptDetails | None = None
+    cache_read_input_tokens: int | None = None
 
     @property
     def prompt(self) -> int | None:
@@ -47,8 +53,8 @@ class Usage(msgspec.Struct):
     @property
     def cached(self) -> int | None:
         """Prompt tokens found in the prefix cache; ``None`` if unknown."""
-        details = self.prompt_tokens_details
-        return details.cached_tokens if details is not None else None
+        details = self.prompt_tokens_details or self.input_tokens_details
+        return details.cached_tokens if details is not None else self.cache_read_input_tokens
 
 
 _USAGE = msgspec.json.Decoder(Usage)
@@ -74,12 +80,16 @@ class Tally:
 
     Args:
         events: whether the answer is an event stream.
+        mark: what events with tokens contain; empty if all do. Such streams also tell the prompt's
+            length at their beginning only.
     """
 
-    __slots__ = ("_tail", "chunks", "events")
+    __slots__ = ("_head", "_mark", "_tail", "chunks", "events")
 
-    def __init__(self, *, events: bool) -> None:
+    def __init__(self, *, events: bool, mark: bytes = b"") -> None:
         self.events = events
+        self._mark = mark
+        self._head = b""
         self._tail: deque[bytes] = deque(maxlen=_TAIL_READS)
         self.chunks = 0
 
@@ -89,7 +99,12 @@ class Tally:
         if not self.events:
             return True
         found = data.count(b"\ndata:") + data.startswith(b"data:")
-        self.chunks += found
+        if self._mark:
+            if not self.chunks:
+                self._head = (self._head + data)[:_HEAD_BYTES]
+            self.chunks += data.count(self._mark)
+        else:
+            self.chunks += found
         return found > 0 or not data.startswith(b":")
 
     def end(self) -> End:
@@ -99,7 +114,10 @@ class Tally:
         in_error = reason == "abort" or (
             self.events and (b'\ndata: {"error"' in tail or tail.startswith(b'data: {"error"'))
         )
-        return End(usage_in(tail), reason, in_error)
+        usage = usage_in(tail)
+        if self._head:
+            usage = _joined(usage_in(self._head), usage)
+        return End(usage, reason, in_error)
 
     def output_tokens(self, usage: Usage | None) -> int:
         """Tokens of the answer: the engine's count, else the events, less first and last.
@@ -108,6 +126,8 @@ class Tally:
         """
         if usage is not None and usage.output is not None:
             return usage.output
+        if self._mark and self.events:
+            return self.chunks
         return max(self.chunks - 2, min(self.chunks, 1))
 
     def at_event_boundary(self) -> bool:
@@ -115,6 +135,16 @@ class Tally:
         if not self.events or not self._tail:
             return False
         return self._tail[-1].endswith((b"\n\n", b"\r\n\r\n"))
+
+
+def _joined(first: Usage | None, last: Usage | None) -> Usage | None:
+    """What an Anthropic stream says at its beginning of the prompt, at its end of the answer."""
+    if first is None or last is None or last.prompt is not None:
+        return last or first
+    last.input_tokens = first.prompt
+    if last.cached is None:
+        last.cache_read_input_tokens = first.cached
+    return last
 
 
 def first_event(held: bytes, *, at_end: bool = False) -> bytes:

@@ -97,6 +97,11 @@ class Call:
     span: object = None
     caller: Caller | None = None
 
+    @property
+    def content_type(self) -> bytes:
+        """The body's media type, in lower case as far as the semicolon."""
+        return self.named.get(b"content-type", b"")
+
 
 class BadRequestError(ProblemError):
     """The request cannot be understood; carries the answer."""

@@ -1,0 +1,74 @@
+"""The peers that PyPI has, each in a virtual environment of its own: ``python peers.py`` installs.
+
+Versions are pinned, so that a table can be made again. LiteLLM 1.107.0 was a compromised release.
+"""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+import tempfile
+import venv
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+
+from targets import Target, free_port, process
+
+FOLDER = Path(__file__).resolve().parents[2] / ".peers"
+PACKAGES = {
+    "vllm-router": "vllm-router==0.1.17",
+    "sglang-router": "sglang-router==0.3.2",
+    "smg": "smg==1.13.0",
+    "litellm": "litellm[proxy]==1.106.2",
+}
+COMMANDS = {
+    "vllm-router": "vllm-router --port {port} --worker-urls {urls} --policy round_robin",
+    "sglang-router": "sglang-router --port {port} --worker-urls {urls} --policy round_robin",
+    "smg": "smg launch --port {port} --worker-urls {urls} --policy round_robin",
+    "litellm": "litellm --port {port} --config {config}",
+}
+
+
+def install(names: Sequence[str]) -> None:
+    """Make what is missing (LiteLLM takes 600 MB, the others 100 MB each)."""
+    for name in names:
+        home = FOLDER / name
+        if (home / ".ready").exists():
+            continue
+        print(f"installing {PACKAGES[name]}", file=sys.stderr)
+        venv.create(home, with_pip=True, clear=True)
+        pip = [str(home / "bin" / "python"), "-m", "pip", "install", "-q", PACKAGES[name]]
+        subprocess.run(pip, check=True)
+        (home / ".ready").touch()
+
+
+@contextmanager
+def running(name: str, engines: Sequence[int], core: int) -> Iterator[Target]:
+    """One peer in front of the engines."""
+    port = free_port()
+    urls = [f"http://127.0.0.1:{engine}" for engine in engines]
+    with tempfile.NamedTemporaryFile("w", suffix=".yaml") as file:
+        models = [
+            {
+                "model_name": "llama-3.1-8b",
+                "litellm_params": {
+                    "model": "openai/llama-3.1-8b",
+                    "api_base": f"{url}/v1",
+                    "api_key": "none",
+                },
+            }
+            for url in urls
+        ]
+        json.dump({"model_list": models}, file)
+        file.flush()
+        filled = COMMANDS[name].format(port=port, urls=" ".join(urls), config=file.name)
+        command = filled.split()
+        command[0] = str(FOLDER / name / "bin" / command[0])
+        with process(command, core, port) as pid:
+            yield Target(name, port, pid)
+
+
+if __name__ == "__main__":
+    install(sys.argv[1:] or list(PACKAGES))

@@ -1,0 +1,191 @@
+"""Every endpoint an engine may have: names, forms and the event formats of other vendors."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+
+from tests.router.gateway.conftest import StartEngine, StartGateway
+from tests.router.gateway.fakes import MODEL, REQUEST, Gateway, answer, chat, events
+
+SERVED = "meta-llama/Llama-3.1-8B-Instruct"
+
+
+def served(url: str, **more: object) -> dict[str, object]:
+    entry = {"gpu": "a100-80", "model": MODEL, "name": "e0", "url": url, "served_model": SERVED}
+    return {"backends": [entry], **more}
+
+
+async def test_an_engine_hears_its_own_name_and_every_other_byte_untouched(
+    engine: StartEngine, gateway: StartGateway
+) -> None:
+    backend = await engine(chat())
+    gate = await gateway(**served(backend.url))
+    text = b'"\\u00e9 \\"model\\": 1"'
+    body = b'{ "messages":[{"role":"user","content":' + text + b'}], "model" : "%b" ,"x":1.0}'
+    asked = body % MODEL.encode()
+    assert (await gate.post(body=asked)).status_code == 200
+    assert backend.received[0].body == body % SERVED.encode()
+
+
+async def test_its_own_name_may_be_an_alias_and_passes_as_it_is(
+    engine: StartEngine, gateway: StartGateway
+) -> None:
+    backend = await engine(chat())
+    gate = await gateway(**served(backend.url, aliases={SERVED: MODEL}))
+    body = REQUEST.replace(MODEL.encode(), SERVED.encode())
+    assert (await gate.post(body=body)).status_code == 200
+    assert backend.received[0].body == body
+    names = [model["id"] for model in (await gate.get("/v1/models")).json()["data"]]
+    assert names == [MODEL, SERVED]
+
+
+async def test_an_adapter_goes_to_the_engines_of_its_model_under_its_own_name(
+    engine: StartEngine, gateway: StartGateway
+) -> None:
+    backend = await engine(chat())
+    gate = await gateway(
+        **served(backend.url, adapters={"sql-lora": MODEL}, aliases={"sql": "sql-lora"})
+    )
+    for asked in (b"sql-lora", b"sql"):
+        assert (await gate.post(body=REQUEST.replace(MODEL.encode(), asked))).status_code == 200
+    assert [json.loads(got.body)["model"] for got in backend.received] == ["sql-lora"] * 2
+    models = {entry["id"]: entry for entry in (await gate.get("/v1/models")).json()["data"]}
+    assert (models["sql-lora"]["root"], models["sql-lora"]["parent"]) == (MODEL, MODEL)
+
+
+async def test_two_models_in_one_fleet(engine: StartEngine, gateway: StartGateway) -> None:
+    small, large = await engine(chat("small")), await engine(chat("large"))
+    gate = await gateway(
+        backends=[
+            {"gpu": "a100-80", "model": MODEL, "url": small.url},
+            {"gpu": "a100-80", "model": "llama-3.1-70b", "tensor_parallel": 4, "url": large.url},
+        ]
+    )
+    answered = await gate.post(body=REQUEST.replace(MODEL.encode(), b"llama-3.1-70b"))
+    assert answered.json()["choices"][0]["message"]["content"] == "large"
+    assert small.received == []
+
+
+AUDIO = bytes(range(256)) * 40
+FORM = (
+    b'--b0und\r\nContent-Disposition: form-data; name="file"; filename="a.wav"\r\n'
+    b"Content-Type: audio/wav\r\n\r\n" + AUDIO + b"\r\n--b0und\r\n"
+    b'Content-Disposition: form-data; name="model"\r\n\r\n%b\r\n--b0und--\r\n'
+)
+
+
+def form(model: str) -> bytes:
+    return FORM.replace(b"%b", model.encode())
+
+
+async def test_an_upload_passes_byte_for_byte_but_for_the_name(
+    engine: StartEngine, gateway: StartGateway
+) -> None:
+    backend = await engine(answer(200, {"text": "hello"}))
+    gate = await gateway(**served(backend.url))
+    answered = await gate.post(
+        "/v1/audio/transcriptions", form(MODEL), content_type="multipart/form-data; boundary=b0und"
+    )
+    assert answered.json() == {"text": "hello"}
+    assert backend.received[0].body == form(SERVED)
+
+
+@pytest.mark.parametrize(
+    ("body", "content_type", "code"),
+    [
+        (b"--b\r\n\r\n--b--", "multipart/form-data; boundary=b", "missing_model"),
+        (b"", "multipart/form-data; boundary=b", "missing_model"),
+        (form(MODEL), "multipart/form-data", "invalid_form"),
+        (form(MODEL)[:-60], "multipart/form-data; boundary=b0und", "missing_model"),
+    ],
+)
+async def test_a_form_that_cannot_be_routed(
+    gateway: StartGateway, body: bytes, content_type: str, code: str
+) -> None:
+    gate = await gateway("http://127.0.0.1:9")
+    answered = await gate.post("/v1/audio/transcriptions", body, content_type=content_type)
+    assert (answered.status_code, answered.json()["error"]["code"]) == (400, code)
+
+
+@pytest.mark.parametrize(
+    "path",
+    ["embeddings", "rerank", "score", "classify", "audio/speech", "messages/count_tokens"],
+)
+async def test_what_else_engines_offer_passes(
+    engine: StartEngine, gateway: StartGateway, path: str
+) -> None:
+    backend = await engine(answer(200, b'{"whatever": [1.0]}'))
+    gate = await gateway(backend)
+    body = b'{"model":"%b","input":["a"],"unknown":{"x":1}}' % MODEL.encode()
+    answered = await gate.post(f"/v1/{path}", body)
+    assert answered.content == b'{"whatever": [1.0]}'
+    assert backend.received[0].head.split()[1] == f"/v1/{path}"
+    assert backend.received[0].body == body
+
+
+def named(kind: str, **fields: object) -> bytes:
+    return f"event: {kind}\ndata: {json.dumps({'type': kind, **fields})}\n\n".encode()
+
+
+MESSAGES = (
+    named("message_start", message={"usage": {"input_tokens": 25, "output_tokens": 0}}),
+    named("ping"),
+    named("content_block_start", index=0),
+    named("content_block_delta", delta={"type": "text_delta", "text": "Hel"}),
+    named("content_block_delta", delta={"type": "text_delta", "text": "lo"}),
+    named("content_block_stop", index=0),
+    named("message_delta", delta={"stop_reason": "end_turn"}, usage={"output_tokens": 15}),
+    named("message_stop"),
+)
+RESPONSES = (
+    named("response.created", response={"usage": None}),
+    named("response.in_progress"),
+    named("response.output_text.delta", delta="Hel"),
+    named("response.output_text.delta", delta="lo"),
+    named(
+        "response.completed",
+        response={
+            "usage": {
+                "input_tokens": 25,
+                "input_tokens_details": {"cached_tokens": 16},
+                "output_tokens": 15,
+                "output_tokens_details": {"reasoning_tokens": 0},
+            }
+        },
+    ),
+)
+
+
+@pytest.mark.parametrize(
+    ("path", "parts", "cached"),
+    [("/v1/messages", MESSAGES, None), ("/v1/responses", RESPONSES, 16)],
+    ids=["messages", "responses"],
+)
+async def test_other_event_formats_are_relayed_and_counted(
+    engine: StartEngine,
+    gateway: StartGateway,
+    path: str,
+    parts: tuple[bytes, ...],
+    cached: int | None,
+) -> None:
+    backend = await engine(events(*parts))
+    gate = await gateway(backend)
+    outcomes = spy(gate)
+    body = b'{"model":"%b","stream":true,"max_tokens":64,"input":"x"}' % MODEL.encode()
+    answered = await gate.post(path, body)
+    assert answered.content == b"".join(parts)
+    (outcome,) = outcomes
+    assert (outcome.prompt_tokens, outcome.output_tokens) == (25, 15)
+    assert outcome.cached_tokens == cached
+    # Two events came before the first token, 5 ms apart.
+    assert outcome.first_token_s - outcome.dispatched_s > 0.009
+
+
+def spy(gate: Gateway) -> list:  # type: ignore[type-arg]
+    outcomes: list = []  # type: ignore[type-arg]
+    dispatcher = gate.relay.engine.dispatcher
+    spying = type("Spy", (), {"observe": lambda self, outcome: outcomes.append(outcome)})()
+    dispatcher._observers = (*dispatcher._observers, spying)
+    return outcomes
