@@ -199,6 +199,11 @@ def _notes(trace: Trace, config: MotleyConfig, options: ReplayOptions, replay: R
         notes.append("ORACLE: true lengths, exact costs and fresh signals; a bound, not a result")
     elif options.length_predictor == "oracle":
         notes.append("ORACLE LENGTHS: the forecast is the true output length")
+    if len(trace) > 1 and not trace.span_s:
+        notes.append(
+            "all requests arrive at one instant: rates are over the time until the last one "
+            "ended, and --rate-scale changes nothing"
+        )
     strange = [name for name in trace.slo_class.used() if name and name not in config.slos]
     if strange:
         names = ", ".join(map(repr, strange))

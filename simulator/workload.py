@@ -139,8 +139,8 @@ def _label(trace: Trace, spec: TraceSpec, rng: np.random.Generator) -> Trace:
     return trace
 
 
-def parse_shares(text: str, what: str) -> dict[str, float]:
-    """Read ``a=3,b=1``.
+def parse_shares(text: str, what: str, form: str = "name=share, as in a=3,b=1") -> dict[str, float]:
+    """Read ``a=3,b=1``; ``form`` says in an error how it should look.
 
     Raises:
         TraceError: it is written otherwise.
@@ -151,7 +151,5 @@ def parse_shares(text: str, what: str) -> dict[str, float]:
         try:
             shares[name.strip()] = float(share)
         except ValueError:
-            raise TraceError(
-                f"{what}: {part!r} should look like name=share, as in a=3,b=1"
-            ) from None
+            raise TraceError(f"{what}: {part!r} should look like {form}") from None
     return shares

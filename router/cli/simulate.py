@@ -197,7 +197,9 @@ def simulate(
         feedback=feedback == "on",
         plan=plan == "on",
         routers=routers,
-        zone_delay_s=parse_shares(zone_delay, "--zone-delay"),
+        zone_delay_s=parse_shares(
+            zone_delay, "--zone-delay", "zone=seconds, as in eu=0.08,us=0.01"
+        ),
         client_timeout_s=client_timeout,
         oracle=oracle,
         fallback=fallback == "on",

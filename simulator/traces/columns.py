@@ -151,6 +151,14 @@ class Trace:
             return self
         return self.select(np.argsort(arrivals, kind="stable").tolist())
 
+    def from_zero(self) -> Trace:
+        """Return the trace, in order of arrival, with none before 0 (itself if none is)."""
+        if not len(self) or self.arrival_s[0] >= 0.0:
+            return self
+        shifted, first_s = copy(self), self.arrival_s[0]
+        shifted.arrival_s = array("d", [at - first_s for at in self.arrival_s])
+        return shifted
+
     def select(self, order: Iterable[int]) -> Trace:
         """Return a new trace of the requests with these indices, in this order."""
         chosen = Trace(self.name).extend(self.record(i) for i in order)

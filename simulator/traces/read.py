@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import chain
@@ -34,10 +35,11 @@ _OUT_OF_ORDER_S = 600.0
 def stream_trace(
     path: Path | str, *, format_name: str | None = None, strict: bool = False
 ) -> tuple[Iterator[TraceRecord], ReadReport]:
-    """Stream a trace in constant memory, arrivals counted from the first request.
+    """Stream a trace in constant memory, arrivals counted from the first request of the file.
 
-    Lines that are malformed or carry impossible numbers are counted in the report, and named
-    with their number; requests without an answer are counted apart.
+    Where a file is out of order, earlier ones that stand behind it are below 0. Lines that are
+    malformed or carry impossible numbers are counted in the report, and named with their number;
+    requests without an answer are counted apart.
 
     Raises:
         TraceError: the file cannot be read or is no trace; in strict mode, while iterating, at
@@ -91,17 +93,21 @@ def load_trace(
         trace.extend(cut(everything, window) if report.timed else everything)
     if not len(trace):
         raise TraceError(_why_empty(report, window), path=str(path))
-    return trace.in_order(), report
+    return trace.in_order().from_zero(), report
 
 
 def cut(records: Iterator[TraceRecord], window: Window) -> Iterator[TraceRecord]:
-    """Keep the records inside a window and count their arrivals from its start."""
+    """Keep the records inside a window and count their arrivals from its start.
+
+    A window from the start on begins with the earliest request, wherever in the file it stands.
+    """
+    start_s = window.start_s or -math.inf
     for record in records:
         if record.arrival_s >= window.end_s:
             if record.arrival_s >= window.end_s + _OUT_OF_ORDER_S:
                 return
             continue
-        if record.arrival_s >= window.start_s:
+        if record.arrival_s >= start_s:
             record.arrival_s -= window.start_s
             yield record
 

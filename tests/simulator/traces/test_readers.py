@@ -386,6 +386,18 @@ def test_requests_out_of_order_are_sorted(tmp_path: Path) -> None:
     assert trace.input_tokens.tolist() == [1, 3, 2]
 
 
+def test_requests_earlier_than_the_first_line_are_not_lost(tmp_path: Path) -> None:
+    text = "arrival_s,input_tokens,output_tokens\n3,3,1\n1,1,1\n2,2,1\n"
+    path = write(tmp_path, text)
+
+    trace, _ = load_trace(path)
+    part, _ = load_trace(path, window=Window(0.0, 0.5))
+
+    assert trace.input_tokens.tolist() == [1, 2, 3]
+    assert trace.arrival_s.tolist() == [0.0, 1.0, 2.0]
+    assert part.input_tokens.tolist() == [1, 2, 3]  # a window is counted from the first line
+
+
 def test_streaming_reads_no_further_than_it_is_asked(tmp_path: Path) -> None:
     """Constant memory: the rubbish far down the file is not touched yet."""
     good = "0.0,1,1\n" * 100_000
