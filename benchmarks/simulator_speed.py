@@ -1,9 +1,15 @@
-"""How fast the simulator is: requests per CPU-second, and fast against exact in the same run.
+"""How fast and how small the simulator is, each target beside its figure.
 
 First the engines alone, fed round robin by a bare event loop: the fast engine on the whole
 workload, then both engines on the same part of it, as a ratio, with the largest difference in
-any time to first token or finish. Then the whole replay: trace, dispatcher, policy, engines and
-one row per request. CPU time of this process, one run each; a busy machine slows all of them.
+any time to first token or finish. Then the whole replay at its default, realistic settings
+(stale scrapes, predicted lengths, 20 % model error, learning from feedback): trace, dispatcher,
+policy, engines and one row per request; beside it the same without scrapes and feedback. Last
+the memory of a million requests, in a process of its own.
+
+CPU time of one core, the best of some repeats; a busy machine slows all of them, so the speed of
+raw SimPy timeouts in the same run is printed as a yardstick (580,000 a second on the machine, a
+2.5 GHz Xeon, on which the peers were measured).
 
 Traces are looked for in ``../shared/data/traces`` (or ``$MOTLEY_SHARED``); built-in workloads of
 the same kind stand in for those that are not there.
@@ -16,12 +22,15 @@ import heapq
 import math
 import os
 import resource
+import subprocess
+import sys
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+import simpy
 
 from router.config.load import load_config
 from router.domain.fleet import BackendSpec
@@ -46,11 +55,19 @@ LONG_ANSWER_TOKENS = 2_465
 
 @dataclass(frozen=True)
 class Workload:
-    """A trace, and how much of it both engines replay for the ratio."""
+    """A trace, how much of it both engines replay for the ratio, and what is aimed at.
+
+    Attributes:
+        ratio: CPU time of the exact engine over the fast one's, at least.
+        cheap_per_s, full_per_s: requests per CPU-second with a cheap policy, with Motley's own.
+    """
 
     name: str
     trace: Trace
     compared: int
+    ratio: float | None = None
+    cheap_per_s: float | None = None
+    full_per_s: float | None = None
 
 
 @dataclass(frozen=True)
@@ -84,9 +101,11 @@ def long_answers(count: int, per_s: float) -> Trace:
 
 
 def workloads(load: float) -> Iterator[Workload]:
-    yield Workload(*trace_of("azure2023_conv.csv", "azure-conv-like", load), compared=4_000)
-    yield Workload("long answers", long_answers(2_000, 2.0), compared=300)
-    yield Workload(*trace_of("mooncake_synthetic.jsonl", "chat-prefix-like", 1.0), compared=1_000)
+    conversation = trace_of("azure2023_conv.csv", "azure-conv-like", load)
+    yield Workload(*conversation, compared=4_000, ratio=4, cheap_per_s=20_000, full_per_s=10_000)
+    yield Workload("long answers", long_answers(2_000, 2.0), compared=300, ratio=15)
+    prefixes = trace_of("mooncake_synthetic.jsonl", "chat-prefix-like", 1.0)
+    yield Workload(*prefixes, compared=1_000, cheap_per_s=5_000)
 
 
 def feed(trace: Trace, count: int, replicas: Sequence[Replica]) -> Fed:
@@ -140,11 +159,35 @@ def largest_difference_s(fast: Fed, exact: Fed) -> float:
     return max(abs((ours or 0.0) - (theirs or 0.0)) for ours, theirs in pairs)
 
 
+def yardstick_per_s() -> float:
+    """Raw SimPy timeouts with a callback, per CPU-second."""
+    env, count, done = simpy.Environment(), 50_000, 0
+
+    def again(_: simpy.Event) -> None:
+        nonlocal done
+        done += 1
+        if done < count:
+            simpy.Timeout(env, 1.0).callbacks.append(again)
+
+    began_s = time.process_time()
+    simpy.Timeout(env, 1.0).callbacks.append(again)
+    env.run()
+    return count / (time.process_time() - began_s)
+
+
+def judged(figure: float, target: float | None, *, most: bool = False) -> str:
+    """A target, and whether the figure keeps it."""
+    if target is None:
+        return f"{'':>12}"
+    kept = figure <= target if most else figure >= target
+    return f"{'<=' if most else '>='}{target:7,.0f} {'ok' if kept else '--'}"
+
+
 def compare_engines(args: argparse.Namespace) -> None:
     print(f"Engines alone: {args.backends} x {GPU} {MODEL}, round robin, load x{args.load:g}")
     print(
-        f"{'engine':8}{'workload':22}{'requests':>9}{'req/CPU-s':>11}{'us/req':>8}"
-        f"{'compared':>10}{'exact/fast':>11}{'max diff s':>12}{'preempted':>10}"
+        f"{'engine':8}{'workload':20}{'requests':>9}{'req/CPU-s':>11}{'compared':>10}"
+        f"{'exact/fast':>11}{'target':>11}{'max diff s':>12}{'preempted':>10}"
     )
     for engine in args.engines:
         for work in workloads(args.load):
@@ -152,40 +195,86 @@ def compare_engines(args: argparse.Namespace) -> None:
             part = min(work.compared, len(work.trace))
             fast = feed(work.trace, part, engines(args.backends, engine, exact=False))
             exact = feed(work.trace, part, engines(args.backends, engine, exact=True))
-            count = len(work.trace)
+            count, ratio = len(work.trace), exact.cpu_s / fast.cpu_s
             print(
-                f"{engine:8}{work.name:22}{count:9,}{count / whole.cpu_s:11,.0f}"
-                f"{whole.cpu_s / count * 1e6:8.1f}{part:10,}{exact.cpu_s / fast.cpu_s:11.1f}"
-                f"{largest_difference_s(fast, exact):12.1e}"
-                f"{sum(job.preemptions for job in whole.jobs):10,}"
+                f"{engine:8}{work.name:20}{count:9,}{count / whole.cpu_s:11,.0f}{part:10,}"
+                f"{ratio:11.1f} {judged(ratio, work.ratio)}"
+                f"{largest_difference_s(fast, exact):10.1e}"
+                f"{sum(job.preemptions for job in whole.jobs):10,}",
+                flush=True,
             )
 
 
 def replay_whole(args: argparse.Namespace) -> None:
-    print(f"\nWhole replay: {args.backends} x {GPU}, vLLM, load x{args.load:g}")
-    print(f"{'policy':16}{'telemetry':14}{'workload':22}{'requests':>9}{'req/CPU-s':>11}")
+    print(f"\nWhole replay: {args.backends} x {GPU}, vLLM, load x{args.load:g}, requests/CPU-s")
+    print(f"{'policy':16}{'workload':20}{'requests':>9}{'default':>9}{'target':>11}{'bare':>10}")
     backends = [{"gpu": GPU, "count": args.backends, "engine": "vllm", "model": MODEL}]
     config = load_config({"backends": backends})
-    quiet = ReplayOptions(scrape_interval_s=0.0, feedback=False)
+    bare = ReplayOptions(scrape_interval_s=0.0, feedback=False)
+
+    def per_s(trace: Trace, policy: str, options: ReplayOptions) -> float:
+        runs = (run_policy(trace, config, policy, options) for _ in range(args.repeat))
+        return len(trace) / min(run.cpu_s for run in runs)
+
     for policy in args.policies:
         for work in workloads(args.load):
-            for label, options in (("none", quiet), ("scrapes", ReplayOptions())):
-                result = run_policy(work.trace, config, policy, options)
-                speed = len(work.trace) / result.cpu_s
-                print(f"{policy:16}{label:14}{work.name:22}{len(work.trace):9,}{speed:11,.0f}")
+            speed = per_s(work.trace, policy, ReplayOptions())
+            target = work.full_per_s if policy == "motley" else work.cheap_per_s
+            print(
+                f"{policy:16}{work.name:20}{len(work.trace):9,}{speed:9,.0f} "
+                f"{judged(speed, target)}{per_s(work.trace, policy, bare):9,.0f}",
+                flush=True,
+            )
+
+
+def use_memory(count: int) -> None:
+    """Replay a million requests; run in a process of its own, as peaks never come down."""
+    _, trace = trace_of("azure2023_conv.csv", "azure-conv-like", 4.0)
+    copies = (record for _ in range(-(-count // len(trace))) for record in trace.records())
+    long = Trace("long")
+    for i, record in zip(range(count), copies, strict=False):
+        record.arrival_s += i // len(trace) * (trace.span_s + 1.0)
+        long.append(record)
+    backends = [{"gpu": GPU, "count": 12, "engine": "vllm", "model": MODEL}]
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    result = run_policy(long, load_config({"backends": backends}), "round-robin")
+    after = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    replay, whole = (after - before) * 1024 / count, after * 1024 / count
+    peak_mib = after / 1024
+    print(
+        f"\n{count:,} requests: peak {peak_mib:,.0f} MiB {judged(peak_mib, 1024, most=True)}; per"
+        f" request {whole:,.0f} bytes {judged(whole, 1024, most=True)}, trace and "
+        f"interpreter included, of which {replay:,.0f} are the replay's; "
+        f"{count / result.cpu_s:,.0f} requests/CPU-s"
+    )
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])  # type: ignore[union-attr]
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--backends", type=int, default=12)
     parser.add_argument("--load", type=float, default=4.0, help="factor on the Azure trace's rate")
     parser.add_argument("--engines", nargs="+", default=["vllm", "sglang"])
-    parser.add_argument("--policies", nargs="*", default=["round-robin", "motley"])
+    parser.add_argument("--policies", nargs="*", default=["round-robin", "least-request", "motley"])
+    parser.add_argument("--repeat", type=int, default=3)
+    parser.add_argument(
+        "--requests", type=int, default=1_000_000, help="of the memory test; 0: none"
+    )
+    parser.add_argument("--memory-only", action="store_true", help=argparse.SUPPRESS)
     args = parser.parse_args()
+    if args.memory_only:
+        use_memory(args.requests)
+        return
+    load = os.getloadavg()[0]
+    print(
+        f"raw SimPy timeouts: {yardstick_per_s():,.0f}/CPU-s; load average {load:.1f} on "
+        f"{os.cpu_count()} cores\n"
+    )
     compare_engines(args)
     if args.policies:
         replay_whole(args)
-    print(f"\npeak memory {resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024:.0f} MiB")
+    if args.requests:
+        again = [sys.executable, "-m", "benchmarks.simulator_speed", "--memory-only"]
+        subprocess.run([*again, "--requests", str(args.requests)], check=True)
 
 
 if __name__ == "__main__":

@@ -145,7 +145,10 @@ def _footnotes(summaries: Sequence[Summary], differences: Sequence[Difference]) 
         )
     if differences:
         method = "paired over seeds" if differences[0].method == "seeds" else "block bootstrap"
-        lines.append(f"Noise: the 95 % interval of the difference holds zero ({method}).")
+        if any(difference.is_noise for difference in differences):
+            lines.append(f"noise: the 95 % interval of the difference holds zero ({method}).")
+        else:
+            lines.append(f"Every difference is more than noise (95 % intervals, {method}).")
     lost = lost_text(summaries)
     if lost:
         lines.append(lost)

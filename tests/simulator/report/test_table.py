@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+from dataclasses import replace
 
 from rich.console import Console
 
@@ -69,3 +70,19 @@ def test_seconds_have_three_digits_that_matter() -> None:
         "99.99",
         "123",
     ]
+
+
+def test_the_footnote_claims_noise_only_where_there_is_some() -> None:
+    runs = results()
+    twin = replace(runs[0], policy="motley-again")
+
+    assert "Every difference is more than noise" in footnotes(runs)
+    assert "noise: the 95 % interval of the difference holds zero" in footnotes([runs[0], twin])
+
+
+def footnotes(runs: list[RunResult]) -> str:
+    table = results_table([summarize(run) for run in runs], compare(runs, [RANKING]), wide=False)
+    console = Console(file=io.StringIO(), width=200)
+    console.print(table)
+    assert isinstance(console.file, io.StringIO)
+    return console.file.getvalue()
