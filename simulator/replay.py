@@ -87,6 +87,7 @@ class Replay:
         self._progress = progress
         self._report_every = max(1, len(trace) // _REPORTS)
         self._next = self._settled = self._idle_watches = 0
+        self._bounced: set[int] = set()  # had an attempt that failed before its first byte
         self.wake_s = trace.arrival_s[0]
 
     def _engine(self, k: int, spec: BackendSpec, replica: Replica) -> EngineProcess:
@@ -136,7 +137,8 @@ class Replay:
 
     def _decided(self, request: Request, decision: Assign | Reject, now: float) -> None:
         """A request that waited in the router is decided."""
-        self._follow(decision, int(request.request_id), now, Status.REJECTED)
+        i = int(request.request_id)
+        self._follow(decision, i, now, Status.FAILED if i in self._bounced else Status.REJECTED)
 
     def _send(self, i: int, engine: EngineProcess, now: float) -> None:
         records = self.records
@@ -177,6 +179,7 @@ class Replay:
         router = self._router_of(i)
         if self.records.attempts[i] < self._most_attempts:
             decision = router.redispatch(str(i), now, backpressure=busy)
+            self._bounced.add(i)
             self._follow(decision, i, now, Status.FAILED)
         else:
             router.fail(str(i), now, backpressure=busy)

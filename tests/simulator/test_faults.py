@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -142,6 +143,21 @@ def test_with_every_backend_erring_requests_fail_and_none_hangs() -> None:
     replay = replayed(steady(20), faults, reliability={"queue_timeout_s": 5.0})
 
     assert replay.records.status.count(Status.COMPLETED) == 0
+    check_conservation(replay)
+
+
+def test_who_had_an_attempt_and_then_waited_in_vain_has_failed() -> None:
+    """Not rejected: rejected are those turned away without an attempt, as the dispatcher counts."""
+    burst = make_trace((0.01 * i, 3000, 300) for i in range(300))
+    config = fleet_config(TWO, reliability={"queue_timeout_s": 1.0})
+    killed = Fault(at_s=2.0, backend="a100-80-0", kind="kill")
+    replay = build_replay(burst, config, "motley", OPTIONS, faults=[killed])
+    replay.run()
+
+    records = replay.records
+    waited = [i for i in range(len(burst)) if math.isfinite(records.dispatched_s[i])]
+    assert any(records.status[i] == Status.FAILED for i in waited)
+    assert replay.reasons["queue_timeout"] > records.status.count(Status.REJECTED)
     check_conservation(replay)
 
 
