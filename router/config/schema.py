@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import Field, model_validator
+from pydantic import Field, StrictBool, StrictFloat, StrictInt, StrictStr, model_validator
 
 from router.config.access import AccessSection, AdminSection
 from router.config.discovery import DiscoverySection
@@ -34,6 +34,9 @@ class BackendEntry(Section):
     max_num_batched_tokens: int | None = Field(default=None, ge=1)
     weight: float = Field(default=1.0, gt=0, allow_inf_nan=False)
     labels: dict[str, str] = Field(default_factory=dict)
+    engine_args: dict[str, StrictBool | StrictInt | StrictFloat | StrictStr] = Field(
+        default_factory=dict
+    )
 
 
 class ShadowSection(Section):

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 EngineName = Literal["vllm", "sglang"]
+EngineArg = bool | int | float | str
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,6 +34,8 @@ class BackendSpec:
             ``--served-model-name``); empty means ``model``.
         weight: hand weight, for the policies that take one.
         labels: free-form, for the user.
+        engine_args: flags the engine was started with, by their own names (see
+            ``router.perf.engine_args``).
     """
 
     name: str
@@ -51,6 +54,7 @@ class BackendSpec:
     weight: float = 1.0
     served_model: str = ""
     labels: Mapping[str, str] = field(default_factory=dict)
+    engine_args: Mapping[str, EngineArg] = field(default_factory=dict)
 
     @property
     def group(self) -> str:

@@ -47,8 +47,10 @@ def kv_capacity_tokens(spec: BackendSpec, *, catalog: Catalog | None = None) -> 
     if spec.kv_capacity_tokens is not None:
         return spec.kv_capacity_tokens
     known = catalog or default_catalog()
-    budget = feasible.budget_of(spec, known)
-    return budget.kv_tokens(engine_defaults(spec, catalog=known).block_tokens)
+    engine = engine_defaults(spec, catalog=known)
+    if engine.set_kv_tokens is not None:
+        return engine.set_kv_tokens
+    return feasible.budget_of(spec, known).kv_tokens(engine.block_tokens)
 
 
 def max_context_tokens(spec: BackendSpec, *, catalog: Catalog | None = None) -> int:

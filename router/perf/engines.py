@@ -6,11 +6,12 @@ Sources: vLLM 0.10.2 to 0.33.0 and SGLang 0.5.23, read from their source; vLLM's
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 from router.domain.errors import ConfigError
 from router.domain.fleet import BackendSpec
+from router.perf.engine_args import settings_of
 from router.perf.specs import GpuSpec, ModelSpec
 
 Version = tuple[int, int, int]
@@ -50,6 +51,12 @@ class EngineDefaults:
         version: the release these hold for.
         reserves_full_prompt: whether admission needs KV blocks for the whole prompt.
         max_prefill_tokens: SGLang's cap on one prefill batch; 0 where there is none.
+        kv_blocks, kv_tokens: size of the KV cache where its operator set it.
+        watermark: share of the KV blocks that new prompts must leave free (vLLM); ``None``: as
+            the scheduler has it.
+        queue_order: SGLang's ``schedule_policy``.
+        schedule_conservativeness: SGLang: scales what it reserves for outputs.
+        max_num_queued_reqs: queue length at which the engine answers 503; ``None``: no limit.
     """
 
     max_num_seqs: int
@@ -63,6 +70,17 @@ class EngineDefaults:
     version: Version
     reserves_full_prompt: bool
     max_prefill_tokens: int = 0
+    kv_blocks: int | None = None
+    kv_tokens: int | None = None
+    watermark: float | None = None
+    queue_order: Literal["fcfs", "lpm"] = "fcfs"
+    schedule_conservativeness: float = 1.0
+    max_num_queued_reqs: int | None = None
+
+    @property
+    def set_kv_tokens(self) -> int | None:
+        """Size of the KV cache in tokens, where its operator set it."""
+        return self.kv_tokens if self.kv_blocks is None else self.kv_blocks * self.block_tokens
 
 
 def resolve_version(spec: BackendSpec, gpu: GpuSpec) -> Version:
@@ -79,11 +97,17 @@ def resolve_version(spec: BackendSpec, gpu: GpuSpec) -> Version:
 
 
 def resolve_engine(spec: BackendSpec, gpu: GpuSpec, model: ModelSpec) -> EngineDefaults:
-    """The engine's defaults with the settings of ``spec`` laid over them."""
+    """The engine's defaults with the settings of ``spec`` laid over them.
+
+    Raises:
+        ConfigError: a version or a flag that makes no sense.
+    """
     version = resolve_version(spec, gpu)
+    settings = settings_of(spec)
     if spec.engine == "sglang":
-        return _sglang(spec, gpu, version)
-    return _vllm(spec, gpu, model, version)
+        chunk = settings.get("max_num_batched_tokens") or spec.max_num_batched_tokens
+        return replace(_sglang(spec, gpu, version, chunk), **settings)
+    return replace(_vllm(spec, gpu, model, version), **settings)
 
 
 def context_limit_tokens(spec: BackendSpec, gpu: GpuSpec, model: ModelSpec) -> int:
@@ -124,8 +148,10 @@ def _vllm(spec: BackendSpec, gpu: GpuSpec, model: ModelSpec, version: Version) -
     )
 
 
-def _sglang(spec: BackendSpec, gpu: GpuSpec, version: Version) -> EngineDefaults:
-    chunk = spec.max_num_batched_tokens or _sglang_chunk_tokens(gpu)
+def _sglang(
+    spec: BackendSpec, gpu: GpuSpec, version: Version, chunk_tokens: int | None
+) -> EngineDefaults:
+    chunk = chunk_tokens or _sglang_chunk_tokens(gpu)
     return EngineDefaults(
         max_num_seqs=spec.max_num_seqs or 2_048,
         max_num_batched_tokens=chunk,

@@ -124,14 +124,14 @@ def replica_config(
     *,
     hardware: Hardware | None = None,
     max_num_queued_reqs: int | None = None,
-    queue_order: QueueOrder = "fcfs",
+    queue_order: QueueOrder | None = None,
 ) -> ReplicaConfig:
-    """The engine of ``spec`` with its stock defaults for that GPU and version.
+    """The engine of ``spec`` with its stock defaults for that GPU and version, and its flags.
 
     Args:
         spec: the backend.
         hardware: the catalogue with the user's own models; the stock one by default.
-        max_num_queued_reqs, queue_order: see ``ReplicaConfig``.
+        max_num_queued_reqs, queue_order: see ``ReplicaConfig``; they beat the flags.
 
     Raises:
         UnknownNameError: a GPU or model that is in no catalogue.
@@ -141,6 +141,7 @@ def replica_config(
     engine = known.engine_defaults(spec)
     context = known.max_context_tokens(spec)
     budget = engine.max_num_batched_tokens
+    watermark = V0_WATERMARK if engine.scheduler == "vllm-v0" else 0.0
     if not engine.chunked_prefill:
         budget = max(budget, context)
     try:
@@ -155,10 +156,11 @@ def replica_config(
             prefix_caching=engine.prefix_caching,
             schedule_ahead=engine.schedule_ahead,
             reserve_full_isl=engine.reserves_full_prompt,
-            watermark=V0_WATERMARK if engine.scheduler == "vllm-v0" else 0.0,
-            max_num_queued_reqs=max_num_queued_reqs,
-            queue_order=queue_order,
+            watermark=watermark if engine.watermark is None else engine.watermark,
+            max_num_queued_reqs=max_num_queued_reqs or engine.max_num_queued_reqs,
+            queue_order=queue_order or engine.queue_order,
             max_prefill_tokens=engine.max_prefill_tokens or 16_384,
+            schedule_conservativeness=engine.schedule_conservativeness,
         )
     except ConfigError as error:
         raise ConfigError(f"backend {spec.name!r}: {error}") from error
