@@ -28,6 +28,7 @@ from router.domain.protocols import (
     DispatchListener,
     Hold,
     LengthPredictor,
+    LossListener,
     Observer,
     Policy,
     PrefixHints,
@@ -265,6 +266,8 @@ class Dispatcher:
     def set_health(self, backend: str, *, healthy: bool, now: float) -> None:  # noqa: ARG002
         """An active health check spoke."""
         self.state.set_health(backend, healthy)
+        if not healthy:
+            self._forget(backend)
 
     def drain(self, backend: str, now: float) -> None:  # noqa: ARG002
         """Send nothing new to this backend."""
@@ -326,6 +329,11 @@ class Dispatcher:
     def remove_backend(self, backend: str, now: float) -> None:  # noqa: ARG002
         """A backend leaves; what is in flight there runs on until it is reported over."""
         self.state.remove(backend)
+        self._forget(backend)
+
+    def _forget(self, backend: str) -> None:
+        if isinstance(self._policy, LossListener):
+            self._policy.lost(backend)
 
     # -- inside ------------------------------------------------------------------------------
 

@@ -61,7 +61,7 @@ class OraclePredictor:
     def forecast(self, request: Request) -> LengthForecast:
         """The truth, as mean and as quantile."""
         tokens = float(self._outputs[int(request.request_id)])
-        return LengthForecast(tokens, tokens)
+        return LengthForecast(tokens, tokens, tokens * tokens)
 
     def observe(self, outcome: Outcome) -> None:
         """There is nothing left to learn."""

@@ -8,11 +8,15 @@ from collections import defaultdict
 from collections.abc import Iterable, Mapping
 from typing import Any
 
+from scipy.special import stdtrit
+
 from router.policies.registry import POLICIES
 
 Result = Mapping[str, Any]
 Figures = dict[str, dict[str, tuple[float, float]]]
 """P99 TTFT and P99 E2E in seconds, mean over seeds, by scenario and name."""
+
+Interval = tuple[float, float]
 
 OURS = ("weighted-least-request", "lmetric-normalized", "marginal-delay", "motley")
 PEERS = tuple(name for name in POLICIES if name not in OURS)
@@ -60,6 +64,30 @@ def summary_table(results: Iterable[Result]) -> str:
         mark = "**" if name == "motley" else ""
         lines.append(f"| {mark}`{name}`{mark} | " + " | ".join(cells) + " |")
     return "\n".join(lines)
+
+
+def paired_intervals(results: Iterable[Result]) -> dict[str, tuple[Interval, Interval]]:
+    """Ratio of ``motley`` to every other policy, per scenario and seed, on the same arrivals.
+
+    Geometric mean with its 95 % interval over all pairs (Student's t on the logarithms), of P99
+    TTFT and of P99 E2E.
+    """
+    pairs: dict[tuple[str, int], dict[str, tuple[float, float]]] = defaultdict(dict)
+    for result in results:
+        figure = (result["ttft_s"]["p99"], result["e2e_s"]["p99"])
+        pairs[result["scenario"], result["seed"]][result["name"]] = figure
+    names = {name for row in pairs.values() for name in row} - {"motley"}
+    rows = [row for row in pairs.values() if "motley" in row]
+    return {name: (_interval(rows, name, 0), _interval(rows, name, 1)) for name in sorted(names)}
+
+
+def _interval(rows: list[dict[str, tuple[float, float]]], name: str, which: int) -> Interval:
+    logs = [math.log(row["motley"][which] / row[name][which]) for row in rows if name in row]
+    centre = statistics.fmean(logs)
+    if len(logs) < 2:
+        return math.exp(centre), math.exp(centre)
+    reach = float(stdtrit(len(logs) - 1, 0.975)) * statistics.stdev(logs) / math.sqrt(len(logs))
+    return math.exp(centre - reach), math.exp(centre + reach)
 
 
 def ablation_table(results: Iterable[Result]) -> str:

@@ -58,6 +58,14 @@ class PrefixHints(Protocol):
 
 
 @runtime_checkable
+class LossListener(Protocol):
+    """A policy that remembers things of backends and wants to know whom to forget."""
+
+    def lost(self, backend: str) -> None:
+        """This backend left the fleet, or is ill: its caches are gone."""
+
+
+@runtime_checkable
 class Observer(Protocol):
     """Learns from finished attempts; learning is separate from choosing."""
 

@@ -9,10 +9,28 @@ from router.domain.slo import Slo
 
 @dataclass(frozen=True, slots=True)
 class LengthForecast:
-    """How long an answer may get, in output tokens. Never the truth (I6)."""
+    """How long an answer may get, in output tokens. Never the truth (I6).
+
+    Attributes:
+        mean_tokens: expected length.
+        p90_tokens: 90th percentile.
+        square_tokens: expected square of the length; 0 when unknown.
+    """
 
     mean_tokens: float
     p90_tokens: float
+    square_tokens: float = 0.0
+
+    @property
+    def residual_tokens(self) -> float:
+        """Tokens still to come of a request met in flight, and as many behind it.
+
+        Long answers are met in flight more often, so it is the mean square over twice the mean
+        (renewal theory), not half of the mean: five times as much on a code trace.
+        """
+        if not self.square_tokens:
+            return 0.5 * self.mean_tokens
+        return 0.5 * self.square_tokens / max(self.mean_tokens, 1.0)
 
 
 NO_FORECAST = LengthForecast(mean_tokens=0.0, p90_tokens=0.0)

@@ -138,6 +138,10 @@ class BackendView(Protocol):
         """Requests sent and not finished (I2)."""
 
     @property
+    def mean_arrival_s(self) -> float:
+        """When the requests in flight arrived, on average; infinity if this router sent none."""
+
+    @property
     def prefilling(self) -> int:
         """Of those, the ones whose first token has not come."""
 
@@ -159,7 +163,7 @@ class BackendView(Protocol):
 
     @property
     def context_tokens(self) -> float:
-        """Expected KV tokens held by all requests in flight, at half of their output."""
+        """Expected KV tokens held by all requests in flight: prompts and what is generated."""
 
     @property
     def pending_output_tokens(self) -> float:

@@ -52,6 +52,7 @@ class Flight:
         "probe",
         "prompt_tokens",
         "request",
+        "residual_tokens",
         "tried",
     )
 
@@ -72,6 +73,7 @@ class Flight:
         self.fresh_tokens = fresh = prompt - cached_tokens
         self.pairs = fresh * (cached_tokens + 0.5 * fresh)
         self.output_tokens = request.forecast.mean_tokens
+        self.residual_tokens = request.forecast.residual_tokens
         self.prefilling_at_dispatch = backend.prefilling
         self.decoding_at_dispatch = backend.decoding
         self.predicted_ttft_s = math.nan
@@ -85,6 +87,7 @@ class BackendState:
 
     __slots__ = (
         "_correction",
+        "arrivals_s",
         "breaker",
         "chunk_tokens",
         "context_tokens",
@@ -122,6 +125,7 @@ class BackendState:
         self.chunk_tokens = capability.chunk_tokens
         self.max_num_seqs = capability.max_num_seqs
         self.in_flight = 0
+        self.arrivals_s = 0.0
         self.prefilling = 0
         self.pending_prefill_tokens = 0
         self.pending_prefill_pairs = 0.0
@@ -143,6 +147,12 @@ class BackendState:
         return self.healthy and not self.draining and self.breaker.allows()
 
     @property
+    def mean_arrival_s(self) -> float:
+        """When the router's own requests in flight arrived, on average; infinity if none."""
+        own = self.in_flight - self.remote.in_flight
+        return self.arrivals_s / own if own > 0 else math.inf
+
+    @property
     def correction(self) -> tuple[float, float]:
         """Learned multipliers on the prior: prefill, decode."""
         return self._correction
@@ -152,11 +162,12 @@ class BackendState:
         if not self.prefilling:
             self.prefill_since_s = now
         self.in_flight += 1
+        self.arrivals_s += flight.request.arrival_s
         self.prefilling += 1
         self.pending_prefill_tokens += flight.fresh_tokens
         self.pending_prefill_pairs += flight.pairs
-        self.context_tokens += flight.prompt_tokens + 0.5 * flight.output_tokens
-        self.pending_output_tokens += flight.output_tokens
+        self.context_tokens += flight.prompt_tokens + flight.residual_tokens
+        self.pending_output_tokens += flight.residual_tokens
         self.version += 1
 
     def first_token(self, flight: Flight, now: float) -> None:
@@ -185,10 +196,11 @@ class BackendState:
             self.decoding -= 1
         self.in_flight -= 1
         if self.in_flight:
-            self.context_tokens -= flight.prompt_tokens + 0.5 * flight.output_tokens
-            self.pending_output_tokens -= flight.output_tokens
+            self.arrivals_s -= flight.request.arrival_s
+            self.context_tokens -= flight.prompt_tokens + flight.residual_tokens
+            self.pending_output_tokens -= flight.residual_tokens
         else:  # start from exact zeros again, so that rounding never accumulates
-            self.context_tokens = self.pending_output_tokens = 0.0
+            self.arrivals_s = self.context_tokens = self.pending_output_tokens = 0.0
         self.version += 1
 
     def _drop_prefill(self, flight: Flight) -> None:

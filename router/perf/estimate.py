@@ -38,7 +38,7 @@ def kv_wait_s(view: BackendView, prompt_tokens: int) -> float:
     excess = view.context_tokens + prompt_tokens - view.kv_capacity_tokens
     if excess <= 0 or not view.in_flight:
         return 0.0
-    remaining_tokens = 0.5 * view.pending_output_tokens / view.in_flight
+    remaining_tokens = view.pending_output_tokens / view.in_flight
     drain_s = remaining_tokens * decode_iteration_s(view)
     # The share of what is held that has to go; at most all of it, and there may be nothing.
     return drain_s * excess / max(view.context_tokens, excess)

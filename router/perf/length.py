@@ -17,7 +17,7 @@ from weakref import WeakValueDictionary
 from router.domain.outcome import Outcome
 from router.domain.request import LengthForecast, Request
 
-AZURE_CONVERSATION = LengthForecast(mean_tokens=211.1, p90_tokens=424.0)
+AZURE_CONVERSATION = LengthForecast(211.1, 424.0, square_tokens=71_000.0)
 """Output lengths of the Azure LLM inference trace 2023, conversation service (19,366 requests;
 Patel et al., Splitwise, ISCA 2024): what an unknown chat workload looks like."""
 
@@ -28,22 +28,20 @@ class ConstantLengthPredictor:
     """Says the same of every request; what a router without learning knows.
 
     Args:
-        mean_tokens, p90_tokens: the forecast, still capped by each request's own limit.
+        always: the forecast, still capped by each request's own limit.
     """
 
-    def __init__(
-        self,
-        mean_tokens: float = AZURE_CONVERSATION.mean_tokens,
-        p90_tokens: float = AZURE_CONVERSATION.p90_tokens,
-    ) -> None:
-        self._forecast = LengthForecast(mean_tokens, p90_tokens)
+    def __init__(self, always: LengthForecast = AZURE_CONVERSATION) -> None:
+        self._forecast = always
 
     def forecast(self, request: Request) -> LengthForecast:
         """The constants, capped by ``max_tokens``."""
         limit, always = request.max_tokens, self._forecast
         if limit is None or limit >= always.p90_tokens:
             return always
-        return LengthForecast(min(always.mean_tokens, limit), limit)
+        return LengthForecast(
+            min(always.mean_tokens, limit), limit, min(always.square_tokens, limit * limit)
+        )
 
     def observe(self, outcome: Outcome) -> None:
         """Learns nothing."""
@@ -74,7 +72,7 @@ class BucketLengthPredictor:
         self._strength = strength
         self._memory = memory
         self._max_leaves = max_leaves
-        self._root = _Cell(None, prior.mean_tokens, prior.p90_tokens)
+        self._root = _Cell(None, prior.mean_tokens, prior.p90_tokens, prior.square_tokens)
         self._leaves: OrderedDict[tuple[str, str, int, int], _Cell] = OrderedDict()
         # A parent lives as long as a leaf below it does.
         self._parents: WeakValueDictionary[tuple[str | int, ...], _Cell] = WeakValueDictionary()
@@ -86,10 +84,10 @@ class BucketLengthPredictor:
         """Mean and 90th percentile of the output tokens, capped by ``max_tokens``."""
         limit = request.max_tokens
         cell = self._leaf(request.model, request.tenant, request.prompt_tokens, limit)
-        mean, p90 = cell.estimate(self._strength)
+        mean, p90, square = cell.estimate(self._strength)
         if limit is not None:
-            mean, p90 = min(mean, limit), min(p90, limit)
-        return LengthForecast(mean, p90)
+            mean, p90, square = min(mean, limit), min(p90, limit), min(square, limit * limit)
+        return LengthForecast(mean, p90, max(square, mean * mean))
 
     def observe(self, outcome: Outcome) -> None:
         """Learn from a completed request; others say too little about length."""
@@ -132,12 +130,13 @@ class BucketLengthPredictor:
 class _Cell:
     """Running mean and 90th percentile of one cell; ``weight`` is 0 until it has seen something."""
 
-    __slots__ = ("__weakref__", "mean", "p90", "parent", "weight")
+    __slots__ = ("__weakref__", "mean", "p90", "parent", "square", "weight")
 
-    def __init__(self, parent: _Cell | None, mean: float, p90: float) -> None:
+    def __init__(self, parent: _Cell | None, mean: float, p90: float, square: float) -> None:
         self.parent = parent
         self.mean = mean
         self.p90 = p90
+        self.square = square
         self.weight = 0.0
 
     def learn(self, tokens: float, memory: float) -> None:
@@ -146,26 +145,28 @@ class _Cell:
         weight = min(weight, memory)
         self.weight = weight
         self.mean += (tokens - self.mean) / weight
+        self.square += (tokens * tokens - self.square) / weight
         # Robbins-Monro on the logarithm. The optimal gain is 1 / (n * density); at the 90th
         # percentile of a log-normal with the spread of chat traces (about 1) that is 5.7 / n.
         gain = 5.7 / (weight + 5.0)
         self.p90 *= 1.0 + gain * (_QUANTILE if tokens > self.p90 else _QUANTILE - 1.0)
 
-    def estimate(self, strength: float) -> tuple[float, float]:
-        """Mean and 90th percentile, shrunk towards the parents."""
+    def estimate(self, strength: float) -> tuple[float, float, float]:
+        """Mean, 90th percentile and mean square, shrunk towards the parents."""
         cells = []
         cell: _Cell | None = self
         while cell is not None:
             cells.append(cell)
             cell = cell.parent
         top = cells.pop()
-        mean, p90 = top.mean, top.p90
+        mean, p90, square = top.mean, top.p90, top.square
         while cells:
             below = cells.pop()
             share = below.weight / (below.weight + strength)
             mean += share * (below.mean - mean)
             p90 += share * (below.p90 - p90)
-        return mean, max(mean, p90)
+            square += share * (below.square - square)
+        return mean, max(mean, p90), square
 
 
 def _half_octave(tokens: int) -> int:

@@ -4,12 +4,18 @@ from __future__ import annotations
 
 import math
 
+from router.domain.request import LengthForecast
 from router.domain.state import BackendView
 from router.policies.tail_scale import TailScale
 
 MEMORY_S = 10.0
 PREFILL_SHARE_LIMIT = 0.8
 KV_LIMIT = 0.9
+BACK_OFF = 0.9
+RECOVERY = 0.0005
+LATE_S = 0.3
+LATE_SHARE = 0.5
+TRUST_GAIN = 0.1
 
 
 class Lane:
@@ -19,8 +25,9 @@ class Lane:
         view: the backend.
         version: of the state that the coefficients were computed from.
         key: pain of a typical request, without the prefill share; orders backends of one kind.
-        backlog_ends_s: when the prompts already there will be prefilled.
+        backlog_ends_s: when the prompts already there should be prefilled; -infinity if none are.
         room_tokens: longest prompt that the engine would admit now.
+        prefix_trust: cached tokens that the engine found, over those the index promised.
     """
 
     __slots__ = (
@@ -30,8 +37,11 @@ class Lane:
         "_context_s",
         "_decoding",
         "_fixed_s",
-        "_half_pending_tokens",
         "_in_flight",
+        "_kv_limit",
+        "_left_each_tokens",
+        "_left_tokens",
+        "_mean_arrival_s",
         "_pair_s",
         "_per_token_s",
         "_prefill_s",
@@ -43,6 +53,7 @@ class Lane:
         "backlog_ends_s",
         "group",
         "key",
+        "prefix_trust",
         "room_tokens",
         "version",
         "view",
@@ -53,10 +64,12 @@ class Lane:
         self.group = view.spec.group
         self.version = -1
         self.key = 0.0
+        self.prefix_trust = 1.0
         self._busy_s = 0.0
         self._busy_since_s = 0.0
+        self._kv_limit = KV_LIMIT
 
-    def refresh(self) -> None:
+    def refresh(self, now: float) -> None:
         """Recompute the coefficients from the backend's state."""
         view = self.view
         cost, in_flight = view.cost, view.in_flight
@@ -73,14 +86,35 @@ class Lane:
         self._shared_step_s = cost.step_s / (in_flight + 1)
         self._decoding = view.decoding
         self._stall = cost.prefill_s * view.decoding
-        self._half_pending_tokens = 0.5 * view.pending_output_tokens
+        self._left_tokens = view.pending_output_tokens
+        if in_flight:
+            self._mean_arrival_s = view.mean_arrival_s
+            self._left_each_tokens = view.pending_output_tokens / in_flight
         self._price = view.price
-        self.room_tokens = _room_tokens(view)
         self.backlog_ends_s = -math.inf
+        late = False
         if view.prefilling:
             backlog_s = self._per_token_s * view.pending_prefill_tokens + share_s
             backlog_s += cost.pair_s * view.pending_prefill_pairs
             self.backlog_ends_s = view.prefill_since_s + backlog_s
+            late = now - self.backlog_ends_s > LATE_S + LATE_SHARE * backlog_s
+        self._learn_kv_limit(late)
+        self.room_tokens = self._room_tokens()
+
+    def take_over(self, known: Lane) -> None:
+        """Learn what another lane of the same backend has learned."""
+        self._busy_s, self._busy_since_s = known._busy_s, known._busy_since_s
+        self.prefix_trust, self._kv_limit = known.prefix_trust, known._kv_limit
+        self.room_tokens = self._room_tokens()
+
+    def wait_s(self, now: float) -> float:
+        """Seconds until a prompt sent now would begin.
+
+        A backlog that should be over and is not tells of something unseen (an admission rule of
+        the engine, a slow card): expect it to take as long again as it is late already.
+        """
+        ends_s = self.backlog_ends_s
+        return abs(ends_s - now) if ends_s > -math.inf else 0.0
 
     def prefill_share(self, now: float) -> float:
         """Recent share of its time that the backend spends on prefill."""
@@ -95,12 +129,15 @@ class Lane:
         self._busy_s = self._busy_s * decay + self.view.cost.prompt_s(prompt, cached)
         self._busy_since_s = now
 
+    def judge_prefix(self, promised: int, found: int) -> None:
+        """The engine told how much of the promised prefix it really had."""
+        self.prefix_trust += TRUST_GAIN * (min(found / promised, 1.0) - self.prefix_trust)
+
     def pain(  # noqa: PLR0917
         self,
-        prompt: int,
+        ask: Ask,
         cached: int,
-        output: float,
-        waited_s: float,
+        wait_s: float,
         share: float,
         scale: TailScale,
         weights: Weights,
@@ -108,38 +145,80 @@ class Lane:
         """Added pain of one request here; the formula is in ``motley.py``.
 
         Args:
-            prompt: prompt tokens.
-            cached: of those, the ones that it probably has cached.
-            output: forecast output tokens, at least 1.
-            waited_s: seconds from arrival until its prefill can begin.
+            ask: the request.
+            cached: of its prompt, the tokens that are probably cached here.
+            wait_s: seconds until its prefill can begin.
             share: prefill share of this backend.
             scale: recent tails of TTFT and E2E.
             weights: of the terms.
         """
-        worst_s = scale.e2e_s
+        worst_s, output = scale.e2e_s, ask.output
         stretch = 1.0 / (1.0 - share)
-        fresh = prompt - cached
+        fresh = ask.prompt - cached
         pairs_s = self._pair_s * fresh * (cached + 0.5 * fresh)
-        ttft = waited_s + self._fixed_s + fresh * self._per_token_s + pairs_s
-        context_s = self._context_s * (prompt + 0.5 * output)
+        ttft = ask.waited_s + wait_s + self._fixed_s + fresh * self._per_token_s + pairs_s
+        context_s = self._context_s * (ask.prompt + ask.residual)
         tau = (self._step_s + context_s) * stretch
-        decode = output * tau / worst_s
-        e2e = ttft / worst_s + decode
         late = ttft / scale.ttft_s
         late *= late
-        pain = weights.ttft * late * late + e2e * e2e
+        square = ttft * (ttft + 2.0 * output * tau) + ask.square * tau * tau
+        pain = weights.ttft * scale.worth * late * late + square / (worst_s * worst_s)
         if self._in_flight:
             overlap = self._in_flight * output
-            overlap = min(overlap, self._half_pending_tokens)
+            overlap = min(overlap, self._left_tokens)
             inflicted_s = fresh * self._stall + pairs_s * self._decoding
             inflicted_s += (self._seq_s + context_s) * stretch * overlap
+            theirs_s = max(ask.now - self._mean_arrival_s, 0.0) + self._left_each_tokens * tau
             crowding = tau / self._alone_s
-            pain += weights.externality * crowding * 2.0 * decode * inflicted_s / worst_s
-        if self._price:
+            pain += weights.externality * crowding * 2.0 * theirs_s * inflicted_s / worst_s**2
+        if self._price and weights.price:
             engine_s = fresh * self._prefill_s + pairs_s
             engine_s += output * (self._seq_s + context_s + self._shared_step_s)
-            pain += weights.price * 2.0 * e2e * self._price * engine_s / worst_s
+            e2e_s = ttft + output * tau
+            pain += weights.price * 2.0 * e2e_s * self._price * engine_s / worst_s**2
         return pain
+
+    def _learn_kv_limit(self, late: bool) -> None:
+        """Find out how full the engine lets itself get before it stops admitting.
+
+        vLLM admits until its blocks run out; SGLang sets room aside for answers to come, by a rule
+        that no metric tells. A prefill long overdue says that the engine was too full as it is.
+        """
+        if late:
+            held = self.view.context_tokens / self.view.kv_capacity_tokens
+            self._kv_limit = min(self._kv_limit, BACK_OFF * held)
+        else:
+            self._kv_limit += RECOVERY * (KV_LIMIT - self._kv_limit)
+
+    def _room_tokens(self) -> float:
+        """Longest prompt that the engine would admit now; an idle engine admits any."""
+        view = self.view
+        if not view.in_flight:
+            return math.inf
+        if view.in_flight >= view.max_num_seqs:
+            return 0.0
+        return self._kv_limit * view.kv_capacity_tokens - view.context_tokens
+
+
+class Ask:
+    """What the pain needs to know of the request.
+
+    Attributes:
+        prompt: prompt tokens.
+        output, square: forecast output tokens, at least 1, and their expected square.
+        residual: tokens still to come when it is met in flight.
+        waited_s: seconds since it arrived.
+        now: the time.
+    """
+
+    __slots__ = ("now", "output", "prompt", "residual", "square", "waited_s")
+
+    def __init__(self, prompt: int, forecast: LengthForecast, waited_s: float, now: float) -> None:
+        output = max(forecast.mean_tokens, 1.0)
+        square = max(forecast.square_tokens, output * output)
+        self.prompt = prompt
+        self.output, self.square, self.residual = output, square, 0.5 * square / output
+        self.waited_s, self.now = waited_s, now
 
 
 class Weights:
@@ -149,12 +228,3 @@ class Weights:
 
     def __init__(self, ttft: float, externality: float, price: float) -> None:
         self.ttft, self.externality, self.price = ttft, externality, price
-
-
-def _room_tokens(view: BackendView) -> float:
-    """Longest prompt that the engine would admit now; an idle engine admits any."""
-    if not view.in_flight:
-        return math.inf
-    if view.in_flight >= view.max_num_seqs:
-        return 0.0
-    return KV_LIMIT * view.kv_capacity_tokens - view.context_tokens

@@ -5,7 +5,8 @@ For request r with prompt p and predicted output o on backend b::
     own      = TTFT(b, p) + o * TPOT(b, p, o)
     inflicts = p * prefill_s * decoding                      its prefill stalls their decoding
              + (seq_s + context_s * (p + o / 2)) * overlap   its decode slows every later token
-    price    = shadow price of b's group * engine-seconds of r on b
+    price    = shadow price of b's group * engine-seconds of r on b    (weight 0 unless asked for:
+               ``benchmarks/price_ablation.py`` found no fleet where it pays)
 
 ``overlap`` is the number of tokens that the requests in flight will produce beside r: each of
 them at most its own remaining output, at most o. Greedy "lowest predicted latency" lacks the
@@ -29,7 +30,7 @@ class MarginalDelay:
     def __init__(self, context: PolicyContext) -> None:
         self._rng = context.rng
         self._externality = context.param("externality", 1.0)
-        self._price_weight = context.param("price_weight", 1.0)
+        self._price_weight = context.param("price_weight", 0.0)
 
     def choose(
         self, request: Request, candidates: Sequence[BackendView], now: float

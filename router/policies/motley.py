@@ -1,29 +1,44 @@
 """Motley's own policy: least added pain, over TTFT and E2E together, bound as late as is safe.
 
-For request r on backend b, with prompt p (cached prefix deducted) and forecast output o::
+For request r on backend b, with prompt p (cached prefix deducted), forecast output o and its
+expected square o2::
 
     T     = waited so far + TTFT(b, p)
     tau   = TPOT(b, p, o) * stretch(b)            stretch = 1 / (1 - share of time b prefills)
-    E     = T + o * tau
-    pain  = w * (T / T98)^4 + (E / E98)^2
-          + externality * crowding(b) * 2 * (o * tau / E98) * inflicted(b) / E98
-          + price_weight * 2 * (E / E98) * price(b) * engine-seconds(b) / E98
-    inflicted(b) = p * prefill_s * decoding  +  (seq_s + context_s * (p + o/2)) * stretch * overlap
+    own   = w * worth * (T / T98)^4  +  (T^2 + 2 T o tau + o2 tau^2) / E98^2
+    pain  = own
+          + externality * crowding(b) * 2 * theirs(b) * inflicted(b) / E98^2
+          + price_weight * 2 * (T + o tau) * price(b) * engine-seconds(b) / E98^2
+    inflicted(b) = p * prefill_s * decoding  +  (seq_s + context_s * (p + left)) * stretch * overlap
+    theirs(b)    = mean age of the requests there  +  what they have left * tau
     crowding(b)  = tau / TPOT of b alone
 
 Why each term:
 
-* The powers make it care for the tail: a second on top of ten hurts more than one on top of one,
-  both for r and for those it slows (the derivative of their square). TTFT has the higher power
-  because all that matters of it is not to be in the tail.
-* T98 and E98 are the recent 98th percentiles of what was delivered, so one weight ``w`` serves
-  every trace, model and fleet.
+* The powers make it care for the tail: a second on top of ten hurts more than one on top of one.
+  TTFT has the higher power because all that matters of it is not to be in the tail.
+* T98 and E98 are the recent 98th percentiles of what was delivered and ``worth`` makes a tenth off
+  either tail count the same (``tail_scale.py``), so nothing is tuned to a trace, model or fleet.
+  ``w`` leans towards E2E, the tail that is harder to move.
+* The second term of ``own`` is the expected square of E2E over the spread of lengths, not the
+  square of a mean: unknown long answers are what makes the tail.
+* ``inflicted`` is the delay of the requests already there; without it the fast cards are
+  overfilled (marginal-cost routing, Bell and Stidham 1983). It is weighed by ``theirs``, the E2E
+  that those are heading for: whoever is met in flight is long or late already, and a backend full
+  of such should not be stalled by another prompt. ``left`` and ``overlap`` count what those in
+  flight have still to come by renewal theory (``LengthForecast.residual_tokens``).
+* ``crowding`` adds those still to come: in a processor-sharing queue the whole externality is
+  ``1 / (1 - rho)`` times the present one, and the slow-down of the batch is the measure of that.
 * ``stretch``: while an engine prefills, decoding stands still (SGLang) or crawls (vLLM), so TPOT
   grows with the share of prefill; it is the main cost of putting long prompts on slow cards.
-* ``inflicted`` is the delay of the requests already there; without it the fast cards are
-  overfilled (marginal-cost routing, Bell and Stidham 1983). ``crowding`` adds those still to come:
-  in a processor-sharing queue the whole externality is ``1 / (1 - rho)`` times the present one,
-  and the slow-down of the batch is the measure of that.
+
+What is not known is inferred from what is late: a prefill that should be over and is not counts
+as taking that long again, and if it is long overdue, the engine is taken to admit no more than it
+holds now (``Lane.wait_s``, ``Lane._learn_kv_limit``): engines set memory aside by rules of their
+own, cards get throttled.
+
+The prefix credit is what the index holds, times the share of it that this engine's own counts of
+cached tokens confirmed of late, so caches that evict early, are cold or switched off get none.
 
 Late binding: a backend whose prefill backlog exceeds ``backlog_s`` seconds, or whose KV is full,
 takes nothing more; if all are so, the request waits in the router, oldest first, and goes to
@@ -47,10 +62,10 @@ from collections.abc import Sequence
 from router.domain.explanation import Score
 from router.domain.outcome import Outcome
 from router.domain.protocols import Hold
-from router.domain.request import Request
+from router.domain.request import LengthForecast, Request
 from router.domain.state import BackendView
 from router.policies.context import PolicyContext
-from router.policies.lane import Lane, Weights
+from router.policies.lane import Ask, Lane, Weights
 from router.policies.motley_account import score_of
 from router.policies.prefix_index import PrefixIndex
 from router.policies.tail_scale import TailScale
@@ -58,7 +73,8 @@ from router.policies.tail_scale import TailScale
 SAMPLE_ABOVE = 256
 SAMPLE_SIZE = 128
 TYPICAL_PROMPT_TOKENS = 1000
-TYPICAL_OUTPUT_TOKENS = 200.0
+TYPICAL_OUTPUT = LengthForecast(200.0, 400.0, square_tokens=70_000.0)
+NEVER = -math.inf
 
 
 class Motley:
@@ -71,7 +87,7 @@ class Motley:
     def __init__(self, context: PolicyContext) -> None:
         self._rng = context.rng
         self._weights = Weights(
-            context.param("ttft_weight", 0.1),
+            context.param("ttft_weight", 0.3),
             context.param("externality", 1.0),
             context.param("price_weight", 1.0),
         )
@@ -81,10 +97,22 @@ class Motley:
         self._lanes: dict[int, Lane] = {}
         self._scale = TailScale()
         self._index = PrefixIndex()
+        self._promised: dict[str, tuple[Lane, int]] = {}
 
     def observe(self, outcome: Outcome) -> None:
-        """Keep the scales of TTFT and E2E current."""
+        """Keep the scales of TTFT and E2E current, and the trust in what is cached where."""
         self._scale.observe(outcome)
+        lane, promised = self._promised.pop(outcome.request_id, (None, 0))
+        found = outcome.cached_tokens if outcome.status == "completed" else None
+        if lane is not None and found is not None:
+            lane.judge_prefix(promised, found)
+
+    def lost(self, backend: str) -> None:
+        """The backend left, or fell ill: whatever comes back under its name has a cold cache."""
+        self._index.forget(backend)
+        gone = [index for index, lane in self._lanes.items() if lane.view.spec.name == backend]
+        for index in gone:
+            del self._lanes[index]
 
     def choose(
         self, request: Request, candidates: Sequence[BackendView], now: float
@@ -104,8 +132,12 @@ class Motley:
 
     def dispatched(self, request: Request, backend: BackendView, now: float) -> int:
         """Remember the prompt as cached there; return the tokens that were cached before."""
-        cached = self._cached(backend, request)
-        self._lane(backend).add_prefill(request.prompt_tokens, cached, now)
+        lane = self._lane(backend)
+        promised = self._matched(backend, request)
+        if promised:
+            self._promised[request.request_id] = (lane, promised)
+        cached = self._cached(lane, request)
+        lane.add_prefill(request.prompt_tokens, cached, now)
         self._index.insert(
             backend.spec.name,
             request.prefix_hashes,
@@ -122,17 +154,13 @@ class Motley:
 
     def _score(self, view: BackendView, request: Request, now: float) -> Score:
         lane = self._lanes.get(view.index)
-        share = lane.prefill_share(now) if lane is not None and lane.view is view else 0.0
-        return score_of(
-            view,
-            request,
-            self._cached(view, request),
-            share,
-            self._scale,
-            self._weights,
-            self._backlog_s,
-            now,
-        )
+        if lane is None or lane.view is not view or lane.version != view.version:
+            known, lane = lane, Lane(view)
+            lane.refresh(now)
+            if known is not None and known.view is view:
+                lane.take_over(known)
+        cached = self._cached(lane, request)
+        return score_of(lane, request, cached, self._scale, self._weights, self._backlog_s, now)
 
     def hint(self, backend: BackendView, hashes: Sequence[int], block_tokens: int) -> None:
         """Remember a prompt that another replica sent there."""
@@ -155,7 +183,8 @@ class Motley:
         The first are the two best of each group by key, and the holders of the prefix; the second
         the soonest free of each group. None without room for the prompt is in either.
         """
-        lanes, limit, prompt = self._lanes, now + self._backlog_s, request.prompt_tokens
+        lanes, prompt = self._lanes, request.prompt_tokens
+        limit, overdue = now + self._backlog_s, now - self._backlog_s
         holders = self._index.holders(request.prefix_hashes)
         first: dict[str, Lane] = {}
         second: dict[str, Lane] = {}
@@ -168,9 +197,10 @@ class Motley:
             if lane.room_tokens < prompt:
                 continue
             group = lane.group
-            if lane.backlog_ends_s > limit:
+            ends_s = lane.backlog_ends_s
+            if ends_s > limit or NEVER < ends_s < overdue:
                 rival = soonest.get(group)
-                if rival is None or lane.backlog_ends_s < rival.backlog_ends_s:
+                if rival is None or lane.wait_s(now) < rival.wait_s(now):
                     soonest[group] = lane
                 continue
             leader = first.get(group)
@@ -194,30 +224,19 @@ class Motley:
 
     def _refreshed(self, view: BackendView, now: float) -> Lane:
         lane = self._lane(view)
-        lane.refresh()
-        backlog_s = max(lane.backlog_ends_s - now, 0.0)
-        lane.key = lane.pain(
-            TYPICAL_PROMPT_TOKENS,
-            0,
-            TYPICAL_OUTPUT_TOKENS,
-            backlog_s,
-            0.0,
-            self._scale,
-            self._weights,
-        )
+        lane.refresh(now)
+        typical = Ask(TYPICAL_PROMPT_TOKENS, TYPICAL_OUTPUT, 0.0, now)
+        lane.key = lane.pain(typical, 0, lane.wait_s(now), 0.0, self._scale, self._weights)
         return lane
 
     def _best(self, lanes: list[Lane], request: Request, now: float) -> tuple[Lane, float]:
-        waited_s = now - request.arrival_s
-        output = max(request.forecast.mean_tokens, 1.0)
+        ask = Ask(request.prompt_tokens, request.forecast, now - request.arrival_s, now)
         best, least = lanes[0], math.inf
         for lane in lanes:
-            backlog_s = max(lane.backlog_ends_s - now, 0.0)
             pain = lane.pain(
-                request.prompt_tokens,
-                self._cached(lane.view, request),
-                output,
-                waited_s + backlog_s,
+                ask,
+                self._cached(lane, request),
+                lane.wait_s(now),
                 lane.prefill_share(now),
                 self._scale,
                 self._weights,
@@ -226,12 +245,19 @@ class Motley:
                 best, least = lane, pain
         return best, least
 
-    def _cached(self, view: BackendView, request: Request) -> int:
+    def _cached(self, lane: Lane, request: Request) -> int:
         """Prompt tokens the backend probably has; an engine always computes the last one."""
+        matched = self._matched(lane.view, request)
+        if not matched:
+            return 0
+        computed_at_least = min(request.prompt_tokens, 1)
+        credit = int(matched * self._prefix_weight * lane.prefix_trust)
+        return min(credit, request.prompt_tokens - computed_at_least)
+
+    def _matched(self, view: BackendView, request: Request) -> int:
+        """Prompt tokens that the index holds for the backend."""
         if not request.prefix_hashes:
             return 0
-        matched = self._index.matched_tokens(
+        return self._index.matched_tokens(
             view.spec.name, request.prefix_hashes, request.prefix_block_tokens
         )
-        computed_at_least = min(request.prompt_tokens, 1)
-        return min(int(matched * self._prefix_weight), request.prompt_tokens - computed_at_least)

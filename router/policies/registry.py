@@ -23,6 +23,7 @@ from router.policies.peers.dynamo_cost import DynamoCost
 from router.policies.peers.goodserve_just_enough import GoodserveJustEnough
 from router.policies.peers.llm_d_default import LlmDDefault
 from router.policies.peers.llm_d_predicted_latency import LlmDPredictedLatency
+from router.policies.peers.melange_static_split import MelangeStaticSplit
 from router.policies.peers.nginx_least_conn import NginxLeastConn
 from router.policies.peers.polyserve_packing import PolyservePacking
 from router.policies.peers.production_stack_loadaware import ProductionStackLoadaware
@@ -66,6 +67,7 @@ POLICIES: Mapping[str, PolicyFactory] = {
     "aibrix-slo-least-load": AibrixSloLeastLoad,
     "goodserve-just-enough": GoodserveJustEnough,
     "polyserve-packing": PolyservePacking,
+    "melange-static-split": MelangeStaticSplit,
 }
 
 

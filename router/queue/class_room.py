@@ -94,9 +94,9 @@ class Lane:
             self._finish.clear()
             return
         self.work_s -= entry.work_s
-        self.backlog_s[tenant] -= entry.work_s
-        if self.backlog_s[tenant] <= 1e-9:
-            del self.backlog_s[tenant]
+        left_s = self.backlog_s.pop(tenant, 0.0) - entry.work_s
+        if left_s > 1e-9:  # what rounding leaves, and work too small to count, is nothing
+            self.backlog_s[tenant] = left_s
         if len(self._finish) > 2 * (len(entries) + _SPARE_TENANTS):
             self._forget_idle()
 

@@ -148,7 +148,7 @@ def make_dispatcher(
     return Dispatcher(
         fleet_state(*backends, capabilities=capabilities, breaker=breaker),
         policy or LimitPolicy(),
-        ConstantLengthPredictor(100.0, 200.0),
+        ConstantLengthPredictor(LengthForecast(100.0, 200.0)),
         observers=observers,
         **settings,
     )

@@ -14,6 +14,7 @@ import pytest
 from router.class_dispatcher import ClassDispatcher
 from router.domain.decision import Assign, Decision, Reject, Wait
 from router.domain.protocols import Policy
+from router.domain.request import LengthForecast
 from router.domain.slo import Slo
 from router.fleet_state.backend import Capability
 from router.perf.length import ConstantLengthPredictor
@@ -40,7 +41,7 @@ def serving(
     dispatcher = ClassDispatcher(
         fleet_state(*backends, capabilities=known),
         policy or LimitPolicy(10_000),
-        ConstantLengthPredictor(100.0, 200.0),
+        ConstantLengthPredictor(LengthForecast(100.0, 200.0)),
     )
     rules = {"margin": 1.0} | rules
     return dispatcher.serving(Desk(slos or SLOS, ClassRules(**rules), capacity))

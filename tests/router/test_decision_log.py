@@ -9,6 +9,7 @@ import pytest
 
 from router.decision_log import LoggingDispatcher
 from router.domain.errors import BadInputError, UnknownNameError
+from router.domain.request import LengthForecast
 from router.perf.length import ConstantLengthPredictor
 from tests.fakes import LimitPolicy, ask, fleet_state, spec
 
@@ -21,7 +22,10 @@ def lines() -> list[bytes]:
 @pytest.fixture
 def dispatcher(lines: list[bytes]) -> LoggingDispatcher:
     made = LoggingDispatcher(
-        fleet_state("a"), LimitPolicy(1), ConstantLengthPredictor(100.0, 200.0), queue_size=1
+        fleet_state("a"),
+        LimitPolicy(1),
+        ConstantLengthPredictor(LengthForecast(100.0, 200.0)),
+        queue_size=1,
     )
     return made.log_to(lines.append, {"policy": "limit"})
 
@@ -58,7 +62,7 @@ def test_a_dispatch_holds_the_request_the_forecast_and_the_answer(
                 "session": "",
                 "prefix_hashes": [7, 8],
                 "prefix_block_tokens": 16,
-                "forecast": {"mean_tokens": 100.0, "p90_tokens": 200.0},
+                "forecast": {"mean_tokens": 100.0, "p90_tokens": 200.0, "square_tokens": 0.0},
             }
         },
         "answer": {"assign": "a"},

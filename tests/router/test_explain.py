@@ -43,7 +43,8 @@ def account(dispatcher: Dispatcher, request_id: str) -> dict[str, Any]:
 def test_tells_every_backend_of_the_model_with_the_prediction_before_the_request_was_sent():
     dispatcher = built("motley")
     for n in range(8):
-        dispatcher.dispatch(ask(f"r{n}"), 0.0)
+        assert isinstance(dispatcher.dispatch(ask(f"r{n}"), 0.0), Assign)
+        dispatcher.first_token(f"r{n}", 0.5)
     before = {b.spec.name: (ttft_s(b, 1_000, 1.0), b.in_flight) for b in dispatcher.state.backends}
     decision = dispatcher.dispatch(ask("asked", explain=True, arrival_s=1.0), 1.0)
     assert isinstance(decision, Assign)
@@ -59,6 +60,7 @@ def test_tells_every_backend_of_the_model_with_the_prediction_before_the_request
 def test_the_scores_are_those_that_decided_and_their_terms_add_up():
     policy = Motley(PolicyContext(random.Random(0)))
     fast = view("fast", 0, cost=FAST, in_flight=3, decoding=3, context_tokens=3_000.0)
+    fast.pending_output_tokens = 300.0
     slow = view("slow", 1, cost=SLOW)
     for prompt in (10, 1_000, 6_000):
         request = ask(prompt_tokens=prompt, forecast=200.0)

@@ -14,6 +14,7 @@ from router.dispatcher import Dispatcher
 from router.domain.decision import Reject, Wait
 from router.domain.errors import ConfigError
 from router.domain.fleet import BackendSpec
+from router.domain.request import LengthForecast
 from router.domain.state import LinearCost
 from router.perf.build import iteration_model, kv_capacity_tokens
 from router.perf.length import ConstantLengthPredictor
@@ -95,7 +96,7 @@ def test_policies_see_the_targets_of_the_file():
 def test_predictor_and_observers_are_the_callers():
     recorder, request = Recorder(), ask("r")
     dispatcher = build_dispatcher(
-        config(), predictor=ConstantLengthPredictor(7.0, 9.0), observers=[recorder]
+        config(), predictor=ConstantLengthPredictor(LengthForecast(7.0, 9.0)), observers=[recorder]
     )
     dispatcher.dispatch(request, 0.0)
     dispatcher.complete("r", 1.0, output_tokens=3)

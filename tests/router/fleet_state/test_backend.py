@@ -35,9 +35,16 @@ def loads(backend: BackendState) -> tuple[int, int, int, int, float, float]:
 def test_counts_follow_a_request_from_prefill_to_decode_to_its_end():
     backend = view()
     sent = flight(backend, 1.0, prompt=1000, output=100.0)
-    assert loads(backend) == (1, 1, 0, 1000, 1050.0, 100.0)  # context: prompt + half the output
+    assert loads(backend) == (
+        1,
+        1,
+        0,
+        1000,
+        1050.0,
+        50.0,
+    )  # half of the output is behind it, half to come
     backend.first_token(sent, 2.0)
-    assert loads(backend) == (1, 0, 1, 0, 1050.0, 100.0)
+    assert loads(backend) == (1, 0, 1, 0, 1050.0, 50.0)
     backend.ended(sent, 9.0)
     assert loads(backend) == (0, 0, 0, 0, 0.0, 0.0)
 
@@ -46,7 +53,7 @@ def test_a_request_that_ends_before_its_first_token_leaves_nothing_behind():
     backend = view()
     first, second = flight(backend, 0.0), flight(backend, 0.0, prompt=500)
     backend.ended(first, 1.0)
-    assert loads(backend) == (1, 1, 0, 500, 550.0, 100.0)
+    assert loads(backend) == (1, 1, 0, 500, 550.0, 50.0)
     backend.ended(second, 1.0)
     assert loads(backend) == (0, 0, 0, 0, 0.0, 0.0)
 

@@ -17,7 +17,7 @@ def decoding(n: int, **state: Any) -> dict[str, Any]:
         "in_flight": n,
         "decoding": n,
         "context_tokens": 1_000.0 * n,
-        "pending_output_tokens": 100.0 * n,
+        "pending_output_tokens": 50.0 * n,
         **state,
     }
 

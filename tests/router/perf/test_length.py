@@ -43,16 +43,16 @@ def test_before_data_both_say_what_the_azure_conversations_say(predictor: Length
 
 @pytest.mark.parametrize("predictor", [ConstantLengthPredictor(), BucketLengthPredictor()])
 def test_no_forecast_exceeds_the_clients_limit(predictor: LengthPredictor):
-    assert predictor.forecast(ask(limit=16)) == LengthForecast(16, 16)
+    assert predictor.forecast(ask(limit=16)) == LengthForecast(16, 16, 256)
     capped = predictor.forecast(ask(limit=300))
     assert (capped.mean_tokens, capped.p90_tokens) == (AZURE_CONVERSATION.mean_tokens, 300)
 
 
 def test_the_constant_predictor_learns_nothing():
-    predictor = ConstantLengthPredictor(50, 80)
+    predictor = ConstantLengthPredictor(LengthForecast(50, 80, 3_000))
     for _ in range(100):
         predictor.observe(done(1000))
-    assert predictor.forecast(ask()) == LengthForecast(50, 80)
+    assert predictor.forecast(ask()) == LengthForecast(50, 80, 3_000)
 
 
 def test_mean_and_p90_converge_to_the_distribution():
@@ -117,7 +117,7 @@ def test_answers_cut_off_by_their_own_limit_do_not_drag_the_others_down():
     for _ in range(200):
         predictor.observe(done(500))
         predictor.observe(done(8, limit=8))
-    assert predictor.forecast(ask(limit=8)) == LengthForecast(8, 8)
+    assert predictor.forecast(ask(limit=8)) == LengthForecast(8, 8, 64)
     assert predictor.forecast(ask(prompt=50)).mean_tokens > 450
 
 

@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from router.domain.decision import Assign
 from router.domain.protocols import DispatchListener, Hold
 from router.domain.request import Request
 from router.domain.state import EngineSignals
@@ -111,7 +112,8 @@ def choices_under_load(name: str, seed: int) -> list[str]:
         )
         decision = dispatcher.dispatch(request, now)
         chosen.append(repr(decision))
-        flying.append(request.request_id)
+        if isinstance(decision, Assign):
+            flying.append(request.request_id)
         if pace.random() < 0.8 and dispatcher.in_flight:
             ended = flying.pop(pace.randrange(len(flying)))
             dispatcher.first_token(ended, now)

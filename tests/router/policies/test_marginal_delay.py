@@ -20,12 +20,12 @@ FAST_S = 0.1 + CHUNKS * 0.010 + 100 * (0.010 + 0.0002 + 1_050 * 1e-6)
 
 
 def crowd(n: int) -> dict[str, Any]:
-    """n requests decoding, each 1,050 tokens of context and 100 tokens to come."""
+    """n requests decoding, each 1,050 tokens of context and 50 tokens to come."""
     return {
         "in_flight": n,
         "decoding": n,
         "context_tokens": 1_050.0 * n,
-        "pending_output_tokens": 100.0 * n,
+        "pending_output_tokens": 50.0 * n,
     }
 
 
@@ -37,11 +37,11 @@ def own_s(n: int) -> float:
 
 
 def inflicted_on(n: int) -> float:
-    """Its prefill stalls n decoders; its decode slows 100 tokens of each."""
-    return 0.1 * n + (0.0002 + 1_050 * 1e-6) * 100 * n
+    """Its prefill stalls n decoders; its decode slows the 50 tokens left of each."""
+    return 0.1 * n + (0.0002 + 1_050 * 1e-6) * 50 * n
 
 
-@pytest.mark.parametrize(("n", "chosen"), [(2, "fast"), (8, "fast"), (9, "slow")])
+@pytest.mark.parametrize(("n", "chosen"), [(2, "fast"), (10, "fast"), (11, "slow")])
 def test_the_fast_card_is_filled_until_the_slow_one_does_less_harm(n: int, chosen: str):
     fleet = views(fast=crowd(n), slow={"cost": SLOW})
     assert scores({"fast": own_s(n) + inflicted_on(n), "slow": SLOW_S}) == chosen
@@ -49,8 +49,8 @@ def test_the_fast_card_is_filled_until_the_slow_one_does_less_harm(n: int, chose
 
 
 def test_without_the_externality_it_is_greedy_and_overfills_the_fast_card():
-    fleet = views(fast=crowd(9), slow={"cost": SLOW})
-    assert scores({"fast": own_s(9), "slow": SLOW_S}) == "fast"
+    fleet = views(fast=crowd(11), slow={"cost": SLOW})
+    assert scores({"fast": own_s(11), "slow": SLOW_S}) == "fast"
     assert picked(policy_of("marginal-delay", externality=0.0), fleet, REQUEST) == "fast"
 
 
@@ -60,8 +60,8 @@ def test_a_price_on_the_fast_group_sends_requests_to_the_slow_one(price: float, 
     fleet = views(fast={"price": price}, slow={"cost": SLOW})
     assert engine_s(fleet[0], 1_000, 100.0) == pytest.approx(engine)
     assert scores({"fast": FAST_S + price * engine, "slow": SLOW_S}) == chosen
-    assert picked(policy_of("marginal-delay"), fleet, REQUEST) == chosen
-    assert picked(policy_of("marginal-delay", price_weight=0.0), fleet, REQUEST) == "fast"
+    assert picked(policy_of("marginal-delay", price_weight=1.0), fleet, REQUEST) == chosen
+    assert picked(policy_of("marginal-delay"), fleet, REQUEST) == "fast"
 
 
 def test_inflicted_delay_is_the_sum_over_those_who_are_there():

@@ -5,13 +5,15 @@ Before anything has finished, the tails are taken to be 1 s of TTFT and 20 s of 
 
 from __future__ import annotations
 
-from typing import Any
+from dataclasses import replace
+from typing import Any, ClassVar
 
 import pytest
 
-from router.domain.protocols import Observer
+from router.domain.protocols import DispatchListener, Observer
+from router.policies.motley import Motley
 from router.policies.tail_scale import TailScale
-from tests.fakes import SLOW, ask, outcome, view, views
+from tests.fakes import SLOW, ask, make_dispatcher, outcome, view, views
 from tests.router.policies.picking import awaited, picked, policy_of, scores
 
 REQUEST = ask(forecast=100.0)
@@ -20,14 +22,19 @@ HELD = 1_050 * 1e-6  # seconds per iteration to read one such request's context,
 
 
 def crowd(n: int, **state: Any) -> dict[str, Any]:
-    """n requests decoding, each 1,050 tokens of context and 100 tokens to come."""
+    """n requests decoding since 0 s, each 1,050 tokens of context and 50 tokens to come."""
     return {
         "in_flight": n,
         "decoding": n,
         "context_tokens": 1_050.0 * n,
-        "pending_output_tokens": 100.0 * n,
+        "pending_output_tokens": 50.0 * n,
         **state,
     }
+
+
+def own_pain(ttft: float, tau: float) -> float:
+    """Lengths have no spread here: a forecast without a square is taken at its word."""
+    return 0.3 * (ttft / TTFT98_S) ** 4 + ((ttft + 100 * tau) / E2E98_S) ** 2
 
 
 def fast_pain(n: int, price: float = 0.0) -> float:
@@ -35,30 +42,29 @@ def fast_pain(n: int, price: float = 0.0) -> float:
     share = 0.010 + n * 0.0002 + n * HELD
     ttft = share * (1.5 if n else 1.0) + 1_000 * (0.0001 + share / 2_048)
     tau = 0.010 + (n + 1) * 0.0002 + (n + 1) * HELD
-    e2e = ttft + 100 * tau
-    pain = 0.1 * (ttft / TTFT98_S) ** 4 + (e2e / E2E98_S) ** 2
-    inflicted = 0.1 * n + (0.0002 + HELD) * 50 * n  # half of what the others have to come
+    pain = own_pain(ttft, tau)
+    inflicted = 0.1 * n + (0.0002 + HELD) * 50 * n
+    theirs = 0.0 + 50 * tau  # arrived now, and half of 100 tokens to come
     crowding = tau / 0.0102
-    pain += crowding * 2 * (100 * tau / E2E98_S) * inflicted / E2E98_S
+    pain += crowding * 2 * theirs * inflicted / E2E98_S**2
     engine = 0.1 + 100 * (0.0002 + HELD + 0.010 / (n + 1))
-    return pain + 2 * (e2e / E2E98_S) * price * engine / E2E98_S
+    return pain + 2 * (ttft + 100 * tau) * price * engine / E2E98_S**2
 
 
 def slow_pain() -> float:
     """On an idle slow backend."""
     ttft = 0.030 + 1_000 * (0.0005 + 0.030 / 2_048)
-    e2e = ttft + 100 * (0.030 + 0.0010 + 1_050 * 5e-6)
-    return 0.1 * (ttft / TTFT98_S) ** 4 + (e2e / E2E98_S) ** 2
+    return own_pain(ttft, 0.030 + 0.0010 + 1_050 * 5e-6)
 
 
-@pytest.mark.parametrize(("n", "chosen"), [(0, "fast"), (8, "fast"), (9, "fast"), (10, "slow")])
+@pytest.mark.parametrize(("n", "chosen"), [(0, "fast"), (14, "fast"), (15, "slow")])
 def test_the_fast_card_is_filled_until_the_slow_one_adds_less_pain(n: int, chosen: str):
     assert scores({"fast": fast_pain(n), "slow": slow_pain()}) == chosen
     fleet = views(fast=crowd(n), slow={"cost": SLOW})
     assert picked(policy_of("motley"), fleet, REQUEST) == chosen
 
 
-@pytest.mark.parametrize(("price", "chosen"), [(6.0, "fast"), (7.0, "slow")])
+@pytest.mark.parametrize(("price", "chosen"), [(8.0, "fast"), (9.0, "slow")])
 def test_a_price_on_the_fast_group_sends_requests_to_the_slow_one(price: float, chosen: str):
     assert scores({"fast": fast_pain(0, price), "slow": slow_pain()}) == chosen
     fleet = views(fast={"price": price}, slow={"cost": SLOW})
@@ -107,6 +113,54 @@ class TestLateBinding:
         assert policy_of("motley").choose(REQUEST, full, 0.0) is None
 
 
+class TestWhatIsLateTells:
+    """A prefill that should be over and is not: 1,000 tokens, 0.12 s, sent at 0."""
+
+    SENT: ClassVar[dict[str, Any]] = {
+        "in_flight": 1,
+        "prefilling": 1,
+        "pending_prefill_tokens": 1_000,
+    }
+
+    @pytest.mark.parametrize(("at", "taken"), [(0.2, True), (0.4, True), (0.5, False)])
+    def test_who_is_overdue_by_more_than_the_backlog_allowed_gets_nothing_more(
+        self, at: float, taken: bool
+    ):
+        chosen = policy_of("motley").choose(ask(arrival_s=at), views(a=self.SENT), at)
+        assert (chosen is not None) == taken
+
+    def test_an_engine_that_stopped_admitting_is_not_filled_that_far_again(self):
+        """40,000 of 100,000 tokens held, and a prefill 2 s late: 36,000 is the limit from then."""
+        policy = policy_of("motley")
+        full = views(a={**self.SENT, "in_flight": 40, "context_tokens": 40_000.0})
+        assert policy.choose(ask(arrival_s=2.0), full, 2.0) is None
+        full[0].prefilling = full[0].pending_prefill_tokens = 0
+        full[0].version += 1
+        assert policy.choose(ask(arrival_s=3.0), full, 3.0) is None
+        full[0].context_tokens, full[0].version = 34_000.0, 2
+        assert policy.choose(ask(arrival_s=4.0), full, 4.0) is not None
+
+    def test_and_tries_again_little_by_little(self):
+        policy = policy_of("motley")
+        full = views(a={**self.SENT, "in_flight": 40, "context_tokens": 40_000.0})
+        policy.choose(ask(arrival_s=2.0), full, 2.0)
+        full[0].prefilling = full[0].pending_prefill_tokens = 0
+        for _ in range(1_000):  # changes of state without trouble
+            full[0].version += 1
+            chosen = policy.choose(ask(arrival_s=3.0), full, 3.0)
+        assert chosen is not None
+
+
+def test_whoever_is_old_or_has_much_to_come_is_not_to_be_slowed():
+    """Two backends alike but for what their crowds are heading for."""
+    at = 60.0
+    young = crowd(8, arrivals_s=8 * 59.0)
+    fleet = views(old=crowd(8, arrivals_s=8 * 1.0), young=young)
+    assert picked(policy_of("motley"), fleet, ask(forecast=100.0, arrival_s=at), at) == "young"
+    fleet = views(long=crowd(8, pending_output_tokens=8 * 900.0, arrivals_s=8 * 59.0), young=young)
+    assert picked(policy_of("motley"), fleet, ask(forecast=100.0, arrival_s=at), at) == "young"
+
+
 def test_a_cached_prefix_is_not_computed_again():
     policy = policy_of("motley")
     request = ask(forecast=100.0, prefix_hashes=(1, 2, 3), prefix_block_tokens=300)
@@ -117,6 +171,45 @@ def test_a_cached_prefix_is_not_computed_again():
     a.context_tokens, a.version = 100.0, 1
     assert picked(policy, [a, b], request, now=60.0) == "a"
     assert picked(policy, [a, b], REQUEST, now=120.0) == "b"
+
+
+CHAT = ask(forecast=100.0, prefix_hashes=(1, 2, 3), prefix_block_tokens=300)
+
+
+def test_an_engine_that_never_finds_what_it_should_have_cached_gets_no_credit():
+    """An old engine without prefix caching, or one that was restarted behind our back."""
+    policy = policy_of("motley")
+    a, b = views(a={}, b={})
+    assert isinstance(policy, DispatchListener)
+    assert isinstance(policy, Observer)
+    policy.dispatched(CHAT, a, 0.0)
+    granted = []
+    for n in range(30):
+        turn = replace(CHAT, request_id=f"r{n}")
+        granted.append(policy.dispatched(turn, a, 0.0))
+        policy.observe(outcome("a", request_id=f"r{n}", cached_tokens=0))
+    assert granted[0] == 900
+    assert granted[-1] < 60
+    for n in range(60):  # its cache works now
+        policy.dispatched(replace(CHAT, request_id=f"s{n}"), a, 0.0)
+        policy.observe(outcome("a", request_id=f"s{n}", cached_tokens=900))
+    assert policy.dispatched(CHAT, a, 0.0) > 850
+    assert policy.dispatched(replace(CHAT, request_id="other"), b, 0.0) == 0
+
+
+def test_what_left_or_fell_ill_is_forgotten_prefixes_and_all():
+    dispatcher = make_dispatcher("a", "b", policy=policy_of("motley"))
+    for n, name in enumerate(("a", "b")):
+        dispatcher.set_health("b" if name == "a" else "a", healthy=False, now=0.0)
+        dispatcher.dispatch(replace(CHAT, request_id=name), float(n))
+        dispatcher.set_health("b" if name == "a" else "a", healthy=True, now=0.0)
+    policy = dispatcher._policy
+    assert isinstance(policy, Motley)
+    # Each was forgotten when it fell ill, so only the last one served is known.
+    assert policy._index.holders((1,)) == {"b"}
+    dispatcher.remove_backend("b", 3.0)
+    assert policy._index.holders((1,)) == set()
+    assert [lane.view.spec.name for lane in policy._lanes.values()] == []
 
 
 def test_recent_prefill_stretches_decoding_so_equals_take_turns():
@@ -169,8 +262,9 @@ class TestTailScale:
 
     def test_the_choice_follows_the_shape_of_the_latencies_not_their_size(self):
         """What was delivered sets the scale of both, so there is nothing to tune."""
-        fleet = views(fast=crowd(10), slow={"cost": SLOW})
+        fleet = views(fast=crowd(12), slow={"cost": SLOW})
         policy = policy_of("motley")
+        assert picked(policy, fleet, REQUEST) == "fast"  # 14 are
         assert isinstance(policy, Observer)
         for _ in range(500):
             policy.observe(outcome(first_token_s=50.0, finished_s=500.0))

@@ -9,7 +9,7 @@ import pytest
 
 from router.domain.protocols import Observer, Policy
 from router.domain.state import EngineSignals
-from tests.fakes import FAST, SLOW, ask, outcome, view, views
+from tests.fakes import FAST, SLOW, ask, outcome, spec, view, views
 from tests.router.policies.picking import picked, policy_of, scores
 
 # A typical request takes 0.465 s on a fast backend and 2.075 s on a slow one
@@ -97,6 +97,43 @@ class TestSmgLeastLoad:
         fleet = views(fast=idle, slow={"cost": SLOW, **idle})
         first = {picked(policy_of("smg-least-load", seed), fleet) for seed in range(20)}
         assert first == {"fast", "slow"}
+
+
+class TestMelangeStaticSplit:
+    """Bucket of 1,000 in and 100 out: 768 and 96 tokens; at batch 16 an iteration holds 816 each.
+
+    Fast: 0.0768 + 96 * (0.010 + 16 * 0.0002 + 16 * 816e-6) / 16 = 0.234 s; slow: 0.384 + 96 *
+    (0.030 + 0.016 + 16 * 816 * 5e-6) / 16 = 1.052 s.
+    """
+
+    def test_before_a_plan_it_draws_by_the_buckets_throughput(self):
+        policy, fleet = policy_of("melange-static-split"), self.fleet()
+        chosen = Counter(picked(policy, fleet, ask(f"r{n}", forecast=100.0)) for n in range(499))
+        assert chosen["fast"] / 499 == pytest.approx(1.052 / (0.234 + 1.052), abs=0.07)
+
+    def test_then_it_draws_by_the_slices_that_level_the_load(self):
+        # Even all four slices on the fast card (0.234) are done before one on the slow (0.263).
+        policy, fleet = policy_of("melange-static-split"), self.fleet()
+        for n in range(500):
+            picked(policy, fleet, ask(f"r{n}", forecast=100.0))
+        later = {picked(policy, fleet, ask(f"s{n}", forecast=100.0)) for n in range(100)}
+        assert later == {"fast"}
+
+    def test_blind_to_the_state_of_the_moment(self):
+        policy, fleet = policy_of("melange-static-split"), self.fleet()
+        fleet[0].in_flight = 200
+        chosen = Counter(picked(policy, fleet, ask(f"r{n}", forecast=100.0)) for n in range(100))
+        assert chosen["fast"] > 60
+
+    def fleet(self) -> list[Any]:
+        return [view("fast", 0), slow_group("slow", 1)]
+
+
+def slow_group(name: str, index: int) -> Any:
+    """A slow backend of its own kind."""
+    backend = view(name, index, SLOW)
+    backend.spec = spec(name, gpu="t4")
+    return backend
 
 
 class TestAibrixLeastLatency:
