@@ -17,6 +17,7 @@ from router.domain.errors import BadInputError, MotleyError
 
 COMMANDS = (
     "serve",
+    "check",
     "keys",
     "demo",
     "engine",
@@ -36,7 +37,7 @@ COMMANDS = (
 )
 """In the order a newcomer meets them; ``router/cli/<name>.py`` holds the function ``<name>``."""
 
-NEEDS_ARGUMENTS = frozenset({"simulate", "sweep", "whatif", "plan", "tune"})
+NEEDS_ARGUMENTS = frozenset({"check", "simulate", "sweep", "whatif", "plan", "tune"})
 """Commands that explain themselves when given nothing."""
 
 
@@ -80,6 +81,16 @@ def _root() -> None:
     """The root command does nothing itself."""
 
 
+def _in_our_words(arguments: Sequence[str] | None) -> list[str]:
+    """``serve`` takes the flags of other routers, where they mean the same."""
+    given = list(sys.argv[1:] if arguments is None else arguments)
+    if given[:1] != ["serve"]:
+        return given
+    from router.cli.spellings import translated
+
+    return ["serve", *translated(given[1:])]
+
+
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run the command line and exit."""
     sys.exit(run(arguments))
@@ -88,7 +99,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
 def run(arguments: Sequence[str] | None = None) -> int:
     """Run the command line and return the exit code."""
     try:
-        build_cli()(args=arguments, prog_name="motley")
+        build_cli()(args=_in_our_words(arguments), prog_name="motley")
     except SystemExit as end:
         return end.code if isinstance(end.code, int) else int(end.code is not None)
     except KeyboardInterrupt:

@@ -40,10 +40,22 @@ BackendsOption = Annotated[
     str | None, typer.Option(help="Without a file: engine URLs, comma-separated.")
 ]
 ModelsOption = Annotated[
-    str | None, typer.Option(help="Model of each URL, comma-separated; one name is for all.")
+    str | None,
+    typer.Option(help="Model of each URL, comma-separated; one is for all; else it is asked."),
 ]
-GpusOption = Annotated[str, typer.Option(help="GPU of each URL; one name is for all.")]
-EnginesOption = Annotated[str, typer.Option(help="Engine of each URL: vllm or sglang.")]
+GpusOption = Annotated[
+    str | None,
+    typer.Option(help="GPU of each URL; one name is for all. SGLang tells it; vLLM does not."),
+]
+EnginesOption = Annotated[
+    str | None, typer.Option(help="Engine of each URL: vllm or sglang; else it is asked.")
+]
+SetOption = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--set", help="Any setting of the file: reliability.queue_size=10. Repeat for more."
+    ),
+]
 WorkersOption = Annotated[
     int | None,
     typer.Option(min=1, max=256, help="Processes behind the one port; else the file's, else 1."),
@@ -69,8 +81,9 @@ def serve(
     policy: PolicyOption = None,
     static_backends: BackendsOption = None,
     static_models: ModelsOption = None,
-    static_gpus: GpusOption = "a100-80",
-    static_engines: EnginesOption = "vllm",
+    static_gpus: GpusOption = None,
+    static_engines: EnginesOption = None,
+    settings: SetOption = None,
     workers: WorkersOption = None,
     decision_log: LogOption = None,
     record: RecordOption = None,
@@ -85,6 +98,11 @@ def serve(
     Without: [bold]motley serve --static-backends http://a:8000,http://b:8000
     --static-models llama-3.1-8b --static-gpus a100-80,t4[/bold]
 
+    As SGLang's router: [bold]motley serve --worker-urls http://a:30000 http://b:30000[/bold]
+
+    Flags of production-stack and SGLang's routers are taken where they mean the same; where they
+    do not, the error says what to use. The file is read again when it changes and on SIGHUP.
+
     SIGTERM or Ctrl-C stops accepting and lets streams finish (reliability.drain_timeout_s); a
     second Ctrl-C leaves at once.
     """
@@ -95,10 +113,13 @@ def serve(
 
     _start_logging(log_level, log_format)
 
+    source: Path | dict[str, Any] = config or static_fleet(
+        static_backends, static_models, static_gpus, static_engines
+    )
+
     def load() -> MotleyConfig:
         """The file as it is now, with the command line on top."""
-        source = config or static_fleet(static_backends, static_models, static_gpus, static_engines)
-        loaded = load_config(source)
+        loaded = load_config(source, settings or ())
         loaded = with_flags(
             loaded, host=host, port=port, policy=policy, log=decision_log, workers=workers
         )
@@ -218,38 +239,63 @@ def with_books(
 
 
 def static_fleet(
-    urls: str | None, models: str | None, gpus: str, engines: str
-) -> dict[str, list[dict[str, str]]]:
-    """A configuration from flags alone.
+    urls: str | None, models: str | None, gpus: str | None, engines: str | None
+) -> dict[str, Any]:
+    """A configuration from flags alone; what they leave out is asked of the engines.
 
     Raises:
-        ConfigError: no URL or model, or lists of different lengths.
+        ConfigError: no URL, lists of different lengths, or an engine that does not say.
     """
-    if not urls or not models:
+    if not urls:
         raise ConfigError(
             "nothing to serve: give --config fleet.yaml, or --static-backends URL,URL with "
             "--static-models NAME"
         )
     backends = _listed(urls)
-    columns = {
+    given = {
         "model": _column("--static-models", models, len(backends)),
         "gpu": _column("--static-gpus", gpus, len(backends)),
         "engine": _column("--static-engines", engines, len(backends)),
     }
-    return {
-        "backends": [
-            {"url": url, **{name: values[n] for name, values in columns.items()}}
-            for n, url in enumerate(backends)
-        ]
-    }
+    rows = [
+        {"url": url, **{name: values[n] for name, values in given.items() if values}}
+        for n, url in enumerate(backends)
+    ]
+    return {"backends": [row if {"model", "gpu"} <= row.keys() else _asked(row) for row in rows]}
+
+
+def _asked(row: dict[str, str]) -> dict[str, Any]:
+    """One backend, completed by what its engine says."""
+    import asyncio
+
+    from router.gateway.admin.identify import identify
+    from router.perf.catalog import gpu_names
+    from telemetry.http_get import HttpGetter
+
+    async def ask() -> dict[str, Any]:
+        fetcher = HttpGetter()
+        try:
+            return (await identify(row["url"], fetcher, list(gpu_names()))).fields()
+        finally:
+            fetcher.close()
+
+    known = {**asyncio.run(ask()), **row}
+    if "gpu" not in known:
+        raise ConfigError(
+            f"{row['url']} does not say what card it runs on: give --static-gpus, one of "
+            f"{', '.join(gpu_names())}"
+        )
+    return known
 
 
 def _listed(text: str) -> list[str]:
     return [item.strip() for item in text.split(",") if item.strip()]
 
 
-def _column(flag: str, text: str, rows: int) -> list[str]:
-    values = _listed(text)
+def _column(flag: str, text: str | None, rows: int) -> list[str]:
+    values = _listed(text or "")
+    if not values:
+        return []
     if len(values) == 1:
         return values * rows
     if len(values) != rows:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Collection, Hashable, Mapping
+from collections.abc import Collection, Hashable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -16,6 +16,7 @@ from yaml.constructor import ConstructorError
 from router.config.access import AccessSection, AdminSection
 from router.config.classes import check_classes, check_fallbacks, slos_of
 from router.config.discovery import DiscoverySection
+from router.config.overlay import overlaid
 from router.config.planner import PlannerSection
 from router.config.schema import (
     AdmissionSection,
@@ -97,19 +98,22 @@ class MotleyConfig:
     adapters: Mapping[str, str] = field(default_factory=dict)
 
 
-def load_config(source: str | Path | Mapping[str, Any]) -> MotleyConfig:
+def load_config(
+    source: str | Path | Mapping[str, Any], settings: Sequence[str] = ()
+) -> MotleyConfig:
     """Read and check a configuration.
 
     Args:
         source: path of a YAML file, or its content as a mapping.
+        settings: laid over it, each ``path=value``; see ``router.config.overlay``.
 
     Raises:
         ConfigError: the file cannot be read, is no YAML, or holds something unusable; the
             message names the place and the remedy.
     """
     if isinstance(source, Mapping):
-        return _checked(dict(source), "<mapping>")
-    return _checked(_read_yaml(Path(source)), str(source))
+        return _checked(overlaid(source, settings), "<mapping>")
+    return _checked(overlaid(_read_yaml(Path(source)), settings), str(source))
 
 
 def _read_yaml(path: Path) -> dict[str, Any]:

@@ -67,7 +67,7 @@ def test_a_mistake_is_one_line(
     [
         ([], "nothing to serve"),
         (["--config", "/no/such/file.yaml"], "cannot read /no/such/file.yaml"),
-        (["--static-backends", "http://h:1"], "nothing to serve"),
+        (["--static-backends", "http://127.0.0.1:9"], "does not say what it serves"),
         (
             ["--static-backends", "http://h:1,http://h:2", "--static-models", "a,b,c"],
             "--static-models lists 3 values for 2 backends",
@@ -117,8 +117,8 @@ def test_a_fleet_from_flags() -> None:
         ("a100-80-0", "http://a:1", MODEL),
         ("v100-32-0", "http://b:2", MODEL),
     ]
-    with pytest.raises(ConfigError):
-        static_fleet("http://a:1", "", "a100-80", "vllm")
+    with pytest.raises(ConfigError, match="nothing to serve"):
+        static_fleet("", MODEL, "a100-80", "vllm")
 
 
 # A real process
@@ -163,7 +163,7 @@ def test_sigterm_lets_streams_finish_and_ends_with_0(slow_engine: str) -> None:
     command = [
         *(sys.executable, "-c", "from router.cli.main import main; main()"),
         *("serve", "--port", str(port), "--static-backends", slow_engine),
-        *("--static-models", MODEL),
+        *("--static-models", MODEL, "--static-gpus", "a100-80"),
     ]
     with _running(command) as gateway:
         assert gateway.stderr is not None

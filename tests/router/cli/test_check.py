@@ -1,0 +1,116 @@
+"""``motley check``: what a configuration means, and what looks wrong."""
+
+from __future__ import annotations
+
+import http.server
+import json
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from router.cli.main import run
+
+MODEL = "llama-3.1-8b"
+
+
+def entry(**more: object) -> dict[str, object]:
+    return {"gpu": "a100-80", "model": MODEL, "url": "http://10.0.0.1:1", **more}
+
+
+def check(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], *flags: str, **content: Any
+) -> tuple[int, str]:
+    path = tmp_path / "fleet.yaml"
+    path.write_text(json.dumps(content))
+    code = run(["check", str(path), *flags])
+    ended = capsys.readouterr()
+    return code, ended.out + ended.err
+
+
+def test_it_tells_what_each_backend_can_do(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    fleet = [
+        entry(),
+        entry(gpu="t4", tensor_parallel=2, count=2, url=["http://b:1", "http://c:1"]),
+    ]
+    code, text = check(tmp_path, capsys, "--json", backends=fleet)
+    assert code == 0
+    fast, slow, _ = json.loads(text)["backends"]
+    assert (fast["name"], fast["cards"]) == ("a100-80-0", "1 x a100-80")
+    assert fast["kv_capacity_tokens"] > slow["kv_capacity_tokens"] > 10_000
+    assert 0.01 < fast["ttft_s"] < slow["ttft_s"] < 2.0
+    assert 0.005 < fast["tpot_s"] < fast["tpot_crowded_s"] < slow["tpot_crowded_s"] < 0.2
+    code, text = check(tmp_path, capsys, backends=fleet)
+    assert "t4-0 +1" in text
+
+
+@pytest.mark.parametrize(
+    ("content", "says"),
+    [
+        ({"backends": [entry()]}, "one backend serves it; when that fails, nobody does"),
+        ({"backends": [entry(url=None)]}, "no url; 'motley serve' needs one"),
+        ({"backends": [entry(), entry(name="b")]}, "the same url"),
+        ({"backends": [entry()], "server": {"host": "0.0.0.0"}}, "everybody may use the gateway"),
+        (
+            {"backends": [entry()], "server": {"host": "0.0.0.0", "api_keys": ["k"]}},
+            "keys travel unencrypted",
+        ),
+        ({"backends": [entry()], "server": {"api_keys": ["k"]}}, "1 in plain text"),
+        (
+            {"backends": [entry()], "slos": {"interactive": {"ttft_s": 0.001}}},
+            "even idle its TTFT",
+        ),
+        (
+            {"backends": [entry(), entry(url="http://b:1", max_model_len=4096)]},
+            "longer prompts go to the roomier backends",
+        ),
+    ],
+)
+def test_what_looks_wrong_is_a_warning(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], content: dict[str, Any], says: str
+) -> None:
+    code, text = check(tmp_path, capsys, "--strict", **content)
+    assert code == 1
+    assert says in text
+
+
+def test_a_wrong_file_is_one_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    code, text = check(tmp_path, capsys, backends=[entry(gpu="t4")])
+    assert code == 2
+    assert text.startswith("error: ")
+
+
+class Told(http.server.BaseHTTPRequestHandler):
+    def do_GET(self) -> None:
+        body = json.dumps(
+            {"data": [{"id": "other", "owned_by": "vllm", "max_model_len": 1024}]}
+        ).encode()
+        self.send_response(200)
+        self.send_header("content-length", str(len(body)))
+        self.end_headers()
+        self.wfile.write(body)
+
+    def log_message(self, *_: object) -> None:
+        """Be quiet."""
+
+
+@pytest.fixture
+def engine() -> Iterator[str]:
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Told) as fake:
+        threading.Thread(target=fake.serve_forever, daemon=True).start()
+        yield f"http://127.0.0.1:{fake.server_address[1]}"
+        fake.shutdown()
+
+
+def test_engines_may_be_asked(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], engine: str
+) -> None:
+    fleet = [entry(url=engine), entry(url="http://127.0.0.1:9")]
+    _, text = check(tmp_path, capsys, "--probe", backends=fleet)
+    assert f"the file says model {MODEL}, the engine other" in text
+    assert "the engine takes 1,024 tokens" in text
+    assert "a100-80-1: http://127.0.0.1:9 does not say what it serves" in text
