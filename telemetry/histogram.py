@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 from bisect import bisect_left
 from collections.abc import Sequence
-from itertools import accumulate
 
 import numpy as np
 
@@ -38,8 +37,3 @@ class Histogram:
         for bucket, count in enumerate(np.bincount(found).tolist()):
             self.counts[bucket] += count
         self.total += math.fsum(values)
-
-    def cumulative(self) -> list[tuple[str, float]]:
-        """(upper bound, values up to it), as Prometheus wants them."""
-        bounds = [*(str(float(bound)) for bound in self._bounds), "+Inf"]
-        return [(b, float(n)) for b, n in zip(bounds, accumulate(self.counts), strict=True)]

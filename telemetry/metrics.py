@@ -10,18 +10,9 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 
-from prometheus_client import CollectorRegistry
-from prometheus_client.core import (
-    CounterMetricFamily,
-    GaugeMetricFamily,
-    HistogramMetricFamily,
-)
-from prometheus_client.exposition import CONTENT_TYPE_LATEST, generate_latest
-from prometheus_client.metrics_core import Metric as Family
-from prometheus_client.registry import Collector
-
 from router.domain.outcome import Outcome
 from telemetry import metric_table as table
+from telemetry import metric_text as text
 from telemetry.histogram import Histogram
 from telemetry.label_cap import OTHER, LabelCap
 from telemetry.metric_table import Metric
@@ -99,8 +90,6 @@ class GatewayMetrics:
         self._counts: dict[str, dict[tuple[str, ...], float]] = {}
         self._answers: dict[tuple[str, str, int], int] = {}
         self._sources: dict[str, list[Source]] = {}
-        self.registry = CollectorRegistry(auto_describe=False)
-        self.registry.register(_Reader(self._families))
 
     # -- while it works ----------------------------------------------------------------------
 
@@ -177,9 +166,22 @@ class GatewayMetrics:
 
     # -- when it is asked --------------------------------------------------------------------
 
+    def pieces(self) -> Iterator[str]:
+        """The text of ``/metrics`` piece by piece, each a millisecond or so of work.
+
+        What a piece tells is read when it is made, whatever happens between two of them.
+        """
+        self._count_answers()
+        for metric in table.TABLE:
+            if metric.kind == "histogram":
+                yield text.head(metric)
+                yield from text.histogram_pieces(metric, list(self._histograms(metric)))
+            else:
+                yield text.head(metric) + text.sample_lines(metric, list(self._samples(metric)))
+
     def exposition(self) -> tuple[bytes, str]:
-        """Body and content type of ``/metrics``."""
-        return generate_latest(self.registry), CONTENT_TYPE_LATEST
+        """Body and content type of ``/metrics``, in one go."""
+        return "".join(self.pieces()).encode(), text.CONTENT_TYPE
 
     def _pair(self, key: tuple[str, str]) -> _Pair:
         """The counts of this pair; a model over the cap shares those of ``other``."""
@@ -194,20 +196,6 @@ class GatewayMetrics:
         self.count(table.TENANT_TOKENS, (tenant, "prompt"), outcome.prompt_tokens)
         self.count(table.TENANT_TOKENS, (tenant, "output"), outcome.output_tokens)
 
-    def _families(self) -> Iterator[Family]:
-        self._count_answers()
-        for metric in table.TABLE:
-            if metric.kind == "histogram":
-                yield self._histogram(metric)
-            else:
-                yield self._plain(metric)
-
-    def _histogram(self, metric: Metric) -> Family:
-        family = HistogramMetricFamily(metric.name, metric.help, labels=metric.labels)
-        for labels, histogram in self._histograms(metric):
-            family.add_metric(labels, histogram.cumulative(), histogram.total)
-        return family
-
     def _histograms(self, metric: Metric) -> Iterator[tuple[tuple[str, ...], Histogram]]:
         if metric is table.WAIT:
             yield from (((label,), kept) for label, kept in self._waits.items())
@@ -216,13 +204,6 @@ class GatewayMetrics:
         else:
             name = _HISTOGRAMS[metric.name]
             yield from ((key, getattr(pair, name)) for key, pair in self._pairs.items())
-
-    def _plain(self, metric: Metric) -> Family:
-        kind = CounterMetricFamily if metric.kind == "counter" else GaugeMetricFamily
-        family = kind(metric.name, metric.help, labels=metric.labels)
-        for labels, value in self._samples(metric):
-            family.add_metric(labels, value)
-        return family
 
     def _samples(self, metric: Metric) -> Iterator[Sample]:
         yield from self._counts.get(metric.name, {}).items()
@@ -259,14 +240,3 @@ _TOKENS = {
     table.CACHED_TOKENS.name: "cached",
     table.OUTPUT_TOKENS.name: "output",
 }
-
-
-class _Reader(Collector):
-    """What the registry asks."""
-
-    def __init__(self, families: Callable[[], Iterator[Family]]) -> None:
-        self._families = families
-
-    def collect(self) -> Iterator[Family]:
-        """Build every family anew."""
-        return self._families()

@@ -5,6 +5,8 @@ from __future__ import annotations
 import re
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from prometheus_client.parser import text_string_to_metric_families
 
 from telemetry import metric_table as table
@@ -78,7 +80,7 @@ def test_a_bound_belongs_to_its_own_bucket() -> None:
     histogram = Histogram((1.0, 2.0))
     for number in (0.5, 1.0, 1.5, 2.0, 2.5):
         histogram.add(number)
-    assert histogram.cumulative() == [("1.0", 2.0), ("2.0", 4.0), ("+Inf", 5.0)]
+    assert histogram.counts == [2, 2, 1]
     assert histogram.total == 7.5
 
 
@@ -158,3 +160,35 @@ def test_many_values_at_once_are_the_same_as_one_by_one() -> None:
     at_once.add_all(values)
     assert at_once.counts == one_by_one.counts
     assert at_once.total == pytest.approx(one_by_one.total)
+
+
+@given(st.text(st.characters(exclude_categories=["Cs"]), max_size=30), st.floats(allow_nan=False))
+def test_prometheus_reads_whatever_is_in_a_label(tenant: str, figure: float) -> None:
+    metrics = gateway()
+    metrics.ask(table.POWER, lambda: [((tenant, "prior"), figure)])
+    found = {k: v for k, v in samples(metrics).items() if k[0] == "motley_power_watts"}
+    assert found == {("motley_power_watts", (("backend", tenant), ("source", "prior"))): figure}
+
+
+def test_a_large_exposition_comes_in_small_pieces() -> None:
+    """Between two of them the event loop answers requests."""
+    metrics = gateway()
+    for n in range(300):
+        metrics.observe(outcome(backend=f"b{n}"))
+    pieces = list(metrics.pieces())
+    assert len(pieces) > 30
+    assert max(map(len, pieces)) < len("".join(pieces)) / 10
+
+
+def test_a_histogram_counts_up_to_infinity() -> None:
+    metrics = gateway()
+    for seconds in (0.00001, 0.0003, 99.0):
+        metrics.worked("dispatch", seconds)
+    buckets = {
+        dict(labels)["le"]: count
+        for (name, labels), count in samples(metrics).items()
+        if name == "motley_gateway_overhead_seconds_bucket"
+    }
+    assert (buckets["2e-05"], buckets["0.0003"], buckets["0.5"], buckets["+Inf"]) == (1, 2, 2, 3)
+    assert value(metrics, "motley_gateway_overhead_seconds_count", stage="dispatch") == 3
+    assert value(metrics, "motley_gateway_overhead_seconds_sum", stage="dispatch") > 99.0
