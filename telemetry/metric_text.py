@@ -28,7 +28,7 @@ def head(metric: Metric) -> str:
 
 def sample_lines(metric: Metric, samples: Iterable[tuple[Sequence[str], float]]) -> str:
     """One line for each (label values, value) of a counter or gauge."""
-    name, keys = metric.name, metric.labels
+    name, keys = metric.name, _in_order(metric)
     return "".join(
         [f"{name}{_block(keys, values)} {_number(value)}\n" for values, value in samples]
     )
@@ -38,7 +38,7 @@ def histogram_pieces(
     metric: Metric, histograms: Sequence[tuple[Sequence[str], Histogram]]
 ) -> Iterator[str]:
     """Buckets, count and sum of each histogram, some histograms at a time."""
-    name, keys = metric.name, metric.labels
+    name, keys = metric.name, _in_order(metric)
     ends = [f'le="{float(bound)}"}} ' for bound in metric.buckets] + ['le="+Inf"} ']
     for start in range(0, len(histograms), PIECE):
         lines: list[str] = []
@@ -53,10 +53,15 @@ def histogram_pieces(
         yield "".join(lines)
 
 
-def _block(keys: Sequence[str], values: Sequence[str]) -> str:
+def _in_order(metric: Metric) -> list[tuple[int, str]]:
+    """Labels by name, each with its place among the values: what diffs and people expect."""
+    return sorted(enumerate(metric.labels), key=lambda label: label[1])
+
+
+def _block(keys: Sequence[tuple[int, str]], values: Sequence[str]) -> str:
     if not keys:
         return ""
-    pairs = [f'{k}="{v.translate(_ESCAPES)}"' for k, v in zip(keys, values, strict=True)]
+    pairs = [f'{key}="{values[place].translate(_ESCAPES)}"' for place, key in keys]
     return "{" + ",".join(pairs) + "}"
 
 

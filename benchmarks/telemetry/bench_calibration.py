@@ -157,8 +157,8 @@ class Live:
 
     wrong: float = 1.5
     before_s: float = 75.0
-    after_s: float = 60.0
-    rate_per_s: float = 3.0
+    after_s: float = 75.0
+    rate_per_s: float = 2.0
 
 
 async def live(run: Live) -> tuple[Course, float]:
