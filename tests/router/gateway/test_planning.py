@@ -223,3 +223,36 @@ async def test_expected_delay_is_held_against_what_came_of_it(
     assert plan.actual_e2e_s == pytest.approx(3.0)
     assert plan.expected_e2e_s is not None
     assert 0.5 < plan.expected_e2e_s < 30.0
+
+
+async def test_a_backend_that_leaves_or_changes_its_speed_brings_a_round_forward(
+    engine: StartEngine, gateway: StartGateway
+) -> None:
+    gate = await gateway(await engine(chat()), await engine(chat()))
+    dispatcher = gate.relay.engine.dispatcher
+    told: list[Finished] = []
+    scripted = Scripted(lambda: {})
+    plan = Planning(
+        gate.relay.engine,
+        PlannerSection(interval_s=1000.0),
+        Demand(300.0),
+        lambda _: scripted,
+        told.append,
+    )
+
+    async def look() -> None:
+        gate.clock.ahead_s += 150.0  # events within a tenth of the period are answered together
+        plan.tick()
+        await asyncio.sleep(0.1)
+
+    await look()
+    assert told == []
+    first, _ = dispatcher.state.backends
+    dispatcher.set_health(first.spec.name, healthy=False, now=gate.clock.now())
+    await look()
+    assert [one.reason for one in told] == ["membership"]
+    assert sum(told[0].fleet.values()) == 1
+    for hook in plan.on_drift:
+        hook()
+    await look()
+    assert [one.reason for one in told] == ["membership", "drift"]
