@@ -160,9 +160,9 @@ BLOCKS: dict[str, Callable[[], str]] = {
         "works on a rounded copy; what anybody finds is priced exactly.",
     ),
     "prices": noted(
-        "python -m benchmarks.price_ablation --requests 1000 --seeds 1",
-        "Ratios with over without prices (below 1 is better), geometric mean over three loads, in "
-        "brackets the worst.",
+        "python -m benchmarks.price_ablation --requests 1500",
+        "Ratios with over without prices (below 1 is better), geometric mean over three loads and two "
+        "seeds, in brackets the worst.",
     ),
 }
 
