@@ -1,7 +1,7 @@
 """Do the planner's prices help? Each policy that reads them, with and without, paired.
 
-Workloads of one and of three models, of one and of three service classes, on mixed fleets at
-three loads. Every pair replays the same arrivals and lengths with the same wrong belief and the
+Workloads of one and of three models, of one and of three service classes, and of two kinds of
+requests mixed, on mixed fleets at three loads. Every pair replays the same arrivals and lengths with the same wrong belief and the
 same seed; the only difference is whether the rolling planner sets prices. Ratios below 1 mean
 that prices help. Run: ``python -m benchmarks.price_ablation``.
 """
@@ -65,6 +65,7 @@ class Case:
     source: str
     models: tuple[tuple[str, float], ...] = ()
     classes: bool = False
+    mixed_with: tuple[str, ...] = ()
 
     def config(self, policy: str) -> MotleyConfig:
         """The fleet file, with a queue that drops nobody."""
@@ -86,6 +87,7 @@ class Case:
             rate_scale=rate_scale,
             models=dict(self.models),
             classes=CLASSES if self.classes else {},
+            mixed_with=self.mixed_with,
         )
 
 
@@ -93,6 +95,12 @@ SHARES = ((SMALL, 4.0), (MIDDLE, 3.0), (LARGE, 2.0))
 CASES = (
     Case("1 model, 1 class", ONE_MODEL, "azure-conv-like"),
     Case("1 model, 3 classes", ONE_MODEL, "azure-conv-like", classes=True),
+    Case(
+        "1 model, chat and code mixed",
+        ONE_MODEL,
+        "azure-conv-like",
+        mixed_with=("azure-code-like",),
+    ),
     Case("3 models, 1 class", THREE_MODELS, "azure-conv-like", SHARES),
     Case("3 models, 3 classes", THREE_MODELS, "azure-conv-like", SHARES, classes=True),
     Case("3 models, 3 classes, code", THREE_MODELS, "azure-code-like", SHARES, classes=True),
@@ -155,9 +163,13 @@ def measured(case: Case, policy: str, load: float, requests: int, seed: int) -> 
     }
 
 
-def pairs(requests: int, seeds: int, policies: Sequence[str]) -> Iterator[dict[str, Any]]:
+def pairs(
+    requests: int, seeds: int, policies: Sequence[str], cases: Sequence[str]
+) -> Iterator[dict[str, Any]]:
     """Every pair."""
     for case in CASES:
+        if cases and case.name not in cases:
+            continue
         for policy in policies:
             for load in LOADS:
                 for seed in range(seeds):
@@ -191,9 +203,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--requests", type=int, default=2000)
     parser.add_argument("--seeds", type=int, default=2)
     parser.add_argument("--policies", nargs="*", default=POLICIES, choices=POLICIES)
+    parser.add_argument("--cases", nargs="*", help="only these, by name")
     parser.add_argument("--json", type=Path, help="also write the figures here")
     asked = parser.parse_args(arguments)
-    rows = list(pairs(asked.requests, asked.seeds, asked.policies))
+    rows = list(pairs(asked.requests, asked.seeds, asked.policies, asked.cases or ()))
     print(table(rows))
     if asked.json:
         asked.json.write_text(json.dumps(rows, indent=2) + "\n")
