@@ -1,9 +1,9 @@
 """Do the planner's prices help? Each policy that reads them, with and without, paired.
 
 Workloads of one and of three models, of one and of three service classes, and of two kinds of
-requests mixed, on mixed fleets at three loads. Every pair replays the same arrivals and lengths with the same wrong belief and the
-same seed; the only difference is whether the rolling planner sets prices. Ratios below 1 mean
-that prices help. Run: ``python -m benchmarks.price_ablation``.
+requests mixed, on mixed fleets at three loads. Every pair replays the same arrivals and lengths
+with the same wrong belief and the same seed; the only difference is whether the rolling planner
+sets prices. Ratios below 1 mean that prices help. Run: ``python -m benchmarks.price_ablation``.
 """
 
 from __future__ import annotations
