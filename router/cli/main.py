@@ -16,6 +16,7 @@ from typer.core import TyperGroup
 from router.domain.errors import BadInputError, MotleyError
 
 COMMANDS = (
+    "init",
     "serve",
     "check",
     "keys",

@@ -6,7 +6,8 @@ from contextlib import asynccontextmanager, contextmanager
 import httpx
 from openai import AsyncOpenAI
 
-from router.cli.demo import DEMO_FLEET, MODEL, with_urls
+from router.cli.demo import DEMO_FLEET, MODEL
+from router.cli.demo_file import with_urls
 from router.config.load import load_config
 from router.gateway.app import build_app
 from router.gateway.server import bind, server, url_of
@@ -23,7 +24,7 @@ def engines(speed=SPEED):
     with EngineHost(config.fleet.backends) as host:
         host.start(speed=speed)
         host.wait_until_ready()
-        yield with_urls(config, host.urls)
+        yield load_config(with_urls(DEMO_FLEET, list(host.urls.values())))
 
 
 class Gateway:

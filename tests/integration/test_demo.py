@@ -16,6 +16,7 @@ import pytest
 from openai import OpenAI
 
 from router.cli.demo import MODEL
+from router.config.load import load_config
 from simulator.engine_server.listening import listen
 from simulator.engine_server.tokens import words
 from tests.simulator.engine_server.samples import events
@@ -190,6 +191,19 @@ def test_an_engine_runs_until_ctrl_c():
         assert "vllm 0." in said
         assert httpx.get(f"{url}/health").is_success
         assert interrupted(process)[0] == 0
+
+
+def test_init_asks_a_running_engine_and_writes_what_serve_takes(tmp_path):
+    arguments = ("engine", "--gpu", "t4", "--tensor-parallel", "2", "--port", "0", "--speed", "50")
+    path = tmp_path / "fleet.yaml"
+    with started(*arguments, until="Ctrl-C") as (_, said):
+        url = re.search(r"http://[\d.:]+\d", said).group()
+        cards = ("--gpu", "t4", "--tensor-parallel", "2")
+        made = run("init", str(path), "--probe", url, *cards)
+        assert made.returncode == 0, made.stderr
+    (backend,) = load_config(path).fleet.backends
+    assert (backend.url, backend.gpu, backend.engine) == (url, "t4", "vllm")
+    assert backend.kv_capacity_tokens
 
 
 def test_a_killed_engine_ends_with_an_error():
