@@ -77,6 +77,8 @@ def attach(runtime: Runtime, load: Loader | None, board: Board | None = None) ->
         chores.append(Chore("admin", partial(serve_admin, app, listener)))
         runtime.closing = (*runtime.closing, listener.close)
     chores.append(Chore("limits", partial(_keep_tidy, runtime.gate)))
+    if runtime.gate.tokens is not None:
+        chores.append(Chore("identity provider", runtime.gate.tokens.keep_fresh))
     runtime.chores = [*runtime.chores, *chores]
     if board is None and config.shared.url is not None:
         board = RedisBoard(config.shared, replica_name(config))

@@ -7,24 +7,25 @@ from pathlib import Path
 
 from router.config.load import MotleyConfig
 from router.domain.errors import ConfigError
-from router.gateway.access.gate import Gate, TokenReader
+from router.gateway.access.gate import Gate
 from router.gateway.access.keys_file import read_keys
+from router.gateway.access.oidc import OidcReader
 from router.gateway.access.ring import Ring, granted_keys, plain_keys
 
 
-def build_gate(
-    config: MotleyConfig, wall: Callable[[], float], tokens: TokenReader | None = None
-) -> Gate:
+def build_gate(config: MotleyConfig, wall: Callable[[], float]) -> Gate:
     """The gate that the configuration asks for.
 
     Args:
         config: as loaded.
         wall: seconds since 1970.
-        tokens: reads an identity provider's tokens, if there is one.
 
     Raises:
-        ConfigError: a keys file that cannot be read, or a key that is given twice.
+        ConfigError: a keys file that cannot be read, a key that is given twice, or an identity
+            provider whose keys cannot be used.
     """
+    oidc = config.access.oidc
+    tokens = OidcReader(oidc, wall) if oidc is not None else None
     return Gate(build_ring(config), config.access.prices, wall, tokens)
 
 

@@ -32,6 +32,9 @@ class TokenReader(Protocol):
     def grant(self, token: bytes) -> Grant | None:
         """What the token allows; ``None`` if it is no valid one."""
 
+    async def keep_fresh(self) -> None:
+        """Keep the provider's keys current, for ever."""
+
 
 class Caller:
     """Somebody whom the gate has let in."""
@@ -75,14 +78,14 @@ class Gate:
         self._ring = ring
         self._prices = prices
         self._wall = wall
-        self._tokens = tokens
+        self.tokens = tokens
         self._callers: dict[Grant, Caller] = {}
         self._meters: dict[str, Meter] = {}
         self._visits: dict[str, _Visit] = {}
 
     def __bool__(self) -> bool:
         """Whether callers must show something."""
-        return bool(self._ring) or self._tokens is not None
+        return bool(self._ring) or self.tokens is not None
 
     def replace(self, ring: Ring, prices: Mapping[str, PriceSection]) -> None:
         """New keys; what is under way and what has been used stays."""
@@ -97,8 +100,8 @@ class Gate:
             return None
         offered = offered_key(headers)
         grant = self._ring.find(offered, self._wall())
-        if grant is None and self._tokens is not None and offered:
-            grant = self._tokens.grant(offered)
+        if grant is None and self.tokens is not None and offered:
+            grant = self.tokens.grant(offered)
         return UNAUTHORIZED if grant is None else self._caller(grant)
 
     def enter(self, caller: Caller, asked: str, request: Request) -> Problem | None:
