@@ -44,6 +44,7 @@ def main() -> None:
                 # One at a time: an idle gateway beside the one that is measured costs too.
                 with start() as target:
                     if target is not None:
+                        print(target.name, file=sys.stderr)
                         figures = measure(target, arguments)
                         rows[target.name] = _best(rows.get(target.name), figures)
     print(_table(rows) if arguments.markdown else _plain(rows))

@@ -114,8 +114,12 @@ async def streams(port: int, *, count: int, tokens: int, rounds: int) -> Result:
         for _ in range(rounds):
             sent = time.perf_counter()
             writer.write(payload)
-            head = await reader.readuntil(b"\r\n\r\n")
-            body = await reader.readuntil(b"0\r\n\r\n")
+            try:
+                head = await reader.readuntil(b"\r\n\r\n")
+                body = await reader.readuntil(b"\r\n0\r\n\r\n")
+            except asyncio.IncompleteReadError:
+                errors += 1
+                break
             latencies.append(time.perf_counter() - sent)
             seen = body.count(b"data: {")
             chunks += seen

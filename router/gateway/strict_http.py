@@ -8,6 +8,7 @@ over both front ends.
 from __future__ import annotations
 
 import asyncio
+import re
 from typing import Any
 
 import httptools
@@ -26,6 +27,20 @@ _ONLY_ONCE = frozenset((b"host", b"authorization", b"x-api-key", b"content-type"
 """Headers of which a second one means that somebody on the way reads another than we do."""
 
 
+_UPGRADE = re.compile(rb"\r\nupgrade(?=[ \t]*:)", re.IGNORECASE)
+_NO_UPGRADE = b"x-no-up"
+
+
+def without_upgrade(data: bytes) -> bytes:
+    """The first read of a request with its ``Upgrade`` header renamed, at the same length.
+
+    A server may ignore that header, but the parser would take the body for another protocol's.
+    Java's HTTP client asks for h2c with every first request, its body included.
+    """
+    end = data.find(b"\r\n\r\n")
+    return _UPGRADE.sub(b"\r\n" + _NO_UPGRADE, data[:end]) + data[end:] if end >= 0 else data
+
+
 def _too_long() -> Problem:
     message = f"The request's head is longer than {MAX_HEAD_BYTES} bytes."
     return Problem(431, message, code="bad_http")
@@ -42,7 +57,7 @@ class StrictHttp(HttpToolsProtocol):
     _patience: asyncio.TimerHandle | None = None
     _in_request = False
     _head_whole = False
-    _head_bytes = 0
+    _head_bytes = _read_bytes = 0
 
     # Called by the event loop
 
@@ -59,6 +74,9 @@ class StrictHttp(HttpToolsProtocol):
         self._parse(data)
 
     def _parse(self, data: bytes) -> None:
+        self._read_bytes = len(data)
+        if not self._in_request and _UPGRADE.search(data) is not None:
+            data = without_upgrade(data)
         try:
             self.parser.feed_data(data)
         except httptools.HttpParserUpgrade:
@@ -141,7 +159,8 @@ class StrictHttp(HttpToolsProtocol):
 
     def on_header(self, name: bytes, value: bytes) -> None:
         """One header; judged when all are there."""
-        self.headers.append((name.lower(), value))
+        if name != _NO_UPGRADE:
+            self.headers.append((name.lower(), value))
 
     def on_headers_complete(self) -> None:
         """The head is there."""
@@ -155,6 +174,13 @@ class StrictHttp(HttpToolsProtocol):
         named = dict(headers)
         if len(headers) > MAX_HEADERS:
             self._stop(431, f"More than {MAX_HEADERS} headers.")
+        if self._head_bytes + self._read_bytes > MAX_HEAD_BYTES:
+            size = len(self.url) + sum(len(name) + len(value) for name, value in headers)
+            if size > MAX_HEAD_BYTES:
+                self._fault = _too_long()
+                raise _Fault
+        if self.parser.should_upgrade():  # its head came in pieces
+            self._stop(400, "Connections are not upgraded here. Leave out the header 'Upgrade'.")
         if len(named) < len(headers):
             for name in _ONLY_ONCE:
                 if sum(name == known for known, _ in headers) > 1:
