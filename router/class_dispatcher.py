@@ -226,6 +226,15 @@ class ClassDispatcher(Dispatcher):
             self._account(entry.request, rejection, entry.tried, now)
         return rejection
 
+    def _hedge_options(
+        self, request: Request, tried: frozenset[str], now: float
+    ) -> list[BackendState]:
+        options = self._options(request, tried, now)
+        entry = self._sent.get(request.request_id)
+        if entry is None or not isinstance(options, list):
+            return []
+        return self.desk.open_to(entry, self._unclaimed(entry, options, now), now, last=True)
+
     def _offered(
         self, request: Request, tried: frozenset[str], now: float
     ) -> tuple[list[BackendState], dict[str, str]]:

@@ -89,6 +89,23 @@ class LoggingDispatcher(Dispatcher):
         super().presume_first_token(request_id, now)
         self._write("presume_first_token", now, {"request_id": request_id})
 
+    def hedge(self, request_id: str, now: float) -> Assign | None:  # noqa: D102
+        decision = super().hedge(request_id, now)
+        answer = {"keep": True} if decision is None else _told(decision)
+        self._write("hedge", now, {"request_id": request_id}, answer)
+        return decision
+
+    def win(self, request_id: str, backend: str, now: float) -> None:  # noqa: D102
+        super().win(request_id, backend, now)
+        self._write("win", now, {"request_id": request_id, "backend": backend})
+
+    def withdraw(  # noqa: D102
+        self, request_id: str, backend: str, now: float, *, backpressure: bool = False
+    ) -> None:
+        super().withdraw(request_id, backend, now, backpressure=backpressure)
+        args = {"request_id": request_id, "backend": backend, "backpressure": backpressure}
+        self._write("withdraw", now, args)
+
     def complete(  # noqa: D102
         self,
         request_id: str,
@@ -302,6 +319,9 @@ def _call(dispatcher: LoggingDispatcher, line: Line) -> None:
             | "refuse"
             | "cancel"
             | "poll"
+            | "hedge"
+            | "win"
+            | "withdraw"
             | (
                 "correct" | "set_prices" | "set_health" | "drain" | "resume" | "remove_backend"
             ) as call

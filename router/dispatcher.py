@@ -39,6 +39,7 @@ from router.explain import Explainer
 from router.fleet_state.backend import BackendState, Capability, Flight
 from router.fleet_state.eligible import eligible
 from router.fleet_state.fleet import FleetState
+from router.hedge import HedgeBudget
 from router.perf.estimate import tpot_s, ttft_s
 from router.queue.waiting_room import Waiting, WaitingRoom
 
@@ -62,6 +63,7 @@ class Dispatcher:
 
     Attributes:
         explainer: keeps the accounts of requests that asked for one.
+        hedging: the budget of second attempts; ``None`` where there are none.
         fell_back: how often one model (asked) was answered by another (served).
         recalls: whether a request may be taken back from its backend before its first byte.
     """
@@ -92,6 +94,8 @@ class Dispatcher:
         self._strict_context = strict_context
         self._flights: dict[str, Flight] = {}
         self.explainer = Explainer()
+        self.hedging: HedgeBudget | None = None
+        self._seconds: dict[str, Flight] = {}  # of requests that have two attempts under way
         self.fell_back: Counter[tuple[str, str]] = Counter()
         self.arrived = self.completed = self.failed = self.cancelled = self.rejected = 0
 
@@ -182,6 +186,74 @@ class Dispatcher:
         """
         flight = self._flight(request_id)
         flight.backend.prefilled(flight, now)
+
+    def hedge_due_s(self, request_id: str) -> float | None:
+        """When to ask ``hedge`` about a request just sent; ``None``: never."""
+        flight = self._flights.get(request_id)
+        if self.hedging is None or flight is None:
+            return None
+        ahead_s = flight.predicted_ttft_s - (flight.dispatched_s - flight.request.arrival_s)
+        return self.hedging.due_s(flight.dispatched_s, ahead_s)
+
+    def hedge(self, request_id: str, now: float) -> Assign | None:
+        """A second attempt elsewhere, if the first is late, and that pays; else ``None``.
+
+        Until ``win`` or ``withdraw`` names one of the two, both are under way; whatever ends the
+        request ends both. Only for requests without a first token, and never a third attempt.
+        """
+        flight, budget = self._flights.get(request_id), self.hedging
+        if budget is None or flight is None or flight.decoding or request_id in self._seconds:
+            return None
+        request, first = flight.request, flight.backend
+        tried = flight.tried | {first.spec.name}
+        options = self._hedge_options(request, tried, now)
+        if not options:
+            return None
+        prompt = request.prompt_tokens
+        best = min(options, key=lambda b: (ttft_s(b, prompt, now), b.index))
+        cost_s = best.cost.prompt_s(prompt)
+        if not budget.pays(now - flight.dispatched_s, ttft_s(best, prompt, now), cost_s):
+            return None
+        budget.spend(cost_s)
+        second = Flight(request, best, now, tried)
+        second.predicted_ttft_s = flight.predicted_ttft_s
+        second.predicted_tpot_s = tpot_s(best, prompt, second.output_tokens)
+        self._seconds[request_id] = second
+        best.sent(second, now)
+        second.probe = best.breaker.sent()
+        if second.probe:
+            self.state.changed()
+        return Assign(best.spec)
+
+    def win(self, request_id: str, backend: str, now: float) -> None:
+        """This one of two attempts answered first; the books of the other are closed."""
+        second = self._seconds.pop(request_id, None)
+        flight = self._flight(request_id)
+        if second is None:
+            return
+        loser = second
+        if second.backend.spec.name == backend:
+            self._flights[request_id], loser = second, flight
+            if self.hedging is not None:
+                self.hedging.won += 1
+        loser.backend.ended(loser, now)
+        self._spare(loser)
+
+    def withdraw(
+        self, request_id: str, backend: str, now: float, *, backpressure: bool = False
+    ) -> None:
+        """This one of two attempts failed before its first byte; the other goes on alone."""
+        second = self._seconds.pop(request_id, None)
+        flight = self._flight(request_id)
+        if second is None:
+            return
+        failed, stays = second, flight
+        if flight.backend.spec.name == backend:
+            failed, stays = flight, second
+        self._flights[request_id] = stays
+        stays.tried = flight.tried | {failed.backend.spec.name}
+        failed.backend.ended(failed, now)
+        self._judge(failed, now, backpressure=backpressure)
 
     def complete(
         self,
@@ -376,6 +448,15 @@ class Dispatcher:
         decision = self._ask(request, options, tried, now, claims=False)
         return decision if isinstance(decision, Assign) else None
 
+    def _hedge_options(
+        self, request: Request, tried: frozenset[str], now: float
+    ) -> list[BackendState]:
+        """Who may take a second attempt: nobody that somebody waits for."""
+        options = self._options(request, tried, now)
+        if not isinstance(options, list):
+            return []
+        return [b for b in options if b.index not in self._claimed] if self.queued else options
+
     def _options(
         self, request: Request, tried: frozenset[str], now: float
     ) -> list[BackendState] | Wait | Reject:
@@ -417,10 +498,12 @@ class Dispatcher:
         listener = self._listener
         cached = listener.dispatched(request, backend, now) if listener is not None else 0
         flight = Flight(request, backend, now, tried, cached)
-        if self._observers:
+        if self._observers or self.hedging is not None:
             expected_s = ttft_s(backend, request.prompt_tokens, now, cached_tokens=cached)
             flight.predicted_ttft_s = now - request.arrival_s + expected_s
             flight.predicted_tpot_s = tpot_s(backend, request.prompt_tokens, flight.output_tokens)
+            if self.hedging is not None:
+                self.hedging.base_s += backend.cost.prompt_s(request.prompt_tokens, cached)
         self._flights[request.request_id] = flight
         backend.sent(flight, now)
         flight.probe = backend.breaker.sent()
@@ -491,6 +574,11 @@ class Dispatcher:
         flight = self._flight(request_id)
         del self._flights[request_id]
         flight.backend.ended(flight, now)
+        if self._seconds:
+            second = self._seconds.pop(request_id, None)
+            if second is not None:
+                second.backend.ended(second, now)
+                self._spare(second)
         return flight
 
     def _vouch(self, flight: Flight) -> None:

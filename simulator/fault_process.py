@@ -22,6 +22,9 @@ class Patient(Protocol):
 
     records: Records
 
+    def attempt_lost(self, i: int, engine: EngineProcess, now: float) -> bool:
+        """One of two attempts failed; ``False`` if there was only one."""
+
     def bounce(self, i: int, now: float) -> None:
         """An attempt failed before its first byte."""
 
@@ -108,7 +111,7 @@ class FaultProcess:
 
     def _kill(self, engine: EngineProcess, fault: Fault, now: float) -> None:  # noqa: ARG002
         for job in engine.kill(now):
-            self._broke(int(job.job_id), now, "engine_died")
+            self._broke(int(job.job_id), engine, now, "engine_died")
 
     _restart = _kill
 
@@ -139,8 +142,10 @@ class FaultProcess:
 
     # -- what requests see -------------------------------------------------------------------
 
-    def _broke(self, i: int, now: float, reason: str) -> None:
+    def _broke(self, i: int, engine: EngineProcess, now: float, reason: str) -> None:
         """The connection of an attempt broke."""
+        if self._patient.attempt_lost(i, engine, now):
+            return
         if math.isnan(self._patient.records.first_token_s[i]):
             self._patient.bounce(i, now)
         else:
@@ -157,5 +162,5 @@ class FaultProcess:
                 over = now - engine.hung_since_s > self._reliability.idle_timeout_s
             if over:
                 engine.cancel(str(i), now)
-                self._broke(i, now, "idle_timeout")
+                self._broke(i, engine, now, "idle_timeout")
         self._clock.call_at(now + _HANG_CHECK_S, partial(self._check_hung, engine))

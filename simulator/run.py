@@ -211,6 +211,14 @@ def _notes(trace: Trace, config: MotleyConfig, options: ReplayOptions, replay: R
     fell_back: Counter[tuple[str, str]] = sum((d.fell_back for d in replay.dispatchers), Counter())
     for (asked, served), count in fell_back.items():
         notes.append(f"{count} request(s) for {asked} were answered by {served}")
+    hedging = [d.hedging for d in replay.dispatchers if d.hedging is not None]
+    if hedging:
+        sent, won = sum(h.sent for h in hedging), sum(h.won for h in hedging)
+        extra = sum(h.extra_s for h in hedging) / max(sum(h.base_s for h in hedging), 1e-9)
+        notes.append(
+            f"hedging: {sent} second attempt(s), {won} of them first to answer, "
+            f"{100 * extra:.2f} % more prefill work"
+        )
     stuck = replay.reasons.get("never_finished", 0)
     if stuck:
         notes.append(f"{stuck} request(s) could never finish and were counted as failed")

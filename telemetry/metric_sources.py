@@ -77,6 +77,11 @@ def ask_dispatcher(metrics: GatewayMetrics, dispatcher: Dispatcher) -> None:
     metrics.ask(
         table.FALLBACKS, lambda: ((pair, float(n)) for pair, n in dispatcher.fell_back.items())
     )
+    budget = dispatcher.hedging
+    if budget is not None:
+        metrics.ask(
+            table.HEDGES, lambda: [(("sent",), float(budget.sent)), (("won",), float(budget.won))]
+        )
     desk = desk_of(dispatcher)
     if desk is not None:
         ask_desk(metrics, desk)

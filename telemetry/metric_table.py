@@ -82,6 +82,12 @@ FALLBACKS = Metric(
     "Requests that another model answered at once, because they would have had to wait.",
     ("asked", "served"),
 )
+HEDGES = Metric(
+    "motley_hedges_total",
+    "counter",
+    "Second attempts for a late first token: sent, and those that answered first.",
+    ("result",),
+)
 RETRIES = Metric(
     "motley_retries_total",
     "counter",
@@ -459,7 +465,7 @@ LABELS_CAPPED = Metric(
 BUILD_INFO = Metric("motley_build_info", "gauge", "Always 1.", ("version", "policy"))
 
 TABLE: tuple[Metric, ...] = (
-    *(REQUESTS, ATTEMPTS, REJECTED, FALLBACKS, RETRIES),
+    *(REQUESTS, ATTEMPTS, REJECTED, FALLBACKS, HEDGES, RETRIES),
     *(TTFT, TPOT, ITL, E2E, WAIT, OVERHEAD, FINISH_REASONS),
     *(PROMPT_TOKENS, CACHED_TOKENS, OUTPUT_TOKENS, TENANT_TOKENS),
     *(IN_FLIGHT, QUEUE_DEPTH, BACKEND_UP, BREAKER),

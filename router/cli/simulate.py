@@ -130,6 +130,14 @@ def simulate(
             rich_help_panel=_REAL,
         ),
     ] = None,
+    hedging: Annotated[
+        Switch | None,
+        typer.Option(
+            help="Whether a late first token may be sought from a second backend; by default as "
+            "the fleet file says.",
+            rich_help_panel=_REAL,
+        ),
+    ] = None,
     fallback: Annotated[
         Switch,
         typer.Option(
@@ -225,6 +233,9 @@ def simulate(
     if admission is not None:
         on = config.admission.model_copy(update={"enabled": admission == "on"})
         config = replace(config, admission=on)
+    if hedging is not None:
+        twice = config.hedging.model_copy(update={"enabled": hedging == "on"})
+        config = replace(config, hedging=twice)
     batch = Batch(
         spec=spec,
         config=config,

@@ -22,6 +22,7 @@ from router.domain.state import LinearCost
 from router.fleet_state.backend import Capability
 from router.fleet_state.fleet import CapabilityOf, FleetState
 from router.health.breaker import BreakerConfig
+from router.hedge import HedgeBudget, HedgeRules
 from router.perf.hardware import Hardware
 from router.perf.length import BucketLengthPredictor
 from router.policies.registry import from_recipe
@@ -121,6 +122,8 @@ def _header(config: MotleyConfig, *, strict_context: bool) -> dict[str, Any]:
     }
     if config.admission.enabled:
         header["admission"] = config.admission.model_dump(exclude={"enabled"})
+    if config.hedging.enabled:
+        header["hedging"] = config.hedging.model_dump(exclude={"enabled"})
     return header
 
 
@@ -142,6 +145,8 @@ def _assemble(
         queue_timeout_s=header["queue_timeout_s"],
         strict_context=header["strict_context"],
     )
+    if "hedging" in header:
+        dispatcher.hedging = HedgeBudget(HedgeRules(**header["hedging"]))
     if isinstance(dispatcher, ClassDispatcher):
         slos = {name: slo_from_json(slo) for name, slo in header["slos"].items()}
         rules = ClassRules(**header["admission"])

@@ -22,6 +22,7 @@ from router.config.schema import (
     AdmissionSection,
     BackendEntry,
     ConfigFile,
+    HedgingSection,
     PolicySection,
     ReliabilitySection,
     ServerSection,
@@ -75,6 +76,7 @@ class MotleyConfig:
         adapters: LoRA adapters that every engine of a model has loaded, and that model.
         hardware: the catalogue, with the file's own models and measurements.
         admission: how service classes are scheduled, if they are.
+        hedging: second attempts, if there are any.
         fallbacks: models that may answer in place of one, best first, for requests that allow it.
     """
 
@@ -96,6 +98,7 @@ class MotleyConfig:
     admission: AdmissionSection = field(default_factory=AdmissionSection)
     fallbacks: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     adapters: Mapping[str, str] = field(default_factory=dict)
+    hedging: HedgingSection = field(default_factory=HedgingSection)
 
 
 def load_config(
@@ -169,6 +172,7 @@ def _checked(content: dict[str, Any], source: str) -> MotleyConfig:
         parsed.admission,
         {model: tuple(others) for model, others in parsed.fallbacks.items()},
         parsed.adapters,
+        parsed.hedging,
     )
 
 

@@ -136,6 +136,16 @@ class PowerSection(Section):
         return self
 
 
+class HedgingSection(Section):
+    """Second attempts for requests whose first token is late; see ``router.hedge``."""
+
+    enabled: bool = False
+    extra: float = Field(default=0.05, gt=0.0, le=1.0)
+    after: float = Field(default=3.0, ge=1.0, allow_inf_nan=False)
+    at_least_s: Seconds = 0.5
+    gain: float = Field(default=2.0, ge=0.0, allow_inf_nan=False)
+
+
 class TelemetrySection(Section):
     """How the engines are read, and who is told of the requests."""
 
@@ -223,6 +233,7 @@ class ConfigFile(Section):
     policy: PolicySection = PolicySection()
     slos: dict[str, SloSection] = Field(default_factory=dict)
     admission: AdmissionSection = AdmissionSection()
+    hedging: HedgingSection = HedgingSection()
     telemetry: TelemetrySection = TelemetrySection()
     reliability: ReliabilitySection = ReliabilitySection()
     planner: PlannerSection = PlannerSection()

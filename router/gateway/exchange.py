@@ -6,6 +6,7 @@ Driven by callbacks: the front end hands in a ``Call`` and a ``Client``; backend
 
 from __future__ import annotations
 
+import asyncio
 from typing import TYPE_CHECKING
 
 from router.domain.decision import Assign, Decision, Reject
@@ -13,10 +14,11 @@ from router.domain.fleet import BackendSpec
 from router.domain.request import Request
 from router.explain import compact
 from router.gateway.account import Account
-from router.gateway.attempt import Attempt
+from router.gateway.attempt import Attempt, Stage
 from router.gateway.multipart import fields_of
 from router.gateway.problems import Problem, from_reject
-from router.gateway.seams import LEFT_EARLY, NO_MODEL, Client, Setback
+from router.gateway.seams import LEFT_EARLY, NO_MODEL, Client, Owner, Setback
+from router.gateway.second import Second
 from router.gateway.tally import TOKEN_MARKS, Usage
 from router.gateway.terms import EXPLAIN, wants
 from router.gateway.ticket import Ticket
@@ -53,7 +55,9 @@ class Exchange:
         "_finish_reason",
         "_give_up_s",
         "_over",
+        "_race",
         "_reason",
+        "_second",
         "_size_bytes",
         "_status",
         "_streams",
@@ -69,6 +73,8 @@ class Exchange:
         self._attempt: Attempt | None = None
         self._backend: BackendSpec | None = None
         self._ticket: Ticket | None = None
+        self._second: Second | None = None
+        self._race: asyncio.TimerHandle | None = None
         self._tried: list[str] = []
         self._asked = ""
         self._reason = ""
@@ -122,6 +128,7 @@ class Exchange:
     def recalled(self) -> None:
         """The dispatcher took the request back before its first byte; it waits again."""
         attempt, self._attempt = self._attempt, None
+        self._end_race()
         if attempt is not None:
             self._tried.pop()
             self._backend = None
@@ -148,6 +155,8 @@ class Exchange:
         """See whether the backend is late."""
         if self._attempt is not None:
             self._attempt.look(now)
+        if self._second is not None:
+            self._second.attempt.look(now)
 
     def pause(self) -> None:
         """The client reads slowly."""
@@ -184,9 +193,22 @@ class Exchange:
         if engine.sent is not None:
             engine.sent(self.request, backend.name)
         self._ticket = Ticket(engine.dispatcher, self.request.request_id, engine.poke)
-        attempt = self._attempt = Attempt(
-            self,
-            self._ticket,
+        attempt = self._attempt = self._attempt_at(backend, self, self._ticket, now)
+        if not self._streams:
+            engine.presumed.at(now + engine.backlog_s(backend.name), self._ticket)
+        pool = engine.pool(backend)
+        attempt.begin(pool, engine.upstream_request(self._call, self._asked, backend, pool.address))
+
+        if engine.dispatcher.hedging is not None and self._streams:
+            self._plan_race(now)
+
+    def _attempt_at(
+        self, backend: BackendSpec, owner: Owner, ticket: Ticket, now: float
+    ) -> Attempt:
+        engine = self._engine
+        return Attempt(
+            owner,
+            ticket,
             backend=backend.name,
             limits=engine.limits,
             give_up_s=self._give_up_s,
@@ -194,10 +216,80 @@ class Exchange:
             now=now,
             mark=TOKEN_MARKS.get(self._call.path, b""),
         )
-        if not self._streams:
-            engine.presumed.at(now + engine.backlog_s(backend.name), self._ticket)
+
+    # A second attempt, where the first is late (``second.Racing``)
+
+    def _plan_race(self, now: float) -> None:
+        assert self.request is not None
+        due_s = self._engine.dispatcher.hedge_due_s(self.request.request_id)
+        if due_s is not None:
+            delay_s = max(0.0, due_s - now)
+            self._race = asyncio.get_running_loop().call_later(delay_s, self._hedge)
+
+    def _hedge(self) -> None:
+        engine, first, self._race = self._engine, self._attempt, None
+        if self._over or first is None or first.stage is Stage.RELAYING or self.request is None:
+            return
+        now = engine.now()
+        decision = engine.dispatcher.hedge(self.request.request_id, now)
+        if decision is None:
+            return
+        backend = decision.backend
+        second = self._second = Second(self, backend)
+        second.ticket = Ticket(engine.dispatcher, self.request.request_id, engine.poke)
+        second.attempt = self._attempt_at(backend, second, second.ticket, now)
         pool = engine.pool(backend)
-        attempt.begin(pool, engine.upstream_request(self._call, self._asked, backend, pool.address))
+        request = engine.upstream_request(self._call, self._asked, backend, pool.address)
+        second.attempt.begin(pool, request)
+
+    def second_answers(self, second: Second) -> None:
+        """The second attempt was faster: the first is broken off."""
+        if self._second is second and self.request is not None:
+            first = self._attempt
+            name = second.backend.name
+            self._engine.dispatcher.win(self.request.request_id, name, self._engine.now())
+            self._promote(second)
+            if first is not None:
+                first.recalled()
+
+    def second_failed(self, second: Second, setback: Setback) -> bool:
+        """The second attempt came to nothing; the first goes on."""
+        if self._second is not second:
+            return False
+        self._second = None
+        self._withdraw(second.backend.name, second.ticket, setback)
+        return True
+
+    def _first_answers(self) -> None:
+        second, self._second = self._second, None
+        if second is not None and self.request is not None and self._backend is not None:
+            name = self._backend.name
+            self._engine.dispatcher.win(self.request.request_id, name, self._engine.now())
+            second.attempt.recalled()
+
+    def _promote(self, second: Second) -> None:
+        self._second = None
+        self._attempt, self._ticket = second.attempt, second.ticket
+        self._backend = second.backend
+        self._tried.append(second.backend.name)
+
+    def _withdraw(self, backend: str, ticket: Ticket, setback: Setback) -> None:
+        assert self.request is not None
+        engine = self._engine
+        engine.dispatcher.withdraw(
+            self.request.request_id, backend, engine.now(), backpressure=setback.backpressure
+        )
+        ticket.void()
+        engine.events.retried(backend, setback.reason)
+
+    def _end_race(self) -> None:
+        """The books of the second attempt are closed with the first's."""
+        if self._race is not None:
+            self._race.cancel()
+            self._race = None
+        second, self._second = self._second, None
+        if second is not None:
+            second.attempt.recalled()
 
     def _retry(self, setback: Setback, ticket: Ticket) -> None:
         engine = self._engine
@@ -231,6 +323,8 @@ class Exchange:
 
     def answer_begins(self, status: int, headers: Headers) -> None:
         """Pass status and headers on, ours added."""
+        if self._second is not None:
+            self._first_answers()
         self._answered(status)
         self._call.body = b""
         told = self._engine.load_told
@@ -270,6 +364,11 @@ class Exchange:
         self._attempt = None
         ticket = self._ticket
         assert ticket is not None
+        second = self._second
+        if second is not None and setback.retryable:
+            self._withdraw(self._tried[-1], ticket, setback)
+            self._promote(second)
+            return
         if setback.retryable:
             self._retry(setback, ticket)
         else:
@@ -338,6 +437,8 @@ class Exchange:
     def _close(self) -> None:
         self._over = True
         self._attempt = None
+        if self._race is not None or self._second is not None:
+            self._end_race()
         if self.request is not None:
             self._engine.left(self.request.request_id)
         if self._engine.ended is not None:

@@ -132,6 +132,7 @@ class Recording:
 
     def _end(self, name: str, n: int) -> None:
         dispatcher, now = self._dispatcher, self._now
+        self._race(name, n)
         way = self._pace.randrange(8)
         if way == 0:
             self._follow(name, dispatcher.redispatch(name, now, backpressure=n % 2 == 0))
@@ -151,6 +152,17 @@ class Recording:
                 dispatcher.complete(
                     name, now, output_tokens=n, prompt_tokens=n + 1, cached_tokens=None
                 )
+
+    def _race(self, name: str, n: int) -> None:
+        """Some are late: where hedging is on, a second backend may try too."""
+        if n % 3:
+            return
+        dispatcher, now = self._dispatcher, self._now
+        hedged = dispatcher.hedge(name, now + 30.0)
+        if hedged is not None and n % 2:
+            dispatcher.win(name, hedged.backend.name, now)
+        elif hedged is not None:
+            dispatcher.withdraw(name, hedged.backend.name, now, backpressure=n % 4 == 0)
 
     @staticmethod
     def _joining(name: str) -> BackendSpec:
