@@ -15,7 +15,7 @@ from solver.options import Limits, Weights
 from solver.place import place
 from solver.problem import Problem
 from solver.routing import occupied, route, shares_of
-from solver.stock import Pool
+from solver.stock import UNLIMITED, Pool
 from tests.solver.tiny import base, best_by_enumeration, problem, with_stock
 
 # Two pools, three kinds of engine over two models, four columns (one base has two ceilings).
@@ -32,6 +32,7 @@ weights = st.builds(
     Weights,
     latency=st.floats(0.0, 3.0),
     cost=st.floats(0.0, 2.0),
+    energy=st.sampled_from([0.0, 3.0]),
     switching=st.floats(0.0, 2.0),
     unserved=st.sampled_from([5.0, 100.0, 3600.0]),
     fairness=st.sampled_from([0.0, 50.0]),
@@ -45,6 +46,7 @@ def problems(draw: st.DrawFn) -> Problem:
             f"g{b}",
             dollars=draw(st.floats(0.1, 5.0)),
             running=draw(st.integers(0, 2)),
+            most=draw(st.sampled_from([UNLIMITED, UNLIMITED, 1])),
             **place_of,  # type: ignore[arg-type]
         )
         for b, place_of in enumerate(PLACES)
@@ -68,19 +70,25 @@ def problems(draw: st.DrawFn) -> Problem:
             mip_gap=1e-7,
             min_replicas=draw(st.integers(0, 1)),
             budget_usd_per_hour=draw(st.one_of(st.none(), st.floats(1.0, 12.0))),
+            max_moves=draw(st.sampled_from([None, None, 0, 1])),
         ),
         tenants=["x", "x", "y"],
     )
 
 
-MODELS: dict[bool, Model] = {}
+MODELS: dict[tuple[object, ...], Model] = {}
 """One statement per shape, as the planner itself keeps it: stating is what takes long."""
 
 
 def _place(given_problem: Problem, chosen: Weights) -> float:
-    budgeted = given_problem.limits.budget_usd_per_hour is not None
-    placement = place(given_problem, chosen, model=MODELS.get(budgeted))
-    MODELS[budgeted] = placement.model
+    limits = given_problem.limits
+    shape = (
+        limits.budget_usd_per_hour is None,
+        limits.max_moves is None,
+        *(one.candidate.most for one in given_problem.bases),
+    )
+    placement = place(given_problem, chosen, model=MODELS.get(shape))
+    MODELS[shape] = placement.model
     assert broken_rules(given_problem, placement.model.shape, placement.replicas) == []
     return placement.objective
 

@@ -16,7 +16,7 @@ from solver.options import Limits, Weights
 from solver.points import PLACE_POINTS
 from solver.problem import Column, Problem
 from solver.service import EngineFacts
-from solver.stock import Candidate, Pool, Stock
+from solver.stock import UNLIMITED, Candidate, Pool, Stock
 from solver.workload import WorkClass, Workload
 
 MODEL = "llama-3.1-8b"
@@ -98,9 +98,10 @@ def base(
     model: str = MODEL,
     running: int = 0,
     zone: str = "",
+    most: int = UNLIMITED,
 ) -> Base:
     spec = BackendSpec(name, name, "vllm", model, tensor_parallel=cards, zone=zone)
-    candidate = Candidate(spec, pool, running)
+    candidate = Candidate(spec, pool, running, most)
     return Base(candidate, engine(), dollars, idle_w=50.0, max_w=300.0, load_s=60.0)
 
 
@@ -158,6 +159,16 @@ def best_by_enumeration(given: Problem, weights: Weights) -> float:
 
 def _allowed(given: Problem, counts: np.ndarray) -> bool:
     limits = given.limits
+    planned = np.zeros(len(given.bases))
+    for n, column in zip(counts, given.columns, strict=True):
+        planned[column.base] += n
+    started = sum(
+        max(0, n - one.candidate.running) for n, one in zip(planned, given.bases, strict=True)
+    )
+    if limits.max_moves is not None and started > limits.max_moves:
+        return False
+    if any(n > one.candidate.most for n, one in zip(planned, given.bases, strict=True)):
+        return False
     for p, pool in enumerate(given.stock.pools):
         used = sum(
             n * given.bases[column.base].cards
@@ -185,9 +196,16 @@ def _placement_cost(given: Problem, weights: Weights, counts: np.ndarray) -> flo
     """Routing LP over [flows, unserved, extra, worst], plus what the replicas cost."""
     edges, classes, columns = len(given.edge_class), len(given.classes), len(given.columns)
     rates = [one.rate_per_s for one in given.classes]
+    busy_kw = np.array(
+        [
+            (given.bases[given.columns[j].base].max_w - given.bases[given.columns[j].base].idle_w)
+            / 1000
+            for j in given.edge_column
+        ]
+    )
     cost = np.concatenate(
         [
-            weights.latency * given.alone_s,
+            weights.latency * given.alone_s + weights.energy * busy_kw * given.engine_s,
             np.full(classes, weights.unserved),
             np.full(columns, weights.latency),
             [weights.fairness],
@@ -234,7 +252,8 @@ def _replica_cost(given: Problem, weights: Weights, counts: np.ndarray) -> float
     planned = np.zeros(len(given.bases))
     for n, column in zip(counts, given.columns, strict=True):
         planned[column.base] += n
-        total += n * weights.cost * given.bases[column.base].usd_per_hour
+        own = given.bases[column.base]
+        total += n * (weights.cost * own.usd_per_hour + weights.energy * own.idle_w / 1000)
     for n, one in zip(planned, given.bases, strict=True):
         started = max(0.0, n - one.candidate.running)
         total += weights.switching * started * one.load_s * one.cards / given.limits.horizon_s

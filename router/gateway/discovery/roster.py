@@ -245,7 +245,10 @@ class Roster:
             self._books.remove_backend(name)
 
     def _leave(self, spec: BackendSpec) -> None:
-        self._books.drain_backend(spec.name)
+        try:
+            self._books.drain_backend(spec.name)
+        except UnknownNameError:
+            return  # the plan put it to sleep: it serves nobody
         self._leaving[spec.name] = _Leaving(spec, self._clock() + self.drain_s)
 
     # -- inside ------------------------------------------------------------------------------

@@ -112,3 +112,15 @@ def test_by_hand() -> None:
     assert books.names == ["b", "mine", "a"]
     with pytest.raises(UnknownNameError):
         roster.dismiss("nobody")
+
+
+def test_one_that_sleeps_by_plan_may_leave_its_source() -> None:
+    """The planner's placement takes a sleeping engine out of the books by itself."""
+    books, now = FakeBooks(), [0.0]
+    roster = roster_over(books, now)
+    roster.put("dns", seen("a", "b"))
+    books.remove_backend("b")
+    assert str(roster.put("dns", seen("a"))) == "-b"
+    assert books.names == ["a"]
+    roster.put("dns", seen("a", "b"))
+    assert books.names == ["a", "b"]
