@@ -28,6 +28,7 @@ sys.path.insert(0, str(Path(__file__).parents[2]))
 from router.config.load import load_config
 from router.dispatcher import Dispatcher
 from router.domain.outcome import Outcome
+from router.gateway.outcome_queue import OutcomeQueue
 from simulator.engine_server.host import EngineHost
 from simulator.faults import Fault
 from simulator.options import ReplayOptions
@@ -89,11 +90,18 @@ class Course:
         return inside[len(inside) // 2]
 
 
-def watch(dispatcher: Dispatcher) -> Course:
-    """Note what this dispatcher's learner believes, after each of its lessons."""
-    observers = dispatcher._observers
+def watch(owner: Dispatcher | OutcomeQueue) -> Course:
+    """Note what the learner believes, after each of its lessons.
+
+    Args:
+        owner: whoever tells the learner: in the gateway that is a queue of the dispatcher's.
+    """
+    observers = owner._observers
+    for queue in observers:
+        if isinstance(queue, OutcomeQueue):
+            return watch(queue)
     course = Course(next(one for one in observers if isinstance(one, Feedback)))
-    dispatcher._observers = (*observers, course)
+    owner._observers = (*observers, course)
     return course
 
 
