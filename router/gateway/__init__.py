@@ -6,4 +6,7 @@ try on one backend, the guard that keeps every counter right) and ``app.py`` (th
 The relay engine (``exchange``, ``attempt``, ``connection``, ``upstream``, ``engine``) knows no web
 server: it is driven by callbacks and talks to a ``Client`` (``seams.py``). ``asgi.py`` is the
 front end for any ASGI server; FastAPI serves every path that is not hot (``ops_api.py``).
+
+Beside it: ``engine_reading`` (what engines say of themselves), ``instruments`` (what is learned),
+``metering`` (energy and money), ``bookkeeping`` (traffic record, access log, traces).
 """
