@@ -114,6 +114,11 @@ def gateway() -> str:
     return f"{run(command)}\n{note}"
 
 
+def twin() -> str:
+    command = "python -m benchmarks.real_engine_twin --loads 0.4 --minutes 1 --seconds 90"
+    return f"{run(command).strip()}\n\n`{command}`, seed 0; needs `make engines` and a quiet core."
+
+
 def fenced(command: str) -> Callable[[], str]:
     return lambda: f"```\n$ {command}\n{run(command).strip()}\n```"
 
@@ -150,6 +155,7 @@ BLOCKS: dict[str, Callable[[], str]] = {
     ),
     "calibration": calibration,
     "telemetry": fenced("python benchmarks/telemetry/bench_observe.py"),
+    "twin": twin,
     "accuracy": fenced("motley accuracy"),
     "simulator": fenced("python -m benchmarks.simulator_speed"),
     "gateway": gateway,

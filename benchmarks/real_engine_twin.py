@@ -6,12 +6,15 @@ times and simulated once at each load, and prints one Markdown table. With the s
 a token takes about 20 ms on one core, so lengths are scaled to 15 % of the trace's.
 
 On a machine that others use the engine's own speed drifts by tens of percent; the table says by
-how much. Half of its cores should be idle.
+how much. Half of its cores should be idle, or be made so: where Linux shares the processor by
+session, ``nice`` alone does nothing, and ``setsid sh -c 'echo -20 > /proc/self/autogroup; exec
+python -m benchmarks.real_engine_twin'`` (as root) does.
 """
 
 from __future__ import annotations
 
 import argparse
+import contextlib
 import json
 import sys
 import tempfile
@@ -35,7 +38,8 @@ def validated(
     command += ["--repeat", str(arguments.repeat), "--scale-lengths", str(arguments.scale_lengths)]
     command += ["--seconds", str(arguments.seconds), "--max-prompt-tokens", "512"]
     command += ["--seed", str(arguments.seed), "--json", str(out)]
-    code = run(command)
+    with contextlib.redirect_stdout(sys.stderr):  # which leaves stdout to the table
+        code = run(command)
     if code:
         sys.exit(code)
     return {"load": load, **json.loads(out.read_text())}
