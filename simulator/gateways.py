@@ -19,6 +19,7 @@ from router.domain.fleet import BackendSpec
 from router.domain.outcome import Outcome
 from router.domain.protocols import Observer, Planner
 from router.domain.state import EngineSignals, LinearCost
+from router.fleet_state.sharing import added, own_loads
 from simulator.belief import make_predictor
 from simulator.options import ReplayOptions
 from simulator.processes import EngineProcess, SimClock
@@ -102,6 +103,8 @@ class Gateways:
             clock.every(
                 options.scrape_interval_s, lambda now: self._scrape(clock, engines, look, now)
             )
+        if options.shared_every_s > 0 and len(self.dispatchers) > 1:
+            clock.every(options.shared_every_s, lambda now: self._share(look, now))
         if any(member.feedback is not None for member in self._members):
             clock.every(options.feedback_interval_s, self._correct)
         if any(member.planner is not None for member in self._members):
@@ -133,6 +136,13 @@ class Gateways:
         for dispatcher in self.dispatchers:
             for name, signals in read:
                 dispatcher.scrape(name, signals, now)
+        look(now)
+
+    def _share(self, look: Look, now: float) -> None:
+        """Everybody learns what the others have under way, as replicas with Redis do."""
+        loads = [own_loads(dispatcher.state) for dispatcher in self.dispatchers]
+        for k, dispatcher in enumerate(self.dispatchers):
+            dispatcher.share(added([*loads[:k], *loads[k + 1 :]]), now)
         look(now)
 
     def _correct(self, now: float) -> None:

@@ -30,6 +30,7 @@ class ReplayOptions:
         feedback: whether observed latencies correct the belief.
         plan: whether the planner's prices are set, as often as the fleet file says.
         routers: gateway replicas; requests go to them in turn and each knows only its own.
+        shared_every_s: how often they exchange what they have under way; 0 means never.
         zone_delay_s: one-way network delay from the gateway to each zone.
         client_timeout_s: clients leave when not served by then; ``None`` means they never do.
         fallback: whether requests allow the fallback models that the fleet file names.
@@ -46,6 +47,7 @@ class ReplayOptions:
     feedback_interval_s: float = 1.0
     plan: bool = False
     routers: int = 1
+    shared_every_s: float = 0.0
     zone_delay_s: Mapping[str, float] = field(default_factory=dict, hash=False)
     client_timeout_s: float | None = None
     oracle: bool = False
@@ -53,7 +55,7 @@ class ReplayOptions:
 
     def __post_init__(self) -> None:
         self._check_choices()
-        for name in ("model_error", "scrape_interval_s", "telemetry_delay_s"):
+        for name in ("model_error", "scrape_interval_s", "telemetry_delay_s", "shared_every_s"):
             _at_least_zero(name, getattr(self, name))
         for name in ("feedback_interval_s", "client_timeout_s"):
             value = getattr(self, name)

@@ -163,6 +163,11 @@ def _about_access(config: MotleyConfig) -> list[str]:
         found.append(f"server.api_keys holds {len(plain)} in plain text; sha256:... is taken too")
     if any(key.usd_per_day for key in config.access.keys) and not config.access.prices:
         found.append("usd_per_day is set and access.prices is not: everything costs nothing")
+    if config.shared.interval_s > 0.2:
+        found.append(
+            f"shared.interval_s is {config.shared.interval_s:g}: replicas that act on older news "
+            "than 0.2 s do worse than without any (motley simulate --routers 4 --shared-every)"
+        )
     if config.server.workers > 1 and config.server.decision_log:
         found.append("each worker writes a decision log of its own (name-0, name-1, ...)")
     return found

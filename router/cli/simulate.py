@@ -168,6 +168,14 @@ def simulate(
             rich_help_panel=_FAULTS,
         ),
     ] = 1,
+    shared_every: Annotated[
+        float,
+        typer.Option(
+            help="Replicas tell each other what they have under way, every so many seconds "
+            "(0.1 with Redis); 0 for never.",
+            rich_help_panel=_FAULTS,
+        ),
+    ] = 0.0,
     zone_delay: Annotated[
         str,
         typer.Option(
@@ -205,6 +213,7 @@ def simulate(
         feedback=feedback == "on",
         plan=plan == "on",
         routers=routers,
+        shared_every_s=shared_every,
         zone_delay_s=parse_shares(
             zone_delay, "--zone-delay", "zone=seconds, as in eu=0.08,us=0.01"
         ),

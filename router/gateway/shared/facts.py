@@ -45,21 +45,6 @@ def decode(data: bytes) -> Facts | None:
         return None
 
 
-def own_loads(state: FleetState) -> dict[str, RemoteLoad]:
-    """What this replica has under way, by backend; idle ones are left out."""
-    loads = {backend.spec.name: backend.own_load() for backend in state.backends}
-    return {name: load for name, load in loads.items() if load.in_flight}
-
-
-def summed(all_facts: list[Facts]) -> dict[str, RemoteLoad]:
-    """Everybody else's loads, by backend."""
-    total: dict[str, RemoteLoad] = {}
-    for facts in all_facts:
-        for name, load in facts.loads.items():
-            total[name] = total[name].plus(load) if name in total else load
-    return total
-
-
 def told_signals(state: FleetState, now: float) -> dict[str, EngineSignals]:
     """The scraper's latest, with ages instead of times: clocks differ."""
     return {

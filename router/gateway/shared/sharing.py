@@ -26,6 +26,7 @@ import msgspec
 from router.config.shared import SharedSection
 from router.domain.fleet import BackendSpec
 from router.domain.request import Request
+from router.fleet_state.sharing import added, own_loads
 from router.gateway.discovery.roster import REST, Roster
 from router.gateway.engine import Engine
 from router.gateway.shared import facts as about
@@ -155,7 +156,7 @@ class Sharing:
         engine = self._engine
         state = engine.dispatcher.state
         facts = Facts(
-            loads=about.own_loads(state),
+            loads=own_loads(state),
             active=engine.gate.active(),
             prefixes=list(self._prefixes),
         )
@@ -190,9 +191,9 @@ class Sharing:
         others = {name: facts for name, raw in view.others.items() if (facts := about.decode(raw))}
         self._recovered(len(others) + 1)
         engine.gate.ledger.learn(view.totals)
-        engine.gate.learn_active(_added(others))
+        engine.gate.learn_active(_active(others))
         prefixes = self._fresh_prefixes(others)
-        loads = about.summed(list(others.values()))
+        loads = added(facts.loads for facts in others.values())
         engine.dispatcher.share(loads, engine.now(), prefixes=prefixes)
         self._follow_leader(others)
         self._take_workers(view.workers)
@@ -262,7 +263,7 @@ class Sharing:
         self._last_ok_s = self._engine.now()
 
 
-def _added(others: Mapping[str, Facts]) -> dict[str, int]:
+def _active(others: Mapping[str, Facts]) -> dict[str, int]:
     active: dict[str, int] = {}
     for facts in others.values():
         for holder, count in facts.active.items():
