@@ -168,6 +168,11 @@ def _about_access(config: MotleyConfig) -> list[str]:
             f"shared.interval_s is {config.shared.interval_s:g}: replicas that act on older news "
             "than 0.2 s do worse than without any (motley simulate --routers 4 --shared-every)"
         )
+    if config.server.workers > 1 and not config.admin.port:
+        found.append(
+            "/metrics and /debug answer for one worker at random: set admin.port, then worker n "
+            "has them at admin.port + n"
+        )
     if config.server.workers > 1 and config.server.decision_log:
         found.append("each worker writes a decision log of its own (name-0, name-1, ...)")
     return found

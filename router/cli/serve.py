@@ -177,7 +177,7 @@ def _board_of(config: MotleyConfig, worker: Worker | None) -> Board | None:
 
 
 def with_own_files(config: MotleyConfig, worker: Worker | None) -> MotleyConfig:
-    """Each worker writes files of its own."""
+    """Each worker writes files of its own, and has an admin port of its own."""
     from router.gateway.processes import own_file
 
     if worker is None:
@@ -186,6 +186,9 @@ def with_own_files(config: MotleyConfig, worker: Worker | None) -> MotleyConfig:
     if config.server.decision_log:
         given["decision_log"] = own_file(config.server.decision_log, worker)
     config = replace(config, server=config.server.model_copy(update=given))
+    if config.admin.port:
+        door = config.admin.model_copy(update={"port": config.admin.port + worker.index})
+        config = replace(config, admin=door)
     record = config.telemetry.record
     if record is None:
         return config

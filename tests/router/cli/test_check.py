@@ -60,6 +60,8 @@ def test_it_tells_what_each_backend_can_do(
             "keys travel unencrypted",
         ),
         ({"backends": [entry()], "server": {"api_keys": ["k"]}}, "1 in plain text"),
+        ({"backends": [entry()], "server": {"workers": 2}}, "answer for one worker at random"),
+        ({"backends": [entry()], "shared": {"interval_s": 1.0}}, "do worse than without any"),
         (
             {"backends": [entry()], "slos": {"interactive": {"ttft_s": 0.001}}},
             "even idle its TTFT",

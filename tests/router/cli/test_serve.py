@@ -18,9 +18,10 @@ from pathlib import Path
 import pytest
 
 from router.cli.main import run
-from router.cli.serve import static_fleet, with_flags
+from router.cli.serve import static_fleet, with_flags, with_own_files
 from router.config.load import load_config
 from router.domain.errors import ConfigError, UnknownNameError
+from router.gateway.processes import Worker
 from router.gateway.server import bind
 
 MODEL = "llama-3.1-8b"
@@ -100,6 +101,15 @@ def test_flags_win_over_the_file() -> None:
     assert changed.server.decision_log == "x"
     assert changed.policy.name == "round-robin"
     assert with_flags(config) == config
+
+
+def test_each_worker_has_files_and_an_admin_port_of_its_own() -> None:
+    sections = {"server": {"decision_log": "/x/log.jsonl"}, "admin": {"port": 9000}}
+    config = load_config({"backends": [entry()], **sections})
+    own = with_own_files(config, Worker(2, 8000, "", 1))
+    assert own.server.decision_log == "/x/log-2.jsonl"
+    assert own.admin.port == 9002
+    assert with_own_files(config, None) is config
 
 
 def test_parameters_stay_with_their_policy() -> None:
