@@ -73,7 +73,8 @@ class Case:
         return load_config(
             {
                 "backends": [dict(zip(names, entry, strict=True)) for entry in self.entries],
-                "policy": {"name": policy},
+                # marginal-delay leaves prices out unless it is told to read them.
+                "policy": {"name": policy, "params": {"price_weight": 1.0}},
                 "planner": {"interval_s": 10.0, "window_s": 60.0},
                 "reliability": {"queue_timeout_s": 86_400, "queue_size": 1_000_000},
             }

@@ -13,6 +13,7 @@ from router.domain.fleet import BackendSpec
 from router.domain.outcome import Outcome
 from router.gateway.planning import Costs, Demand, Finished, Planning
 from solver.planner import RollingPlanner
+from telemetry.drift import Drift
 from tests.router.gateway.conftest import StartEngine, StartGateway
 from tests.router.gateway.fakes import MODEL, Gateway, chat, stream
 
@@ -256,3 +257,17 @@ async def test_a_backend_that_leaves_or_changes_its_speed_brings_a_round_forward
         hook()
     await look()
     assert [one.reason for one in told] == ["membership", "drift"]
+
+
+async def test_a_drift_that_telemetry_finds_reaches_the_planner(
+    engine: StartEngine, gateway: StartGateway
+) -> None:
+    gate = await gateway(
+        await engine(chat()), planner={"enabled": True, "interval_s": 1000.0, "history": None}
+    )
+    runtime = gate.relay._rest.state.runtime
+    planning = runtime.planned.planning
+    now, members = gate.clock.now(), frozenset(["x"])
+    planning.triggers.due(now, members)
+    runtime.instruments.feedback.on_drift(Drift("x", "decode", 2.0, now, now, 2.0))
+    assert planning.triggers.due(now + 200.0, members) == "drift"
