@@ -162,9 +162,13 @@ BLOCKS: dict[str, Callable[[], str]] = {
     "gateway": gateway,
     "decision": fenced("python -m benchmarks.decision_cost"),
     "solver": noted(
-        "python -m benchmarks.solver_scaling --best 30",
+        "python -m benchmarks.solver_scaling --best 40",
         "Distance to the best placement known, and what it took. CP-SAT knows integers only and "
         "works on a rounded copy; what anybody finds is priced exactly.",
+    ),
+    "routing": noted(
+        "python -m benchmarks.solver_scaling --live",
+        "CPU time, one thread; working out what each class costs on each group is included.",
     ),
     "prices": noted(
         "python -m benchmarks.price_ablation --requests 1500",

@@ -413,13 +413,17 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--gpus", type=int, nargs="*", help="only these sizes")
     parser.add_argument("--best", type=float, default=60.0, help="seconds for the best known")
     parser.add_argument("--budgets", type=float, nargs="*", default=[5.0, 10.0])
+    parser.add_argument("--live", action="store_true", help="only the live router's own problem")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--json", type=Path, help="also write the figures here")
     asked = parser.parse_args(arguments)
     chosen = [case for case in CASES if not asked.gpus or case.gpus in asked.gpus]
+    chosen = [] if asked.live else chosen
     rows = [measure(case, asked.best, asked.seed, asked.budgets) for case in chosen]
-    live = [measure_live(groups, asked.seed) for groups in (12, 100)]
-    print(table(rows), routing_table(rows, live), sep="\n\n")
+    live = [measure_live(groups, asked.seed) for groups in (12, 100)] if asked.live else []
+    print(*([table(rows)] if rows else []), routing_table(rows, live), sep="\n\n")
+    if not rows:
+        return
     print(
         f"\nWall clock, one thread; load average {os.getloadavg()[0]:.1f} on "
         f"{os.cpu_count()} cores, seed {asked.seed}."
