@@ -21,6 +21,7 @@ from router.config.planner import PlannerSection
 from router.config.schema import (
     AdmissionSection,
     BackendEntry,
+    BatchSection,
     ConfigFile,
     HedgingSection,
     PolicySection,
@@ -74,6 +75,7 @@ class MotleyConfig:
             shared: the sections of the file.
         aliases: other names of models.
         adapters: LoRA adapters that every engine of a model has loaded, and that model.
+        batch: the Batch API.
         hardware: the catalogue, with the file's own models and measurements.
         admission: how service classes are scheduled, if they are.
         hedging: second attempts, if there are any.
@@ -99,6 +101,7 @@ class MotleyConfig:
     fallbacks: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     adapters: Mapping[str, str] = field(default_factory=dict)
     hedging: HedgingSection = field(default_factory=HedgingSection)
+    batch: BatchSection = field(default_factory=BatchSection)
 
 
 def load_config(
@@ -173,6 +176,7 @@ def _checked(content: dict[str, Any], source: str) -> MotleyConfig:
         {model: tuple(others) for model, others in parsed.fallbacks.items()},
         parsed.adapters,
         parsed.hedging,
+        parsed.batch,
     )
 
 

@@ -225,6 +225,14 @@ class ModelSection(Section):
     dtype: Literal["bf16", "fp16"] | None = None
 
 
+class BatchSection(Section):
+    """The Batch API; off until it has a directory."""
+
+    directory: str | None = None
+    concurrency: int = Field(default=16, ge=1, le=10_000)
+    slo_class: str = "bulk"
+
+
 class ConfigFile(Section):
     """The whole file."""
 
@@ -245,5 +253,6 @@ class ConfigFile(Section):
     aliases: dict[str, str] = Field(default_factory=dict)
     fallbacks: dict[str, list[str]] = Field(default_factory=dict)
     adapters: dict[str, str] = Field(default_factory=dict)
+    batch: BatchSection = BatchSection()
     models: dict[str, ModelSection] = Field(default_factory=dict)
     overrides: list[dict[str, Any]] = Field(default_factory=list)

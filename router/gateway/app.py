@@ -14,6 +14,7 @@ from router.domain.protocols import Clock
 from router.gateway import error_shape
 from router.gateway.admin.door import include_admin
 from router.gateway.asgi import Receive, Relay, Scope, Send
+from router.gateway.batch.api import batch_api
 from router.gateway.clock import MonotonicClock
 from router.gateway.door import HOT_PATHS, Door
 from router.gateway.operating import attach
@@ -65,6 +66,7 @@ def _build_api(runtime: Runtime) -> FastAPI:
     api.state.runtime = runtime
     api.include_router(open_api)
     api.include_router(guarded_api)
+    api.include_router(batch_api)
     if runtime.config.admin.port is None:
         include_admin(api, runtime)
     for path in map(bytes.decode, HOT_PATHS):

@@ -79,12 +79,17 @@ class Door:
 
     def too_large(self) -> Problem:
         """The answer to a body over the limit."""
-        return Problem(
-            413,
-            f"The request body is larger than {self.max_body_bytes} bytes. Send less, or raise "
-            "server.max_body_bytes.",
-            code="request_too_large",
-        )
+        return too_large(self.max_body_bytes)
+
+
+def too_large(limit: int) -> Problem:
+    """The answer to a body over ``limit`` bytes."""
+    return Problem(
+        413,
+        f"The request body is larger than {limit} bytes. Send less, or raise "
+        "server.max_body_bytes.",
+        code="request_too_large",
+    )
 
 
 def upload_timeout() -> Problem:

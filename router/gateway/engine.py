@@ -300,6 +300,11 @@ class Engine:
             self._pools[backend.name] = pool
         return pool
 
+    def serves(self, asked: str) -> bool:
+        """Whether a model of this name, an alias or an adapter can be asked for now."""
+        model = self._settings.aliases.get(asked, asked)
+        return self._settings.adapters.get(model, model) in self.dispatcher.state.models
+
     def backlog_s(self, name: str) -> float:
         """Seconds until this backend should have prefilled all prompts that it has."""
         return prefill_backlog_s(self.dispatcher.state.get(name), self.now())

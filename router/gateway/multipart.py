@@ -12,6 +12,7 @@ from router.gateway.wire import BadRequestError, RoutingFields, routing_fields, 
 
 _BOUNDARY = re.compile(rb'boundary=(?:"([^"\r\n]{1,70})"|([^\s;"]{1,70}))', re.IGNORECASE)
 _NAME = re.compile(rb'(?:^|;)\s*name="([^"]*)"', re.IGNORECASE)
+_FILE = re.compile(rb';\s*filename="([^"\r\n]*)"', re.IGNORECASE)
 _DISPOSITION = re.compile(rb"(?:^|\r\n)content-disposition:([^\r\n]*)", re.IGNORECASE)
 MOST_PARTS = 100
 _TRUE = (b"true", b"1")
@@ -45,6 +46,23 @@ def renamed(body: bytes, model: str, content_type: bytes) -> bytes:
         return with_model(body, model)
     start, end = _fields(body, content_type)[b"model"]
     return body[:start] + model.encode() + body[end:]
+
+
+def form_of(body: bytes, content_type: bytes) -> dict[str, tuple[str, bytes]]:
+    """Every field with its file name, empty if it is none, and its value.
+
+    Raises:
+        BadRequestError: this is no form.
+    """
+    if not is_form(content_type):
+        raise BadRequestError(_bad("Send a form: multipart/form-data.", "invalid_form"))
+    form = {}
+    for name, (start, end) in _fields(body, content_type).items():
+        head = body[body.rfind(b"\r\n--", 0, start) + 2 : start]
+        file = _FILE.search(head)
+        told = file[1].decode("utf-8", "replace")[:255] if file else ""
+        form[name.decode("utf-8", "replace")] = (told, body[start:end])
+    return form
 
 
 def _fields(body: bytes, content_type: bytes) -> dict[bytes, tuple[int, int]]:

@@ -16,6 +16,7 @@ from router.config.load import MotleyConfig
 from router.domain.fleet import BackendSpec
 from router.fleet_state.backend import BackendState
 from router.gateway.access.gate import Gate
+from router.gateway.batch.runner import Runner
 from router.gateway.dashboard.feed import Feed
 from router.gateway.engine import Engine
 from router.gateway.engine_reading import EngineReading
@@ -66,6 +67,7 @@ class Runtime:
         sharing: exchanges with other replicas, if there are any.
         draining: whether the gateway was told to stop.
         admin_url: where the admin surface is, if it has a port of its own.
+        batches: works batches off; ``None`` unless the configuration asks for it.
         closing: called last, in order: files to close.
         planned: the planner's corner; ``None`` where the configuration has none.
     """
@@ -80,6 +82,7 @@ class Runtime:
     metering: Metering
     outcomes: OutcomeQueue
     feed: Feed | None = None
+    batches: Runner | None = None
     closing: Sequence[Callable[[], None]] = ()
     roster: Roster | None = None
     reloader: Reloader | None = None

@@ -12,6 +12,7 @@ from router.domain.errors import UnknownNameError
 from router.domain.fleet import BackendSpec
 from router.domain.protocols import Clock, Observer
 from router.gateway.access.build import build_gate
+from router.gateway.batch.build import attach_batches
 from router.gateway.bookkeeping import build_books
 from router.gateway.dashboard.board import Board
 from router.gateway.dashboard.feed import Feed
@@ -119,6 +120,7 @@ def build_runtime(config: MotleyConfig, clock: Clock) -> Runtime:
     if planned is not None:
         runtime.planned = planned
         chores += planned.place(runtime)
+    chores += attach_batches(runtime, time.time)
     return runtime
 
 

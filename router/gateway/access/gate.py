@@ -104,6 +104,13 @@ class Gate:
             grant = self.tokens.grant(offered)
         return UNAUTHORIZED if grant is None else self._caller(grant)
 
+    def caller_of(self, holder: str) -> Caller | None:
+        """Somebody who has been let in before, for what is done later in their name."""
+        for grant in self._ring.grants():
+            if grant.holder == holder:
+                return self._caller(grant)
+        return None
+
     def enter(self, caller: Caller, asked: str, request: Request) -> Problem | None:
         """Let a request in, or say why not.
 

@@ -1,0 +1,215 @@
+"""Works batches off through the relay engine, a few requests at a time, in the bulk class.
+
+A line is done once it is in the output or the error file; after a restart the others are sent
+again. A request that the fleet has no room for (429, 503) is tried again until the batch expires.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import sqlite3
+from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import dataclass, field
+
+import msgspec
+
+from router.gateway.access.gate import Gate
+from router.gateway.batch.lines import Task, answered, read, unanswered, written
+from router.gateway.batch.store import Batch, Store, append, whole_lines
+from router.gateway.door import HOT_PATHS
+from router.gateway.engine import Engine, request_id_of
+from router.gateway.wire import Call, Headers
+
+log = logging.getLogger("motley.batch")
+
+LOOK_S = 10.0
+BUSY_S = 1.0
+BUSY = (429, 503)
+SAVE_EVERY = 20
+
+
+class _Reply:
+    """A ``seams.Client`` that keeps the whole answer."""
+
+    def __init__(self) -> None:
+        self.status = 0
+        self._parts: list[bytes] = []
+        self.done: asyncio.Future[bool] = asyncio.get_running_loop().create_future()
+
+    def start(self, status: int, headers: Headers) -> None:  # noqa: ARG002
+        self.status = status
+
+    def write(self, data: bytes) -> None:
+        self._parts.append(data)
+
+    def end(self) -> None:
+        self._finish(True)
+
+    def cut(self) -> None:
+        self._finish(False)
+
+    def _finish(self, whole: bool) -> None:
+        if not self.done.done():
+            self.done.set_result(whole)
+
+    @property
+    def body(self) -> bytes:
+        return b"".join(self._parts)
+
+
+@dataclass(slots=True)
+class Runner:
+    """The chore.
+
+    Attributes:
+        store: files and batches.
+        engine: relays the requests.
+        gate: what owners may do and have used.
+        slo_class: class of the requests.
+        concurrency: requests of all batches at once.
+        unix_s: wall clock.
+    """
+
+    store: Store
+    engine: Engine
+    gate: Gate
+    slo_class: str
+    concurrency: int
+    unix_s: Callable[[], float]
+    live: dict[str, Batch] = field(default_factory=dict)
+    _woken: asyncio.Event = field(default_factory=asyncio.Event)
+
+    def wake(self) -> None:
+        """There is a new batch, or one to cancel."""
+        self._woken.set()
+
+    async def run(self) -> None:
+        """Work until cancelled; what was under way is done again next time."""
+        room = asyncio.Semaphore(self.concurrency)
+        async with asyncio.TaskGroup() as group:
+            while True:
+                for batch in self.store.unfinished():
+                    if batch.id not in self.live:
+                        self.live[batch.id] = batch
+                        group.create_task(self._work(batch, room))
+                self._woken.clear()
+                with suppress(TimeoutError):
+                    await asyncio.wait_for(self._woken.wait(), LOOK_S)
+
+    async def _work(self, batch: Batch, room: asyncio.Semaphore) -> None:
+        try:
+            tasks = await self._tasks(batch)
+            if tasks is not None:
+                await self._all(batch, tasks, room)
+        except (OSError, sqlite3.Error) as error:
+            log.error("batch %s: %s", batch.id, error)
+            batch.status, batch.ended_unix_s = "failed", int(self.unix_s())
+            self.store.save(batch)
+        finally:
+            self.live.pop(batch.id, None)
+
+    async def _tasks(self, batch: Batch) -> list[Task] | None:
+        content = await asyncio.to_thread(self.store.path(batch.input_file_id).read_bytes)
+        tasks, faults = await asyncio.to_thread(read, content, batch.endpoint, self.engine.serves)
+        if faults:
+            told = [fault.told() for fault in faults]
+            batch.errors = msgspec.json.encode(told).decode()
+            batch.status, batch.ended_unix_s = "failed", int(self.unix_s())
+            self.store.save(batch)
+            return None
+        if batch.status == "validating":
+            batch.status = "in_progress"
+        batch.total = len(tasks)
+        self.store.save(batch)
+        return tasks
+
+    async def _all(self, batch: Batch, tasks: list[Task], room: asyncio.Semaphore) -> None:
+        done = await asyncio.to_thread(self._resume, batch)
+        async with asyncio.TaskGroup() as group:
+            for task in tasks:
+                if task.custom_id in done:
+                    continue
+                await room.acquire()
+                if batch.status == "cancelling" or self._expired(batch):
+                    room.release()
+                    break
+                group.create_task(self._one(batch, task, room))
+        if self._expired(batch) and batch.completed + batch.failed < batch.total:
+            self._expire(batch, tasks)
+        batch.status = _END.get(batch.status, batch.status)
+        batch.ended_unix_s = int(self.unix_s())
+        for file_id in (batch.output_file_id, batch.error_file_id):
+            if file_id:
+                self.store.resized(self.store.file(file_id, batch.owner))
+        self.store.save(batch)
+
+    def _resume(self, batch: Batch) -> set[str]:
+        done = []
+        for file_id in (batch.output_file_id, batch.error_file_id):
+            path = self.store.path(file_id) if file_id else None
+            done.append(written(whole_lines(path)) if path is not None else set())
+        batch.completed, batch.failed = len(done[0]), len(done[1])
+        return done[0] | done[1]
+
+    async def _one(self, batch: Batch, task: Task, room: asyncio.Semaphore) -> None:
+        try:
+            request_id, status, body = await self._asked(batch, task)
+            while status in BUSY and not self._expired(batch) and batch.status != "cancelling":
+                await asyncio.sleep(BUSY_S)
+                request_id, status, body = await self._asked(batch, task)
+        finally:
+            room.release()
+        if status in BUSY:
+            return  # not done; expired or cancelled
+        self._write(batch, answered(task, request_id, status, body), failed=status >= 400)
+
+    async def _asked(self, batch: Batch, task: Task) -> tuple[str, int, bytes]:
+        headers: Headers = [(b"content-type", b"application/json")]
+        headers.append((b"x-motley-slo", self.slo_class.encode()))
+        path = batch.endpoint.encode()
+        request_id = request_id_of(None)
+        call = Call(path, b"", headers, dict(headers), request_id, HOT_PATHS[path], task.body)
+        call.caller = self.gate.caller_of(batch.owner)
+        if self.gate and call.caller is None:
+            return request_id, 401, b'{"error":{"message":"The key is no longer valid."}}'
+        reply = _Reply()
+        exchange = self.engine.open(call, reply)
+        try:
+            whole = await reply.done
+        finally:
+            exchange.client_left()
+        return request_id, reply.status if whole else 502, reply.body
+
+    def _expired(self, batch: Batch) -> bool:
+        return self.unix_s() >= batch.expires_unix_s
+
+    def _expire(self, batch: Batch, tasks: list[Task]) -> None:
+        done = self._resume(batch)
+        for task in tasks:
+            if task.custom_id not in done:
+                message = "This request could not be executed before the batch expired."
+                self._write(batch, unanswered(task, "batch_expired", message), failed=True)
+        batch.status = "expired"
+
+    def _write(self, batch: Batch, line: bytes, *, failed: bool) -> None:
+        file_id = batch.error_file_id if failed else batch.output_file_id
+        if not file_id:
+            kind = "errors" if failed else "output"
+            name = f"{batch.id}_{kind}.jsonl"
+            now_s = int(self.unix_s())
+            file_id = self.store.add_file(batch.owner, name, "batch_output", b"", now_s).id
+            if failed:
+                batch.error_file_id = file_id
+            else:
+                batch.output_file_id = file_id
+            self.store.save(batch)
+        append(self.store.path(file_id), line)
+        batch.completed += not failed
+        batch.failed += failed
+        if (batch.completed + batch.failed) % SAVE_EVERY == 0:
+            self.store.save(batch)
+
+
+_END = {"in_progress": "completed", "cancelling": "cancelled"}

@@ -1,0 +1,198 @@
+"""Files and batches on local disk: rows in SQLite, contents beside it.
+
+Names of contents are made here and never taken from a client, so no path can be talked into
+leaving the folder.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import secrets
+import sqlite3
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import TypeVar
+
+import msgspec
+
+from router.domain.errors import ConfigError
+
+_T = TypeVar("_T")
+_ID = re.compile(r"(?:file|batch)-[0-9a-f]{24}")
+OPEN = ("validating", "in_progress", "cancelling", "finalizing")
+"""States in which a batch is not over."""
+
+
+@dataclass(slots=True)
+class StoredFile:
+    """One uploaded or written file; ``owner`` is a key's holder, empty for nobody in particular."""
+
+    id: str
+    owner: str
+    filename: str
+    purpose: str
+    size_bytes: int
+    created_unix_s: int
+
+
+@dataclass(slots=True)
+class Batch:
+    """One batch, as far as it has come."""
+
+    id: str
+    owner: str
+    endpoint: str
+    input_file_id: str
+    window: str
+    created_unix_s: int
+    expires_unix_s: int
+    status: str = "validating"
+    ended_unix_s: int = 0
+    total: int = 0
+    completed: int = 0
+    failed: int = 0
+    output_file_id: str = ""
+    error_file_id: str = ""
+    metadata: str = "null"
+    errors: str = "null"
+
+
+class Store:
+    """The folder.
+
+    Raises:
+        ConfigError: it cannot be made or written to.
+    """
+
+    def __init__(self, folder: str) -> None:
+        self._folder = Path(folder)
+        try:
+            (self._folder / "files").mkdir(parents=True, exist_ok=True)
+            self._db = sqlite3.connect(
+                self._folder / "batches.sqlite3", isolation_level=None, check_same_thread=False
+            )
+            self._db.execute("PRAGMA journal_mode=WAL")
+            for table in ("files", "batches"):
+                self._db.execute(
+                    f"CREATE TABLE IF NOT EXISTS {table} "
+                    "(number INTEGER PRIMARY KEY, id TEXT UNIQUE, owner TEXT, content BLOB)"
+                )
+        except (OSError, sqlite3.Error) as error:
+            raise ConfigError(f"batch.directory: cannot use {folder}: {error}") from error
+
+    def close(self) -> None:
+        """Let go of the database."""
+        self._db.close()
+
+    # Files
+
+    def add_file(
+        self, owner: str, filename: str, purpose: str, content: bytes, now_s: int
+    ) -> StoredFile:
+        """Keep a file."""
+        file = StoredFile(new_id("file"), owner, filename, purpose, len(content), now_s)
+        self.path(file.id).write_bytes(content)
+        self._put("files", file.id, owner, file)
+        return file
+
+    def path(self, file_id: str) -> Path:
+        """Where the content of a file is.
+
+        Raises:
+            KeyError: this is no id of ours.
+        """
+        if _ID.fullmatch(file_id) is None:
+            raise KeyError(file_id)
+        return self._folder / "files" / file_id
+
+    def file(self, file_id: str, owner: str) -> StoredFile:
+        """One file of this owner.
+
+        Raises:
+            KeyError: there is none.
+        """
+        return self._get("files", file_id, owner, StoredFile)
+
+    def files(self, owner: str) -> list[StoredFile]:
+        """All of this owner, the newest first."""
+        return self._all("files", owner, StoredFile)
+
+    def resized(self, file: StoredFile) -> None:
+        """Note how long a written file has become."""
+        file.size_bytes = self.path(file.id).stat().st_size
+        self._put("files", file.id, file.owner, file)
+
+    def remove_file(self, file_id: str) -> None:
+        """Forget a file."""
+        self._db.execute("DELETE FROM files WHERE id = ?", (file_id,))
+        self.path(file_id).unlink(missing_ok=True)
+
+    # Batches
+
+    def save(self, batch: Batch) -> None:
+        """Keep a batch as it is now."""
+        self._put("batches", batch.id, batch.owner, batch)
+
+    def batch(self, batch_id: str, owner: str) -> Batch:
+        """One batch of this owner.
+
+        Raises:
+            KeyError: there is none.
+        """
+        return self._get("batches", batch_id, owner, Batch)
+
+    def batches(self, owner: str) -> list[Batch]:
+        """All of this owner, the newest first."""
+        return self._all("batches", owner, Batch)
+
+    def unfinished(self) -> Iterator[Batch]:
+        """Batches of everybody that are not over, the oldest first."""
+        rows = self._db.execute("SELECT content FROM batches ORDER BY number").fetchall()
+        batches = (msgspec.json.decode(row[0], type=Batch) for row in rows)
+        return (batch for batch in batches if batch.status in OPEN)
+
+    # Rows
+
+    def _put(self, table: str, row_id: str, owner: str, thing: StoredFile | Batch) -> None:
+        self._db.execute(
+            f"INSERT INTO {table} (id, owner, content) VALUES (?, ?, ?) "
+            "ON CONFLICT (id) DO UPDATE SET content = excluded.content",
+            (row_id, owner, msgspec.json.encode(asdict(thing))),
+        )
+
+    def _get(self, table: str, row_id: str, owner: str, kind: type[_T]) -> _T:
+        query = f"SELECT content FROM {table} WHERE id = ? AND owner = ?"
+        row = self._db.execute(query, (row_id, owner)).fetchone()
+        if row is None:
+            raise KeyError(row_id)
+        return msgspec.json.decode(row[0], type=kind)
+
+    def _all(self, table: str, owner: str, kind: type[_T]) -> list[_T]:
+        query = f"SELECT content FROM {table} WHERE owner = ? ORDER BY number DESC"
+        rows = self._db.execute(query, (owner,)).fetchall()
+        return [msgspec.json.decode(row[0], type=kind) for row in rows]
+
+
+def new_id(kind: str) -> str:
+    """A name that nobody can guess."""
+    return f"{kind}-{secrets.token_hex(12)}"
+
+
+def append(path: Path, line: bytes) -> None:
+    """Add one line; it is on its way to the disk when this returns."""
+    descriptor = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600)
+    try:
+        os.write(descriptor, line + b"\n")
+    finally:
+        os.close(descriptor)
+
+
+def whole_lines(path: Path) -> bytes:
+    """The content; a last line that a crash cut off is cut off for good."""
+    content = path.read_bytes()
+    if content and not content.endswith(b"\n"):
+        content = content[: content.rfind(b"\n") + 1]
+        os.truncate(path, len(content))
+    return content
