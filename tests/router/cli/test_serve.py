@@ -188,6 +188,23 @@ def test_sigterm_lets_streams_finish_and_ends_with_0(slow_engine: str) -> None:
         assert "Traceback" not in gateway.stderr.read()
 
 
+def test_sigterm_is_told_before_connections_are_refused(slow_engine: str, tmp_path: Path) -> None:
+    """``reliability.drain_delay_s``: load balancers look at /ready and go elsewhere."""
+    config = {"backends": [entry(url=slow_engine)], "reliability": {"drain_delay_s": 1.0}}
+    path = write(tmp_path / "f.yaml", **config, server={"port": 0})
+    command = [sys.executable, "-c", "from router.cli.main import main; main()", "serve"]
+    with _running([*command, "-c", path]) as gateway:
+        assert gateway.stderr is not None
+        url = gateway.stderr.readline().split(" at ")[1].split("/v1")[0]
+        _ask(url).close()
+        gateway.send_signal(signal.SIGTERM)
+        time.sleep(0.3)
+        with pytest.raises(urllib.error.HTTPError, match="503"):
+            urllib.request.urlopen(f"{url}/ready", timeout=5)
+        assert urllib.request.urlopen(f"{url}/health", timeout=5).status == 200
+        assert gateway.wait(timeout=20) == 0
+
+
 @contextmanager
 def _running(command: list[str]) -> Iterator[subprocess.Popen[str]]:
     """A process that does not outlive the block, whatever fails in it."""

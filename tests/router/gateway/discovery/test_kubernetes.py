@@ -17,8 +17,9 @@ from router.gateway.discovery.roster import in_flight_of
 from router.perf.catalog import gpu_names
 from tests.fakes import MODEL
 from tests.fakes.kube_api import FakeKubeApi
+from tests.router.gateway.conftest import StartEngine
 from tests.router.gateway.discovery.fakes import FakeBooks, roster_over
-from tests.router.gateway.fakes import eventually
+from tests.router.gateway.fakes import chat, eventually, fleet, running
 
 A100 = {"nvidia.com/gpu.product": "NVIDIA-A100-SXM4-80GB", "nvidia.com/gpu.memory": "81920"}
 
@@ -240,3 +241,21 @@ async def test_an_api_server_that_is_gone_leaves_the_fleet_as_it_was(
     pod(kube, "b")
     slices(kube, endpoint("a", "10.0.0.1"), endpoint("b", "10.0.0.2"))
     await seen.until("a", "b")
+
+
+async def test_a_gateway_serves_what_it_finds_there(kube: FakeKubeApi, engine: StartEngine) -> None:
+    fake = await engine(chat("from a pod"))
+    source = {"namespace": "default", "service": "vllm", "api_url": kube.url}
+    config = fleet(discovery={"kubernetes": [{**source, "template": {"model": MODEL}}]})
+    async with running({**config, "backends": []}) as gate:
+        assert (await gate.get("/ready")).status_code == 503
+        pod(kube, "a")
+        meta = {"name": "vllm-1", "labels": {"kubernetes.io/service-name": "vllm"}}
+        ports = [{"name": "http", "port": fake.port}]
+        there = [endpoint("a", "127.0.0.1")]
+        thing = {"metadata": meta, "addressType": "IPv4", "ports": ports, "endpoints": there}
+        kube.put("endpointslices", thing)
+        await eventually(lambda: "a" in gate.relay.engine.dispatcher.state)
+        answered = await gate.post()
+        assert answered.headers["x-motley-backend"] == "a"
+        assert answered.json()["choices"][0]["message"]["content"] == "from a pod"
