@@ -103,6 +103,27 @@ async def test_of_two_hundred_backends_only_what_changed_is_drawn(gateway: Start
     assert page.complaints == []
 
 
+async def test_a_decision_is_explained_with_its_candidates_and_what_it_came_to(
+    engine: StartEngine, gateway: StartGateway
+) -> None:
+    gate = await gateway(await engine(chat()), await engine(chat()), policy={"name": "motley"})
+    asked = {"x-request-id": "why-me", "x-motley-explain": "1"}
+    chosen = (await gate.post(body=ask(), **asked)).headers["x-motley-backend"]
+    async with tab(gate.url) as page:
+        await page.page.get_by_role("button", name="Explain a request").click()
+        await page.page.locator(".accounts button", has_text="why-me").click()
+        await page.shows("It came to: completed")
+        assert await page.text("tr.chosen th") == chosen
+        assert await page.page.locator(".explain tbody tr").count() == 2
+        assert "score worse by" in await page.text(".explain tbody tr:not(.chosen) td.why") or (
+            "tie" in await page.text(".explain tbody tr:not(.chosen) td.why")
+        )
+        await page.page.locator(".explain input").fill("no-such-request")
+        await page.page.get_by_role("button", name="Explain", exact=True).click()
+        await page.shows("No decision of request 'no-such-request' is kept")
+    assert [text for text in page.complaints if "404" not in text] == []
+
+
 async def test_it_fits_a_phone(gateway: StartGateway) -> None:
     gate = await gateway("http://127.0.0.1:9")
     async with tab(gate.url, viewport={"width": 380, "height": 800}) as page:
