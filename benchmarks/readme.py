@@ -21,7 +21,8 @@ CONV = "../shared/data/traces/azure2023_conv.csv"
 CODE = "../shared/data/traces/azure2023_code.csv"
 STRONG = (
     "least-request power-of-two weighted-random nginx-least-conn lmetric sglang-cache-aware "
-    "vllm-router-kv-aware llm-d-default dynamo-cost aibrix-slo-least-load lmetric-normalized "
+    "vllm-router-kv-aware llm-d-default dynamo-cost aibrix-slo-least-load melange-static-split "
+    "lmetric-normalized "
     "marginal-delay motley"
 )
 SIMULATE = "motley simulate {trace} --fleet deploy/fleets/demo.yaml --rate-scale {scale} --json -"
@@ -91,13 +92,10 @@ def policies() -> str:
     return "\n".join([*rows, "", note])
 
 
-def evidence() -> str:
-    command = f"python -m benchmarks.policies.run --seeds 1 --requests 1500 --policies {STRONG}"
-    note = (
-        "`make bench-policies`; one seed, 1,500 requests a scenario, belief 25 % wrong, lengths "
-        "predicted; `python -m benchmarks.policies.run` does three seeds and every policy."
-    )
-    return f"{run(command)}\n{note}"
+def replays(more: str, note: str) -> Callable[[], str]:
+    """A table of ``benchmarks.policies.run`` over 1,500 requests a scenario, and a note."""
+    command = f"python -m benchmarks.policies.run --requests 1500 {more}"
+    return lambda: f"{run(command).strip()}\n\n{note} `{command.split(' --policies')[0]} ...`"
 
 
 def noted(command: str, note: str) -> Callable[[], str]:
@@ -148,7 +146,15 @@ def _s(value: float) -> str:
 BLOCKS: dict[str, Callable[[], str]] = {
     "headline": headline,
     "policies": policies,
-    "evidence": evidence,
+    "evidence": replays(
+        f"--seeds 1 --policies {STRONG} --html out/bench-policies.html",
+        "One seed, belief 25 % wrong, lengths predicted.",
+    ),
+    "held-out": replays(
+        f"--held-out --seeds 2 --policies {STRONG}", "Two seeds, belief 25 % wrong."
+    ),
+    "ablation": replays("--ablation --seeds 1", "One seed."),
+    "length": fenced("python -m benchmarks.length_prediction"),
     "drift": table_of(
         "python benchmarks/telemetry/bench_drift.py",
         "Demo fleet, built-in conversations at twice their rate, 20 minutes, two seeds, "

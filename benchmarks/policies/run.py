@@ -4,6 +4,7 @@
 
     python -m benchmarks.policies.run                    everything (about 25 CPU-minutes)
     python -m benchmarks.policies.run --quick            one seed, fewer requests
+    python -m benchmarks.policies.run --held-out         scenarios that nothing was tuned on
     python -m benchmarks.policies.run --ablation         Motley without each of its parts
 
 Finished cells are kept in ``--out`` and not run again while the code is the same. Every policy sees
@@ -30,10 +31,11 @@ from rich.progress import track
 
 from benchmarks.policies.scenarios import (
     FLEETS,
-    LOADS,
     WORKLOADS,
     Scenario,
     config_of,
+    held_out_scenarios,
+    scenarios,
     trace_of,
 )
 from benchmarks.policies.tables import ablation_table, summary_table
@@ -54,6 +56,7 @@ ABLATIONS: dict[str, tuple[dict[str, float], dict[str, Any]]] = {
     "minus late binding": ({"backlog_s": 1e9}, {}),
     "minus waiting for one": ({"hold_margin": 1e12}, {}),
     "minus prefix credit": ({"prefix_weight": 0.0}, {}),
+    "minus tail-awareness (means only)": ({"tail_weight": 0.0}, {}),
     "minus feedback": ({}, {"feedback": False}),
     "plus plan prices": ({}, {"plan": True}),
     "oracle lengths": ({}, {"length_predictor": "oracle"}),
@@ -102,15 +105,13 @@ def replay(cell: Cell, out: Path) -> dict[str, Any]:
     return result
 
 
-def scenarios(options: argparse.Namespace) -> Iterator[Scenario]:
-    for workload in options.workloads:
-        for fleet in options.fleets:
-            for load in LOADS:
-                yield Scenario(workload, fleet, load, options.requests)
-
-
 def cells(options: argparse.Namespace) -> Iterator[Cell]:
-    for scenario in scenarios(options):
+    asked = (
+        held_out_scenarios(options.requests)
+        if options.held_out
+        else scenarios(options.workloads, options.fleets, options.requests)
+    )
+    for scenario in asked:
         for seed in range(options.seeds):
             if options.ablation:
                 for name, (params, changed) in ABLATIONS.items():
@@ -138,6 +139,9 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--fleets", nargs="+", default=list(FLEETS)[:3], choices=FLEETS)
     parser.add_argument("--requests", type=int, default=4000)
     parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument(
+        "--held-out", action="store_true", help="the scenarios that nothing was tuned on"
+    )
     parser.add_argument("--quick", action="store_true")
     parser.add_argument("--ablation", action="store_true")
     parser.add_argument("--workers", type=int, default=2)

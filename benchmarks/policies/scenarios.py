@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
+from benchmarks.policies import held_out
 from router.config.load import MotleyConfig, load_config
 from router.perf.hardware import Hardware
 from simulator.traces.columns import Trace
+from simulator.traces.transform import apply_max_tokens, scale_rate
 from simulator.workload import TraceSpec, build_trace
 
 MODEL = "llama-3.1-8b"
@@ -91,11 +96,22 @@ class Scenario:
         return f"{self.workload} / {self.fleet} / {self.load:g}"
 
 
+def scenarios(workloads: Sequence[str], fleets: Sequence[str], requests: int) -> list[Scenario]:
+    """Every workload on every fleet at every load."""
+    return [Scenario(w, f, load, requests) for w in workloads for f in fleets for load in LOADS]
+
+
+def held_out_scenarios(requests: int) -> list[Scenario]:
+    """The set that nothing was tuned on."""
+    return [Scenario(*names, requests) for names in held_out.SCENARIOS]
+
+
 def config_of(fleet: str, policy: str, params: dict[str, float] | None = None) -> MotleyConfig:
     """The fleet, with a queue that outlasts any burst, so that no policy can drop its tail."""
+    model = held_out.MODELS.get(fleet, MODEL)
     entries: list[dict[str, Any]] = [
-        {"gpu": gpu, "count": count, "engine": engine, "tensor_parallel": cards, "model": MODEL}
-        for gpu, count, engine, cards in FLEETS[fleet]
+        {"gpu": gpu, "count": count, "engine": engine, "tensor_parallel": cards, "model": model}
+        for gpu, count, engine, cards in (FLEETS | held_out.FLEETS)[fleet]
     ]
     return load_config(
         {
@@ -129,6 +145,8 @@ def capacity_per_s(config: MotleyConfig, trace: Trace) -> float:
 
 def trace_of(scenario: Scenario, config: MotleyConfig, seed: int) -> tuple[Trace, float]:
     """The trace at the scenario's load, and the factor its times were divided by."""
+    if scenario.workload not in WORKLOADS:
+        return _drawn(scenario, config, seed)
     workload = WORKLOADS[scenario.workload]
     spec = TraceSpec(workload.source(), start_s=workload.start_s, classes=dict(workload.classes))
     plain, _ = build_trace(spec, seed)
@@ -147,3 +165,10 @@ def trace_of(scenario: Scenario, config: MotleyConfig, seed: int) -> tuple[Trace
         rate_scale=rate_scale,
     )
     return build_trace(cut, seed)[0], rate_scale
+
+
+def _drawn(scenario: Scenario, config: MotleyConfig, seed: int) -> tuple[Trace, float]:
+    plain = held_out.draw(scenario.workload, scenario.requests, seed)
+    factor = scenario.load * capacity_per_s(config, plain) * plain.span_s / len(plain)
+    limited = apply_max_tokens(plain, "ceiling", np.random.default_rng(seed))
+    return scale_rate(limited, factor), factor

@@ -161,7 +161,8 @@ class Lane:
         tau = (self._step_s + context_s) * stretch
         late = ttft / scale.ttft_s
         late *= late
-        square = ttft * (ttft + 2.0 * output * tau) + ask.square * tau * tau
+        spread = weights.tail * (ask.square - output * output)
+        square = (ttft + output * tau) ** 2 + spread * tau * tau
         pain = weights.ttft * scale.worth * late * late + square / (worst_s * worst_s)
         if self._in_flight:
             overlap = self._in_flight * output
@@ -169,6 +170,7 @@ class Lane:
             inflicted_s = fresh * self._stall + pairs_s * self._decoding
             inflicted_s += (self._seq_s + context_s) * stretch * overlap
             theirs_s = max(ask.now - self._mean_arrival_s, 0.0) + self._left_each_tokens * tau
+            theirs_s = weights.tail * theirs_s + (1.0 - weights.tail) * output * tau
             crowding = tau / self._alone_s
             pain += weights.externality * crowding * 2.0 * theirs_s * inflicted_s / worst_s**2
         if self._price and weights.price:
@@ -222,9 +224,9 @@ class Ask:
 
 
 class Weights:
-    """Weights of the terms of the pain."""
+    """Weights of the terms of the pain; ``tail`` 0 makes means of whatever is spread."""
 
-    __slots__ = ("externality", "price", "ttft")
+    __slots__ = ("externality", "price", "tail", "ttft")
 
-    def __init__(self, ttft: float, externality: float, price: float) -> None:
-        self.ttft, self.externality, self.price = ttft, externality, price
+    def __init__(self, ttft: float, externality: float, price: float, tail: float = 1.0) -> None:
+        self.ttft, self.externality, self.price, self.tail = ttft, externality, price, tail

@@ -80,8 +80,9 @@ NEVER = -math.inf
 class Motley:
     """Argmin of the added pain among the backends that can begin soon.
 
-    Parameters: ``ttft_weight`` (w), ``externality``, ``price_weight``, ``backlog_s``,
-    ``hold_margin``, ``prefix_weight`` (0: the prefix cache is ignored).
+    Parameters: ``ttft_weight`` (w), ``externality``, ``price_weight``, ``tail_weight`` (0: the mean
+    length, and the newcomer's own E2E in place of ``theirs``), ``backlog_s``, ``hold_margin``,
+    ``prefix_weight`` (0: the prefix cache is ignored).
     """
 
     def __init__(self, context: PolicyContext) -> None:
@@ -90,6 +91,7 @@ class Motley:
             context.param("ttft_weight", 0.3),
             context.param("externality", 1.0),
             context.param("price_weight", 1.0),
+            context.param("tail_weight", 1.0),
         )
         self._backlog_s = context.param("backlog_s", 0.3)
         self._hold_margin = context.param("hold_margin", 1.5)

@@ -32,7 +32,9 @@ def score_of(  # noqa: PLR0917
     ask = Ask(request.prompt_tokens, request.forecast, now - request.arrival_s, now)
 
     def pain(ttft: float, externality: float, price: float) -> float:
-        return lane.pain(ask, cached, wait_s, share, scale, Weights(ttft, externality, price))
+        return lane.pain(
+            ask, cached, wait_s, share, scale, Weights(ttft, externality, price, weights.tail)
+        )
 
     bare = pain(0.0, 0.0, 0.0)
     terms = {
