@@ -95,9 +95,8 @@ def policies() -> str:
 def replays(more: str, note: str) -> Callable[[], str]:
     """A table of ``benchmarks.policies.run`` over 1,500 requests a scenario, and a note."""
     command = f"python -m benchmarks.policies.run --requests 1500 {more}"
-    return lambda: (
-        f"{run(command).strip()}\n\n{note} `{command.split(' --policies', maxsplit=1)[0]} ...`"
-    )
+    shown = command.split(" --policies", maxsplit=1)[0]
+    return lambda: f"{run(command).strip()}\n\n{note} `{shown}`"
 
 
 def noted(command: str, note: str) -> Callable[[], str]:

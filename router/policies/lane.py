@@ -16,6 +16,8 @@ RECOVERY = 0.0005
 LATE_S = 0.3
 LATE_SHARE = 0.5
 TRUST_GAIN = 0.1
+Z90 = 1.2816
+LEAST_VARIANCE = 0.01
 
 
 class Lane:
@@ -164,6 +166,8 @@ class Lane:
         spread = weights.tail * (ask.square - output * output)
         square = (ttft + output * tau) ** 2 + spread * tau * tau
         pain = weights.ttft * scale.worth * late * late + square / (worst_s * worst_s)
+        if weights.overshoot:
+            pain += weights.overshoot * scale.overshoot * ask.exceeds((worst_s - ttft) / tau)
         if self._in_flight:
             overlap = self._in_flight * output
             overlap = min(overlap, self._left_tokens)
@@ -213,7 +217,7 @@ class Ask:
         now: the time.
     """
 
-    __slots__ = ("now", "output", "prompt", "residual", "square", "waited_s")
+    __slots__ = ("_p90", "_sigma", "now", "output", "prompt", "residual", "square", "waited_s")
 
     def __init__(self, prompt: int, forecast: LengthForecast, waited_s: float, now: float) -> None:
         output = max(forecast.mean_tokens, 1.0)
@@ -221,12 +225,32 @@ class Ask:
         self.prompt = prompt
         self.output, self.square, self.residual = output, square, 0.5 * square / output
         self.waited_s, self.now = waited_s, now
+        self._p90 = max(forecast.p90_tokens, output)
+        self._sigma = math.sqrt(max(math.log(square / (output * output)), LEAST_VARIANCE))
+
+    def exceeds(self, tokens: float) -> float:
+        """Probability that the answer is longer: log-normal through the 90th percentile.
+
+        The normal tail by its logistic approximation, within 0.01.
+        """
+        if tokens <= 1.0:
+            return 1.0
+        z = Z90 + math.log(tokens / self._p90) / self._sigma
+        return 1.0 / (1.0 + math.exp(1.702 * z)) if z < 20.0 else 0.0
 
 
 class Weights:
     """Weights of the terms of the pain; ``tail`` 0 makes means of whatever is spread."""
 
-    __slots__ = ("externality", "price", "tail", "ttft")
+    __slots__ = ("externality", "overshoot", "price", "tail", "ttft")
 
-    def __init__(self, ttft: float, externality: float, price: float, tail: float = 1.0) -> None:
+    def __init__(
+        self,
+        ttft: float,
+        externality: float,
+        price: float,
+        tail: float = 1.0,
+        overshoot: float = 0.0,
+    ) -> None:
         self.ttft, self.externality, self.price, self.tail = ttft, externality, price, tail
+        self.overshoot = overshoot

@@ -6,6 +6,7 @@ expected square o2::
     T     = waited so far + TTFT(b, p)
     tau   = TPOT(b, p, o) * stretch(b)            stretch = 1 / (1 - share of time b prefills)
     own   = w * worth * (T / T98)^4  +  (T^2 + 2 T o tau + o2 tau^2) / E98^2
+          + overshoot * P(T + length * tau > E98)
     pain  = own
           + externality * crowding(b) * 2 * theirs(b) * inflicted(b) / E98^2
           + price_weight * 2 * (T + o tau) * price(b) * engine-seconds(b) / E98^2
@@ -22,6 +23,10 @@ Why each term:
   ``w`` leans towards E2E, the tail that is harder to move.
 * The second term of ``own`` is the expected square of E2E over the spread of lengths, not the
   square of a mean: unknown long answers are what makes the tail.
+* The third is the chance of being one of the tail itself, and what that does to the percentile: a
+  slow card on which a quarter of all answers would be among the slowest must not get even a few
+  requests while the fast ones do well, or adding it would make P99 worse than leaving it out. Once
+  the fast ones are crowded E98 has risen, the chance is small, and the slow ones help.
 * ``inflicted`` is the delay of the requests already there; without it the fast cards are
   overfilled (marginal-cost routing, Bell and Stidham 1983). It is weighed by ``theirs``, the E2E
   that those are heading for: whoever is met in flight is long or late already, and a backend full
@@ -81,8 +86,9 @@ class Motley:
     """Argmin of the added pain among the backends that can begin soon.
 
     Parameters: ``ttft_weight`` (w), ``externality``, ``price_weight``, ``tail_weight`` (0: the mean
-    length, and the newcomer's own E2E in place of ``theirs``), ``backlog_s``, ``hold_margin``,
-    ``prefix_weight`` (0: the prefix cache is ignored).
+    length, and the newcomer's own E2E in place of ``theirs``), ``overshoot_weight`` (of the
+    third term of own), ``backlog_s``, ``hold_margin``, ``prefix_weight`` (0: the prefix cache is
+    ignored).
     """
 
     def __init__(self, context: PolicyContext) -> None:
@@ -92,6 +98,7 @@ class Motley:
             context.param("externality", 1.0),
             context.param("price_weight", 1.0),
             context.param("tail_weight", 1.0),
+            context.param("overshoot_weight", 1.0),
         )
         self._backlog_s = context.param("backlog_s", 0.3)
         self._hold_margin = context.param("hold_margin", 1.5)

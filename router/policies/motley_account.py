@@ -31,17 +31,19 @@ def score_of(  # noqa: PLR0917
     wait_s, share = lane.wait_s(now), lane.prefill_share(now)
     ask = Ask(request.prompt_tokens, request.forecast, now - request.arrival_s, now)
 
-    def pain(ttft: float, externality: float, price: float) -> float:
-        return lane.pain(
-            ask, cached, wait_s, share, scale, Weights(ttft, externality, price, weights.tail)
-        )
+    def pain(
+        ttft: float = 0.0, inflicted: float = 0.0, price: float = 0.0, over: float = 0.0
+    ) -> float:
+        parts = Weights(ttft, inflicted, price, weights.tail, over)
+        return lane.pain(ask, cached, wait_s, share, scale, parts)
 
-    bare = pain(0.0, 0.0, 0.0)
+    bare = pain()
     terms = {
         "e2e": bare,
-        "ttft": pain(weights.ttft, 0.0, 0.0) - bare,
-        "externality": pain(0.0, weights.externality, 0.0) - bare,
-        "price": pain(0.0, 0.0, weights.price) - bare,
+        "ttft": pain(ttft=weights.ttft) - bare,
+        "overshoot": pain(over=weights.overshoot) - bare,
+        "externality": pain(inflicted=weights.externality) - bare,
+        "price": pain(price=weights.price) - bare,
     }
     note = ""
     if lane.room_tokens < request.prompt_tokens:

@@ -13,6 +13,7 @@ Nothing is tuned to a workload: any trace, model and fleet sets its own scales.
 from __future__ import annotations
 
 import math
+from bisect import insort
 
 from router.domain.outcome import Outcome
 
@@ -27,6 +28,9 @@ LEAST_MOMENT = 0.01
 MOST_TTFT_MOMENT = 30.0
 MOST_E2E_MOMENT = 6.0
 """One outlier counts for at most 2.3 times its 98th percentile of TTFT, 2.4 times of E2E."""
+TAIL_SLOPE = 3.5
+BEGIN_AT = 10
+BEGIN_UNTIL = 200
 FLOOR_S = 1e-3
 
 
@@ -35,22 +39,25 @@ class TailScale:
 
     Percentiles by stochastic approximation in the logarithm: up by ``GAIN * q`` on a value above
     the estimate, down by ``GAIN * (1 - q)`` on one below; they follow a change in a few hundred
-    completions.
+    completions. The first two hundred are ranked exactly.
 
     Attributes:
         ttft_s: tail of TTFT, in seconds.
         e2e_s: tail of E2E, in seconds.
         worth: weight of ``(TTFT / ttft_s) ** 4`` against ``(E2E / e2e_s) ** 2``.
+        overshoot: weight of the probability of an E2E beyond ``e2e_s`` against the same.
     """
 
-    __slots__ = ("_e2e_moment", "_ttft_moment", "e2e_s", "ttft_s", "worth")
+    __slots__ = ("_e2e_moment", "_first", "_ttft_moment", "e2e_s", "overshoot", "ttft_s", "worth")
 
     def __init__(self) -> None:
         self.ttft_s = PRIOR_TTFT_S
         self.e2e_s = PRIOR_E2E_S
+        self._first: tuple[list[float], list[float]] | None = ([], [])
         self._ttft_moment = PRIOR_TTFT_MOMENT
         self._e2e_moment = PRIOR_E2E_MOMENT
         self.worth = self._worth()
+        self.overshoot = self._overshoot()
 
     def observe(self, outcome: Outcome) -> None:
         """Take in one completion; anything else says nothing of latency."""
@@ -58,13 +65,39 @@ class TailScale:
         if outcome.status != "completed" or ttft_s is None:
             return
         e2e_s = outcome.e2e_s
-        self.ttft_s = _stepped(self.ttft_s, ttft_s)
-        self.e2e_s = _stepped(self.e2e_s, e2e_s)
+        if self._first is not None:
+            self._begin(ttft_s, e2e_s)
+        else:
+            self.ttft_s = _stepped(self.ttft_s, ttft_s)
+            self.e2e_s = _stepped(self.e2e_s, e2e_s)
         late = min((ttft_s / self.ttft_s) ** 4, MOST_TTFT_MOMENT)
         long = min((e2e_s / self.e2e_s) ** 2, MOST_E2E_MOMENT)
         self._ttft_moment += MOMENT_GAIN * (late - self._ttft_moment)
         self._e2e_moment += MOMENT_GAIN * (long - self._e2e_moment)
         self.worth = self._worth()
+        self.overshoot = self._overshoot()
+
+    def _begin(self, ttft_s: float, e2e_s: float) -> None:
+        """Of the first completions all are kept: steps from a guess would take hundreds more."""
+        assert self._first is not None
+        for known, value_s in zip(self._first, (ttft_s, e2e_s), strict=True):
+            insort(known, value_s)
+        count = len(self._first[0])
+        if count >= BEGIN_AT:
+            ttfts, e2es = self._first
+            rank = int(QUANTILE * count)
+            self.ttft_s = max(ttfts[rank], FLOOR_S)
+            self.e2e_s = max(e2es[rank], FLOOR_S)
+        if count >= BEGIN_UNTIL:
+            self._first = None
+
+    def _overshoot(self) -> float:
+        """Weight of the probability of an E2E beyond ``e2e_s``, in units of ``(E2E / e2e_s) ** 2``.
+
+        ``log`` of the percentile changes by ``P / (N * x f(x))``, and at a percentile q of
+        latencies ``x f(x)`` is about ``TAIL_SLOPE * (1 - q)``.
+        """
+        return 2.0 * max(self._e2e_moment, LEAST_MOMENT) / (TAIL_SLOPE * (1.0 - QUANTILE))
 
     def _worth(self) -> float:
         ttft = max(self._ttft_moment, LEAST_MOMENT)

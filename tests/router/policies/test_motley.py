@@ -5,12 +5,14 @@ Before anything has finished, the tails are taken to be 1 s of TTFT and 20 s of 
 
 from __future__ import annotations
 
+import math
 from dataclasses import replace
 from typing import Any, ClassVar
 
 import pytest
 
 from router.domain.protocols import DispatchListener, Observer
+from router.domain.request import LengthForecast
 from router.policies.motley import Motley
 from router.policies.tail_scale import TailScale
 from tests.fakes import SLOW, ask, make_dispatcher, outcome, view, views
@@ -34,7 +36,12 @@ def crowd(n: int, **state: Any) -> dict[str, Any]:
 
 def own_pain(ttft: float, tau: float) -> float:
     """Lengths have no spread here: a forecast without a square is taken at its word."""
-    return 0.3 * (ttft / TTFT98_S) ** 4 + ((ttft + 100 * tau) / E2E98_S) ** 2
+    late, long = ttft / TTFT98_S, (ttft + 100 * tau) / E2E98_S
+    # The forecast 90th percentile is 200 tokens, the spread the least there is: sigma 0.1.
+    z = 1.2816 + math.log((E2E98_S - ttft) / tau / 200) / 0.1
+    beyond = 1 / (1 + math.exp(1.702 * z)) if z < 20 else 0.0
+    # A percentile of 0.98 moves by P / (3.5 * 0.02); (E / E98)^2 is 0.2 on average: 2 * 0.2 / 0.07.
+    return 0.3 * late**4 + long**2 + 0.4 / 0.07 * beyond
 
 
 def fast_pain(n: int, price: float = 0.0) -> float:
@@ -151,6 +158,14 @@ class TestWhatIsLateTells:
         assert chosen is not None
 
 
+@pytest.mark.parametrize(("p90", "chosen"), [(150.0, "slow"), (400.0, "fast")])
+def test_a_card_on_which_many_would_be_among_the_slowest_is_spared(p90: float, chosen: str):
+    """The same mean of 100 tokens, and more or fewer long answers; slow: 20 s are 517 tokens."""
+    fleet = views(fast=crowd(17), slow={"cost": SLOW})
+    wide = LengthForecast(100.0, p90, square_tokens=12_000.0)
+    assert picked(policy_of("motley"), fleet, replace(REQUEST, forecast=wide)) == chosen
+
+
 def test_whoever_is_old_or_has_much_to_come_is_not_to_be_slowed():
     """Two backends alike but for what their crowds are heading for."""
     at = 60.0
@@ -253,6 +268,12 @@ class TestTailScale:
         scale = TailScale()
         scale.observe(said)
         assert (scale.ttft_s, scale.e2e_s) == (TTFT98_S, E2E98_S)
+
+    def test_ranks_the_first_ones_exactly_so_that_a_wrong_guess_does_no_harm(self):
+        scale = TailScale()
+        for n in range(100):
+            scale.observe(outcome(first_token_s=0.01 * (n + 1), finished_s=0.02 * (n + 1)))
+        assert (scale.ttft_s, scale.e2e_s) == pytest.approx((0.99, 1.98))
 
     def test_never_reaches_zero(self):
         scale = TailScale()
