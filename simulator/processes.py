@@ -254,7 +254,8 @@ class EngineProcess:
     def wake(self, now: float) -> None:
         """The next event is due."""
         # Adding the lag and taking it off again may miss the event by a hair: never go below it.
-        events = self.replica.advance(max(now - self._lag_s, self._next_own_s))
+        own = max(now - self._lag_s, self._next_own_s) if self._lag_s else now
+        events = self.replica.advance(own)
         self.wake_s = math.inf
         self._reschedule()
         if events:

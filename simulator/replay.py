@@ -67,7 +67,8 @@ class Replay:
         faults: Sequence[Fault] = (),
         progress: Progress | None = None,
     ) -> None:
-        self.records = Records(len(trace))
+        self._count = len(trace)
+        self.records = Records(self._count)
         self.reasons: Counter[str] = Counter()
         self.timeline = Timeline()
         self._trace, self._options = trace, options
@@ -114,7 +115,7 @@ class Replay:
         i = self._next
         self._next = following = i + 1
         arrivals = self._trace.arrival_s
-        if following < len(arrivals):
+        if following < self._count:
             self._clock.wake_at(arrivals[following], self)
         router = self._routers[i % len(self._routers)]
         if self._options.client_timeout_s is not None:
@@ -312,8 +313,8 @@ class Replay:
             self.reasons[reason] += 1
         self._settled += 1
         if self._progress is not None and self._settled % self._report_every == 0:
-            self._progress(self._settled, len(self.records))
-        if self._settled == len(self.records):
+            self._progress(self._settled, self._count)
+        if self._settled == self._count:
             self._clock.over = True
 
     # -- looking on --------------------------------------------------------------------------

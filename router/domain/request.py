@@ -7,9 +7,11 @@ from dataclasses import dataclass, field
 from router.domain.slo import Slo
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True, unsafe_hash=True)
 class LengthForecast:
     """How long an answer may get, in output tokens. Never the truth (I6).
+
+    Not frozen, for speed only: nobody writes to one.
 
     Attributes:
         mean_tokens: expected length.

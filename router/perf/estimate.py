@@ -20,13 +20,15 @@ def decode_iteration_s(view: BackendView, extra_seqs: int = 0, extra_tokens: flo
 
 def prefill_backlog_s(view: BackendView, now: float) -> float:
     """Seconds until the prompts already there are prefilled, progress deducted."""
-    if not view.prefilling:
-        return 0.0
+    return _backlog_s(view, now, _decode_share_s(view)) if view.prefilling else 0.0
+
+
+def _backlog_s(view: BackendView, now: float, share_s: float) -> float:
     cost = view.cost
     pending = view.pending_prefill_tokens
     iterations = pending / view.chunk_tokens + 1.0
     total = cost.prefill_s * pending + cost.pair_s * view.pending_prefill_pairs
-    total += iterations * _decode_share_s(view)
+    total += iterations * share_s
     return max(total - (now - view.prefill_since_s), 0.0)
 
 
@@ -49,8 +51,10 @@ def ttft_s(view: BackendView, prompt_tokens: int, now: float, *, cached_tokens: 
     share = _decode_share_s(view)
     chunks = (prompt_tokens - cached_tokens) / view.chunk_tokens + 1.0
     own = view.cost.prompt_s(prompt_tokens, cached_tokens) + chunks * share
-    residual = 0.5 * share if view.in_flight else 0.0
-    return residual + prefill_backlog_s(view, now) + kv_wait_s(view, prompt_tokens) + own
+    if not view.in_flight:
+        return own
+    waiting = 0.5 * share + kv_wait_s(view, prompt_tokens)
+    return own + (waiting + _backlog_s(view, now, share) if view.prefilling else waiting)
 
 
 def tpot_s(view: BackendView, prompt_tokens: int, output_tokens: float) -> float:

@@ -97,11 +97,9 @@ class BucketLengthPredictor:
         leaf = self._leaf(outcome.model, outcome.tenant, outcome.prompt_tokens, limit)
         leaf.learn(tokens, self._memory)
         truncated = limit is not None and tokens >= limit
-        cell = leaf.parent
-        while cell is not None and cell is not self._root:
+        for cell in leaf.above[1:]:
             # Cut off by the client's own limit: its parents hear "at least this long".
             cell.learn(max(tokens, cell.mean) if truncated else tokens, self._memory)
-            cell = cell.parent
 
     def _leaf(self, model: str, tenant: str, prompt_tokens: int, limit: int | None) -> _Cell:
         octave = -1 if limit is None else limit.bit_length()
@@ -128,12 +126,16 @@ class BucketLengthPredictor:
 
 
 class _Cell:
-    """Running mean and 90th percentile of one cell; ``weight`` is 0 until it has seen something."""
+    """Running mean and 90th percentile of one cell; ``weight`` is 0 until it has seen something.
 
-    __slots__ = ("__weakref__", "mean", "p90", "parent", "square", "weight")
+    Attributes:
+        above: the cells that it shrinks towards, the root first; the root has none.
+    """
+
+    __slots__ = ("__weakref__", "above", "mean", "p90", "square", "weight")
 
     def __init__(self, parent: _Cell | None, mean: float, p90: float, square: float) -> None:
-        self.parent = parent
+        self.above: tuple[_Cell, ...] = () if parent is None else (*parent.above, parent)
         self.mean = mean
         self.p90 = p90
         self.square = square
@@ -142,8 +144,7 @@ class _Cell:
     def learn(self, tokens: float, memory: float) -> None:
         """Take in one length."""
         weight = self.weight + 1.0
-        weight = min(weight, memory)
-        self.weight = weight
+        self.weight = weight = weight if weight < memory else memory
         self.mean += (tokens - self.mean) / weight
         self.square += (tokens * tokens - self.square) / weight
         # Robbins-Monro on the logarithm. The optimal gain is 1 / (n * density); at the 90th
@@ -153,19 +154,13 @@ class _Cell:
 
     def estimate(self, strength: float) -> tuple[float, float, float]:
         """Mean, 90th percentile and mean square, shrunk towards the parents."""
-        cells = []
-        cell: _Cell | None = self
-        while cell is not None:
-            cells.append(cell)
-            cell = cell.parent
-        top = cells.pop()
+        top, *lower = (*self.above, self)
         mean, p90, square = top.mean, top.p90, top.square
-        while cells:
-            below = cells.pop()
-            share = below.weight / (below.weight + strength)
-            mean += share * (below.mean - mean)
-            p90 += share * (below.p90 - p90)
-            square += share * (below.square - square)
+        for cell in lower:
+            share = cell.weight / (cell.weight + strength)
+            mean += share * (cell.mean - mean)
+            p90 += share * (cell.p90 - p90)
+            square += share * (cell.square - square)
         return mean, max(mean, p90), square
 
 
