@@ -12,7 +12,7 @@ import typer
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from rich.table import Table
+    from rich.console import Group
 
     from router.gateway.plan_history import PlanRow
 
@@ -35,28 +35,38 @@ def plans(
     show({"plans": [asdict(row) for row in rows]}, lambda: _table(rows), json_path)
 
 
-def _table(rows: Sequence[PlanRow]) -> Table:
+def _table(rows: Sequence[PlanRow]) -> Group:
+    from rich.console import Group
     from rich.table import Table
+    from rich.text import Text
 
-    table = Table(title="Plans, newest last; times are UTC", title_justify="left")
+    table = Table(
+        title="Plans, newest last; UTC; expected and actual are mean E2E", title_justify="left"
+    )
     table.add_column("time", no_wrap=True)
-    table.add_column("made for", overflow="fold")
-    table.add_column("outcome", overflow="fold")
-    for name in ("req/s", "solve", "E2E expected", "actual"):
-        table.add_column(name, justify="right")
+    for name in ("plan of", "reason", "outcome"):
+        table.add_column(name, no_wrap=True)
+    for name in ("req/s", "solve", "expected", "actual"):
+        table.add_column(name, justify="right", no_wrap=True)
     for row in rows:
         rate = sum(one["rate_per_s"] for one in row.inputs.get("classes", ()))
         table.add_row(
-            datetime.fromtimestamp(row.at_unix_s, UTC).strftime("%m-%d %H:%M:%S"),
-            f"{row.kind}, {row.reason}",
-            row.failure or row.outcome,
+            _time(row),
+            row.kind,
+            row.reason,
+            row.outcome,
             f"{rate:.2f}",
             _seconds(row.solve_s, 3),
             _seconds(row.expected_e2e_s, 2),
             _seconds(row.actual_e2e_s, 2),
         )
-    return table
+    failures = [Text(f"{_time(row)}: {row.failure}") for row in rows if row.failure]
+    return Group(table, *failures)
+
+
+def _time(row: PlanRow) -> str:
+    return datetime.fromtimestamp(row.at_unix_s, UTC).strftime("%d %H:%M:%S")
 
 
 def _seconds(value: float | None, digits: int) -> str:
-    return "" if value is None else f"{value:.{digits}f} s"
+    return "" if value is None else f"{value:.{digits}f}"

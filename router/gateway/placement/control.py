@@ -39,7 +39,8 @@ class Placed:
 
     Attributes:
         reason: why it was made.
-        outcome: "kept" (nothing to do), "applied", "partly", "written" (dry run) or "failed".
+        outcome: "kept" (nothing to do, or no traffic to plan for), "applied", "partly", "written"
+            (dry run) or "failed".
         failure: why there is none, or why it was not all done; or empty.
         plan: the plan, or ``None``.
         steps: taken and not taken, in order.
@@ -129,6 +130,8 @@ class PlacementLoop:
     async def _placed(self, reason: Reason, outcomes: Sequence[Outcome]) -> Placed:
         actual_s = _mean_e2e_s(outcomes)
         asked: dict[str, Any] = {}
+        if not any(outcome.output_tokens for outcome in outcomes):
+            return Placed(reason, "kept", "", None, (), asked, actual_s)  # nobody asks: no reason
         try:
             task = await self._task(outcomes)
             asked = _asked(task, self._members.backends())

@@ -107,14 +107,18 @@ async def test_a_model_that_lost_its_engine_gets_another() -> None:
     assert LARGE in fleet.ready_models()
 
 
-@pytest.mark.parametrize(
-    ("recent", "complaint"), [([], "the workload is empty"), (traffic("gone", 20), "")]
-)
-async def test_without_usable_demand_nothing_moves(recent: list[Outcome], complaint: str) -> None:
+async def test_without_traffic_nothing_moves_and_nobody_is_alarmed() -> None:
     fleet = fleet_of("large0", "large1", "small2")
-    done = await loop_of(fleet, recent).place_once()
+    done = await loop_of(fleet, []).place_once()
+    assert (done.outcome, done.failure) == ("kept", "")
+    assert fleet.log == []
+
+
+async def test_demand_for_a_model_that_left_is_told_and_nothing_moves() -> None:
+    fleet = fleet_of("large0", "large1", "small2")
+    done = await loop_of(fleet, traffic("gone", 20)).place_once()
     assert done.outcome == "failed"
-    assert complaint in done.failure
+    assert "gone" in done.failure
     assert fleet.log == []
 
 
