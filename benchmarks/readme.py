@@ -171,6 +171,11 @@ def _s(value: float) -> str:
 
 
 BLOCKS: dict[str, Callable[[], str]] = {
+    "classes": table_of(
+        "python -m benchmarks.policies.serving classes",
+        "Azure conversations, a fifth interactive (TTFT 2 s, TPOT 0.1 s), a fifth throughput, the "
+        "rest bulk; 9 mixed engines; goodput without bulk, which has no target.",
+    ),
     "headline": headline,
     "policies": policies,
     "evidence": replays(

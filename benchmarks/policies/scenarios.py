@@ -143,11 +143,17 @@ def capacity_per_s(config: MotleyConfig, trace: Trace) -> float:
     return total
 
 
-def trace_of(scenario: Scenario, config: MotleyConfig, seed: int) -> tuple[Trace, float]:
-    """The trace at the scenario's load, and the factor its times were divided by."""
-    if scenario.workload not in WORKLOADS:
-        return _drawn(scenario, config, seed)
-    workload = WORKLOADS[scenario.workload]
+def trace_of(
+    scenario: Scenario, config: MotleyConfig, seed: int, workload: Workload | None = None
+) -> tuple[Trace, float]:
+    """The trace at the scenario's load, and the factor its times were divided by.
+
+    ``workload`` stands for the one that the scenario names.
+    """
+    if workload is None:
+        if scenario.workload not in WORKLOADS:
+            return _drawn(scenario, config, seed)
+        workload = WORKLOADS[scenario.workload]
     spec = TraceSpec(workload.source(), start_s=workload.start_s, classes=dict(workload.classes))
     plain, _ = build_trace(spec, seed)
     if len(plain) > scenario.requests:

@@ -192,3 +192,19 @@ def test_where_classes_are_scheduled_the_closed_gates_are_told():
 
 def test_motley_explains_itself():
     assert isinstance(Motley(PolicyContext(random.Random(0))), Explains)
+
+
+def test_the_document_is_stable():
+    dispatcher = built("motley")
+    dispatcher.dispatch(ask("asked", explain=True), 0.0)
+    told = account(dispatcher, "asked")
+    assert list(told) == [
+        *("request_id", "model", "slo_class", "tenant", "prompt_tokens", "policy"),
+        *("decided_s", "waited_s", "forecast_mean_tokens", "forecast_p90_tokens"),
+        *("decision", "backend", "reason", "queued", "candidates", "actual"),
+    ]
+    assert list(told["candidates"][0]) == [
+        *("backend", "gpu", "predicted_ttft_s", "predicted_tpot_s", "predicted_e2e_s"),
+        *("in_flight", "prefilling", "backlog_s", "kv_share", "cached_tokens", "price"),
+        *("score", "terms", "lost_because"),
+    ]
