@@ -236,16 +236,13 @@ def use_memory(count: int) -> None:
         record.arrival_s += i // len(trace) * (trace.span_s + 1.0)
         long.append(record)
     backends = [{"gpu": GPU, "count": 12, "engine": "vllm", "model": MODEL}]
-    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     result = run_policy(long, load_config({"backends": backends}), "round-robin")
-    after = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    replay, whole = (after - before) * 1024 / count, after * 1024 / count
-    peak_mib = after / 1024
+    peak_mib = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+    each = peak_mib * 2**20 / count
     print(
-        f"\n{count:,} requests: peak {peak_mib:,.0f} MiB {judged(peak_mib, 1024, most=True)}; per"
-        f" request {whole:,.0f} bytes {judged(whole, 1024, most=True)}, trace and "
-        f"interpreter included, of which {replay:,.0f} are the replay's; "
-        f"{count / result.cpu_s:,.0f} requests/CPU-s"
+        f"\n{count:,} requests: peak {peak_mib:,.0f} MiB {judged(peak_mib, 1024, most=True)}; per "
+        f"request {each:,.0f} bytes {judged(each, 1024, most=True)}, trace and interpreter "
+        f"included; {count / result.cpu_s:,.0f} requests/CPU-s"
     )
 
 
