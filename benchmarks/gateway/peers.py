@@ -25,7 +25,7 @@ PACKAGES = {
 }
 COMMANDS = {
     "vllm-router": "vllm-router --port {port} --worker-urls {urls} --policy round_robin",
-    "sglang-router": "sglang-router --port {port} --worker-urls {urls} --policy round_robin",
+    "sglang-router": "sglang-router launch --port {port} --worker-urls {urls} --policy round_robin",
     "smg": "smg launch --port {port} --worker-urls {urls} --policy round_robin",
     "litellm": "litellm --port {port} --config {config}",
 }
