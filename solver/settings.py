@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import TYPE_CHECKING
 
 from router.config.load import MotleyConfig
 from router.config.planner import PlannerSection
 from solver.options import Limits
-from solver.planner import Costs, RollingPlanner
+
+if TYPE_CHECKING:
+    from solver.planner import Costs, RollingPlanner
 
 
 def limits_of(config: MotleyConfig, *, allow_unserved: bool = False) -> Limits:
@@ -56,6 +59,8 @@ def make_planner(config: MotleyConfig, costs: Costs | None = None) -> RollingPla
     Raises:
         BadInputError: settings that make no sense.
     """
+    from solver.planner import RollingPlanner  # noqa: PLC0415 - takes seconds, and few plan
+
     return RollingPlanner(
         config.planner,
         limits=limits_of(config),

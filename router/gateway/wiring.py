@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from functools import partial
+from typing import TYPE_CHECKING
 
 from router.config.build import build_dispatcher
 from router.config.load import MotleyConfig
@@ -26,12 +27,14 @@ from router.gateway.instruments import build_instruments
 from router.gateway.log_file import LogFile
 from router.gateway.metering import Metering
 from router.gateway.outcome_queue import OutcomeQueue
-from router.gateway.planned import Planned
 from router.gateway.reload import without_canary
 from router.gateway.runtime import Chore, Runtime
 from router.gateway.trial_watch import TrialWatch, ask_trial
 from router.gateway.upstream import parse_address
 from telemetry.http_get import HttpGetter
+
+if TYPE_CHECKING:
+    from router.gateway.planned import Planned
 
 
 def build_runtime(config: MotleyConfig, clock: Clock) -> Runtime:
@@ -49,7 +52,7 @@ def build_runtime(config: MotleyConfig, clock: Clock) -> Runtime:
     books = build_books(config, clock, lambda name: _spec_of(dispatcher, name))
     instruments = build_instruments(config, books.recorder)
     gate = build_gate(config, time.time)
-    planned = Planned(config) if config.planner.enabled else None
+    planned = _planned(config) if config.planner.enabled else None
     metering = Metering(config, clock, lambda: dispatcher.state.backends)
     traffic = Traffic() if config.server.dashboard else None
     demand = planned.demand if planned else None
@@ -122,6 +125,12 @@ def build_runtime(config: MotleyConfig, clock: Clock) -> Runtime:
         chores += planned.place(runtime)
     chores += attach_batches(runtime, time.time)
     return runtime
+
+
+def _planned(config: MotleyConfig) -> Planned:
+    from router.gateway.planned import Planned  # noqa: PLC0415 - SciPy and HiGHS, 40 MB, and few plan
+
+    return Planned(config)
 
 
 def _probe(engine: Engine, config: MotleyConfig) -> Chore:

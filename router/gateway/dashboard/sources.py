@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import asdict
+from typing import TYPE_CHECKING
 
 from router.gateway.dashboard.board import Sources, Spend
 from router.gateway.dashboard.views import (
@@ -17,8 +18,10 @@ from router.gateway.dashboard.views import (
 from router.gateway.engine import Engine
 from router.gateway.instruments import Instruments, version_of_motley
 from router.gateway.metering import Metering
-from router.gateway.planning import Planning
 from router.gateway.trial_watch import TrialWatch
+
+if TYPE_CHECKING:
+    from router.gateway.planning import Planning
 
 LEAST_SHARE = 0.0005
 

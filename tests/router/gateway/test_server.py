@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import socket
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -144,3 +146,19 @@ def test_a_full_disk_ends_the_log_and_nothing_else(caplog: pytest.LogCaptureFixt
         log.write(b"x" * 1000 + b"\n")
     log.close()
     assert caplog.text.count("ends here: No space left on device") == 1
+
+
+def test_the_gateway_loads_no_solver_unless_it_plans() -> None:
+    """SciPy and HiGHS would take 40 MB and seconds of every start."""
+    script = (
+        "import sys, router.gateway.server; from router.gateway.app import build_app; "
+        "from router.config.load import load_config; "
+        "build_app(load_config({'backends': [{'gpu': 't4', 'model': 'qwen2.5-1.5b', "
+        "'url': 'http://127.0.0.1:9'}]})); "
+        "loaded = {'cvxpy', 'scipy', 'highspy', 'simpy', 'httpx', 'rich'} & set(sys.modules); "
+        "sys.exit(repr(sorted(loaded)) if loaded else 0)"
+    )
+    ended = subprocess.run(
+        [sys.executable, "-c", script], check=False, capture_output=True, text=True
+    )
+    assert ended.returncode == 0, ended.stderr
