@@ -42,7 +42,7 @@ def whatif(
     add: Annotated[
         list[str] | None,
         typer.Option(
-            help="GPU[xTP][:COUNT][/ENGINE] to add, as in t4x2:2 (repeatable).",
+            help=r"GPU\[xTP]\[:COUNT]\[/ENGINE] to add, as in t4x2:2 (repeatable).",
             rich_help_panel=_CHANGE,
         ),
     ] = None,
