@@ -36,13 +36,14 @@ def plans(
 
 
 def _table(rows: Sequence[PlanRow]) -> Group:
+    from rich.box import SIMPLE
     from rich.console import Group
     from rich.table import Table
     from rich.text import Text
 
-    table = Table(
-        title="Plans, newest last; UTC; expected and actual are mean E2E", title_justify="left"
-    )
+    table = Table(title="Plans, newest last", title_justify="left", box=SIMPLE)
+    table.padding = (0, 1, 0, 0)
+    table.caption = "day and time in UTC; solve, expected and actual mean E2E in seconds"
     table.add_column("time", no_wrap=True)
     for name in ("plan of", "reason", "outcome"):
         table.add_column(name, no_wrap=True)
