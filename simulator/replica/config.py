@@ -157,7 +157,9 @@ def replica_config(
             schedule_ahead=engine.schedule_ahead,
             reserve_full_isl=engine.reserves_full_prompt,
             watermark=watermark if engine.watermark is None else engine.watermark,
-            max_num_queued_reqs=max_num_queued_reqs or engine.max_num_queued_reqs,
+            max_num_queued_reqs=(
+                engine.max_num_queued_reqs if max_num_queued_reqs is None else max_num_queued_reqs
+            ),
             queue_order=queue_order or engine.queue_order,
             max_prefill_tokens=engine.max_prefill_tokens or 16_384,
             schedule_conservativeness=engine.schedule_conservativeness,
