@@ -38,7 +38,9 @@ def without_upgrade(data: bytes) -> bytes:
     Java's HTTP client asks for h2c with every first request, its body included.
     """
     end = data.find(b"\r\n\r\n")
-    return _UPGRADE.sub(b"\r\n" + _NO_UPGRADE, data[:end]) + data[end:] if end >= 0 else data
+    if end < 0 or _UPGRADE.search(data, 0, end) is None:
+        return data
+    return _UPGRADE.sub(b"\r\n" + _NO_UPGRADE, data[:end]) + data[end:]
 
 
 def _too_long() -> Problem:
@@ -75,7 +77,7 @@ class StrictHttp(HttpToolsProtocol):
 
     def _parse(self, data: bytes) -> None:
         self._read_bytes = len(data)
-        if not self._in_request and _UPGRADE.search(data) is not None:
+        if not self._in_request:
             data = without_upgrade(data)
         try:
             self.parser.feed_data(data)
