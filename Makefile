@@ -47,7 +47,7 @@ test-full: $(VENV)/.ready-full ## Run all tests, the heavy ones too
 engines: setup ## Install real vLLM, SGLang and OpenAI clients into .engines (Linux x86-64, CPU; 6 GB)
 	$(BIN)/python -m tests.engines.install
 
-test-engines: engines ## Run the tests that need them (15 minutes, 5 GB of memory)
+test-engines: engines ## Run the tests that need them (20 minutes and more, 5 GB of memory)
 	$(BIN)/python -m pytest -m engines tests/engines $(PYTEST_ARGS)
 
 lint: setup ## Style, types and the floors

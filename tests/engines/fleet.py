@@ -138,12 +138,17 @@ def data_events(raw: bytes) -> list[dict[str, Any]]:
     return [json.loads(line) for line in lines if line != b"[DONE]"]
 
 
-async def fill(server: Server, count: int, tokens: int = 3_500) -> list[asyncio.Task[Any]]:
-    """Give an engine so many long requests, one by one; cancel them with ``drop``."""
+async def fill(
+    server: Server, count: int, tokens: int = 3_500, beside: int = 0, **more: Any
+) -> list[asyncio.Task[Any]]:
+    """Give an engine so many long requests, one by one, ``beside`` those that it has.
+
+    Cancel them with ``drop``.
+    """
     asking: list[asyncio.Task[Any]] = []
     async with asyncio.timeout(60):
-        for wanted in range(1, count + 1):
-            asking.append(asyncio.create_task(post(server.url, body(tokens=tokens))))
+        for wanted in range(beside + 1, beside + count + 1):
+            asking.append(asyncio.create_task(post(server.url, body(tokens=tokens, **more))))
             while await running_in(server) < wanted:
                 await asyncio.sleep(0.02)
     return asking
@@ -153,7 +158,7 @@ async def drop(server: Server, asking: list[asyncio.Task[Any]]) -> None:
     """Leave, and wait until the engine has noticed."""
     for task in asking:
         task.cancel()
-    await asyncio.wait(asking)
+    await asyncio.gather(*asking, return_exceptions=True)
     async with asyncio.timeout(30):
         while await running_in(server):
             await asyncio.sleep(0.1)
