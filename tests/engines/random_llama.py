@@ -20,7 +20,7 @@ from itertools import product
 
 import torch
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers
-from transformers import GenerationConfig, LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
+from torch import library as torch_library
 
 VOCABULARY = 4_096
 PAD, BEGIN, END, USER, ASSISTANT, SYSTEM, TOOL = SPECIAL = (
@@ -73,6 +73,17 @@ def _filled(known: list[str] | tuple[str, ...]) -> list[str]:
 
 def write(folder: str, size: str = "small", tokenizer: str = "words") -> None:
     """Weights, tokenizer and chat template."""
+    # SGLang's torchvision is made for CUDA: without these, importing it fails (``sglang_cpu.py``).
+    operators = torch_library.Library("torchvision", "DEF")
+    for name in ("nms", "qnms"):
+        operators.define(f"{name}(Tensor dets, Tensor scores, float iou_threshold) -> Tensor")
+    from transformers import (
+        GenerationConfig,
+        LlamaConfig,
+        LlamaForCausalLM,
+        PreTrainedTokenizerFast,
+    )
+
     fast = PreTrainedTokenizerFast(
         tokenizer_object=words() if tokenizer == "words" else bytes_(),
         pad_token=PAD,
