@@ -54,6 +54,7 @@ class Replay:
         timeline: samples of every engine.
         engines: one process per backend.
         dispatchers: one per gateway replica.
+        wake_s: when the next request comes (see ``SimClock.wake_at``).
     """
 
     def __init__(
