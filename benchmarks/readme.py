@@ -19,12 +19,8 @@ ROOT = Path(__file__).resolve().parents[1]
 MOTLEY = str(Path(sys.executable).parent / "motley")
 CONV = "../shared/data/traces/azure2023_conv.csv"
 CODE = "../shared/data/traces/azure2023_code.csv"
-STRONG = (
-    "least-request power-of-two weighted-random nginx-least-conn lmetric sglang-cache-aware "
-    "vllm-router-kv-aware llm-d-default dynamo-cost aibrix-slo-least-load melange-static-split "
-    "lmetric-normalized "
-    "marginal-delay motley"
-)
+STRONG = "least-request nginx-least-conn lmetric aibrix-slo-least-load marginal-delay motley"
+"""Who had the least of either P99 in some of 21 scenarios when ten peers were run, and ours."""
 SIMULATE = "motley simulate {trace} --fleet deploy/fleets/demo.yaml --rate-scale {scale} --json -"
 
 
@@ -183,7 +179,7 @@ BLOCKS: dict[str, Callable[[], str]] = {
         "One seed, belief 25 % wrong, lengths predicted.",
     ),
     "held-out": replays(
-        f"--held-out --seeds 2 --policies {STRONG}", "Two seeds, belief 25 % wrong."
+        f"--held-out --seeds 1 --policies {STRONG}", "One seed, belief 25 % wrong."
     ),
     "ablation": replays("--ablation --seeds 1", "One seed."),
     "length": fenced("python -m benchmarks.length_prediction"),
