@@ -181,7 +181,10 @@ BLOCKS: dict[str, Callable[[], str]] = {
     "held-out": replays(
         f"--held-out --seeds 1 --policies {STRONG}", "One seed, belief 25 % wrong."
     ),
-    "ablation": replays("--ablation --seeds 1", "One seed."),
+    "ablation": replays(
+        "--ablation --seeds 1 --workloads azure-conv mooncake-prefix --fleets balanced",
+        "One seed.",
+    ),
     "length": fenced("python -m benchmarks.length_prediction"),
     "drift": table_of(
         "python benchmarks/telemetry/bench_drift.py",
