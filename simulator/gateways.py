@@ -20,6 +20,7 @@ from router.domain.outcome import Outcome
 from router.domain.protocols import Observer, Planner
 from router.domain.state import EngineSignals, LinearCost
 from router.fleet_state.sharing import added, own_loads
+from router.policies.registry import BLIND_TO_SPEED
 from simulator.belief import make_predictor
 from simulator.options import ReplayOptions
 from simulator.processes import EngineProcess, SimClock
@@ -204,7 +205,9 @@ def build_gateways(
     for k in range(options.routers):
         policy = config.policy.model_copy(update={"seed": options.seed + k * _SEED_STEP})
         mine = replace(config, policy=policy)
-        feedback = make_feedback(config, belief) if _learns(options) else None
+        heard = log is not None and k == 0
+        learns = options.feedback and not options.oracle and (heard or _minds(config, options))
+        feedback = make_feedback(config, belief) if learns else None
         plans = options.plan and make_planner is not None
         demand = Demand(config.planner.window_s) if plans else None
         observers: list[Observer] = [o for o in (feedback, demand) if o is not None]
@@ -213,7 +216,7 @@ def build_gateways(
             belief=belief,
             predictor=make_predictor(options, trace),
             observers=observers,
-            log=log if k == 0 else None,
+            log=log if heard else None,
         )
         planner = None
         if plans and make_planner is not None:
@@ -236,8 +239,16 @@ def _cost_of(dispatcher: Dispatcher, spec: BackendSpec) -> LinearCost:
     return dispatcher.state.get(spec.name).cost
 
 
-def _learns(options: ReplayOptions) -> bool:
-    return options.feedback and not options.oracle
+def _minds(config: MotleyConfig, options: ReplayOptions) -> bool:
+    """Whether anything that is decided depends on what a backend is believed to cost.
+
+    Learning is a quarter of a replay's time; where nobody looks at what was learned, the results
+    are the same without, to the byte. (A decision log holds it all the same.)
+    """
+    policy = config.policy
+    alone = policy.shadow is None and policy.canary is None
+    plain = not (config.admission.enabled or config.hedging.enabled or options.fallback)
+    return options.plan or not (alone and plain and policy.name in BLIND_TO_SPEED)
 
 
 def knows(dispatcher: Dispatcher, name: str) -> bool:

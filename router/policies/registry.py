@@ -71,6 +71,18 @@ POLICIES: Mapping[str, PolicyFactory] = {
 }
 
 
+BLIND_TO_SPEED = frozenset(
+    {
+        *("round-robin", "random", "least-request", "power-of-two", "least-kv", "lmetric"),
+        *("aibrix-least-latency", "aibrix-prefix-cache", "dynamo-cost", "llm-d-default"),
+        *("production-stack-loadaware", "production-stack-prefixaware", "sglang-cache-aware"),
+        *("smg-least-load", "vllm-router-kv-aware"),
+    }
+)
+"""Policies that never look at a backend's cost: nothing learned of speeds can change what they do,
+so a simulation need not learn any."""
+
+
 def make_policy(name: str, context: PolicyContext) -> Policy:
     """Build a policy by name.
 

@@ -11,9 +11,9 @@ import pytest
 from router.domain.decision import Assign
 from router.domain.protocols import DispatchListener, Hold
 from router.domain.request import Request
-from router.domain.state import EngineSignals
+from router.domain.state import EngineSignals, LinearCost
 from router.fleet_state.backend import BackendState
-from router.policies.registry import POLICIES
+from router.policies.registry import BLIND_TO_SPEED, POLICIES
 from tests.fakes import FAST, SLOW, ask, make_dispatcher, outcome, spec, view, views
 from tests.router.policies.picking import picked, policy_of
 
@@ -204,3 +204,27 @@ def test_learns_from_every_way_an_attempt_can_end(name: str):
     observe(outcome("a backend that left", request_id="other", output_tokens=1))
     observe(outcome(chosen, request_id="r", prompt_tokens=0, output_tokens=0))
     assert picked(policy, fleet, ask("s", forecast=100.0)) in ("a", "b")
+
+
+class _Unlooked(LinearCost):
+    """A cost that nobody may read."""
+
+    def __getattribute__(self, name: str) -> Any:
+        if not name.startswith("__"):
+            raise AssertionError(f"looked at the cost: {name}")
+        return super().__getattribute__(name)
+
+
+@pytest.mark.parametrize("name", sorted(BLIND_TO_SPEED))
+def test_the_blind_never_look_at_the_cost(name: str) -> None:
+    policy = policy_of(name)
+    hidden = _Unlooked(1.0, 1.0, 1.0, 1.0)
+    fleet = busy_fleet()
+    for backend in fleet:
+        backend.cost = hidden
+    for request in requests() * 3:
+        chosen = policy.choose(request, fleet, 1.0)
+        if isinstance(policy, DispatchListener) and isinstance(chosen, BackendState):
+            policy.dispatched(request, chosen, 1.0)
+    with pytest.raises(AssertionError, match="looked at the cost"):
+        policy_of("marginal-delay").choose(requests()[0], fleet, 1.0)  # the trap works
