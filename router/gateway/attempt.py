@@ -249,9 +249,12 @@ class Attempt:
 
     def _break(self, status: int, message: str) -> None:
         self._end(abort=True)
-        self._ticket.failed(self._clock(), output_tokens=self._tally.output_tokens(None))
         problem = Problem(status, f"Backend {self._backend} {message}.", code="backend_broken")
-        self._owner.answer_breaks(problem, at_boundary=self._tally.at_event_boundary())
+        self._owner.answer_breaks(
+            problem,
+            at_boundary=self._tally.at_event_boundary(),
+            output_tokens=self._tally.output_tokens(None),
+        )
 
     def _close_books(self) -> Usage | None:
         now = self._clock()

@@ -6,40 +6,26 @@ Driven by callbacks: the front end hands in a ``Call`` and a ``Client``; backend
 
 from __future__ import annotations
 
-import asyncio
 from typing import TYPE_CHECKING
 
 from router.domain.decision import Assign, Decision, Reject
 from router.domain.fleet import BackendSpec
 from router.domain.request import Request
-from router.explain import compact
 from router.gateway.account import Account
-from router.gateway.attempt import Attempt, Stage
+from router.gateway.attempt import Attempt
 from router.gateway.multipart import fields_of
 from router.gateway.problems import Problem, from_reject
+from router.gateway.race import Race, Second
 from router.gateway.seams import LEFT_EARLY, NO_MODEL, Client, Owner, Setback
-from router.gateway.second import Second
 from router.gateway.tally import TOKEN_MARKS, Usage
-from router.gateway.terms import EXPLAIN, wants
 from router.gateway.ticket import Ticket
-from router.gateway.wire import (
-    HOP_BY_HOP,
-    BadRequestError,
-    Call,
-    Headers,
-    end_to_end,
-    prompt_bytes,
-)
+from router.gateway.told import LOAD, NOT_FOR_CLIENTS, all_tried, not_the_clients, own_headers
+from router.gateway.wire import BadRequestError, Call, Headers, end_to_end, prompt_bytes
 
 if TYPE_CHECKING:
     from router.gateway.engine import Engine
 
 _TURNED_AWAY = frozenset(("slo_unattainable", "wait_too_long", "shed"))
-_LOAD = b"endpoint-load-metrics"
-_NOT_FOR_CLIENTS = HOP_BY_HOP | {
-    *(b"date", b"server", b"x-request-id", b"x-motley-backend", b"x-motley-policy"),
-    _LOAD,
-}
 
 
 class Exchange:
@@ -47,34 +33,32 @@ class Exchange:
 
     __slots__ = (
         "_asked",
-        "_attempt",
         "_backend",
         "_call",
         "_client",
-        "_engine",
         "_finish_reason",
         "_give_up_s",
         "_over",
         "_race",
         "_reason",
-        "_second",
         "_size_bytes",
         "_status",
         "_streams",
         "_ticket",
         "_tried",
+        "attempt",
+        "engine",
         "request",
     )
 
     def __init__(self, engine: Engine, call: Call, client: Client) -> None:
-        self._engine = engine
+        self.engine = engine
         self._call = call
         self._client = client
-        self._attempt: Attempt | None = None
+        self.attempt: Attempt | None = None
         self._backend: BackendSpec | None = None
         self._ticket: Ticket | None = None
-        self._second: Second | None = None
-        self._race: asyncio.TimerHandle | None = None
+        self._race: Race | None = None
         self._tried: list[str] = []
         self._asked = ""
         self._reason = ""
@@ -95,7 +79,7 @@ class Exchange:
 
     def begin(self) -> None:
         """Understand the request and ask the dispatcher for a backend."""
-        engine, call = self._engine, self._call
+        engine, call = self.engine, self._call
         try:
             fields = fields_of(call.body, call.content_type)
             size_bytes = prompt_bytes(call.body)
@@ -123,12 +107,13 @@ class Exchange:
     def decided(self, decision: Decision) -> None:
         """The dispatcher's queue let the request go."""
         if not self._over:
-            self._follow(decision, self._engine.now())
+            self._follow(decision, self.engine.now())
 
     def recalled(self) -> None:
         """The dispatcher took the request back before its first byte; it waits again."""
-        attempt, self._attempt = self._attempt, None
-        self._end_race()
+        attempt, self.attempt = self.attempt, None
+        if self._race is not None:
+            self._race.end()
         if attempt is not None:
             self._tried.pop()
             self._backend = None
@@ -138,10 +123,10 @@ class Exchange:
         """The client is gone; does nothing once the answer is complete."""
         if self._over:
             return
-        if self._attempt is not None:
-            self._attempt.cancel()
+        if self.attempt is not None:
+            self.attempt.cancel()
         elif self.request is not None:
-            engine = self._engine
+            engine = self.engine
             engine.dispatcher.cancel(self.request.request_id, engine.now())
         self._answered(LEFT_EARLY)
         self._close()
@@ -153,38 +138,38 @@ class Exchange:
 
     def look(self, now: float) -> None:
         """See whether the backend is late."""
-        if self._attempt is not None:
-            self._attempt.look(now)
-        if self._second is not None:
-            self._second.attempt.look(now)
+        if self.attempt is not None:
+            self.attempt.look(now)
+        if self._race is not None and self._race.second is not None:
+            self._race.second.attempt.look(now)
 
     def pause(self) -> None:
         """The client reads slowly."""
-        if self._attempt is not None:
-            self._attempt.pause()
+        if self.attempt is not None:
+            self.attempt.pause()
 
     def resume(self) -> None:
         """The client caught up."""
-        if self._attempt is not None:
-            self._attempt.resume()
+        if self.attempt is not None:
+            self.attempt.resume()
 
     # Decisions
 
     def _follow(self, decision: Decision, now: float) -> None:
         if isinstance(decision, Assign):
             if decision.recalled:
-                self._engine.recall(decision)
+                self.engine.recall(decision)
             self._try(decision.backend, now)
         elif isinstance(decision, Reject):
             unknown = decision.reason == "unknown_model"
             self._reason = decision.reason
-            self._engine.events.rejected(self._label(unknown=unknown), decision.reason)
+            self.engine.events.rejected(self._label(unknown=unknown), decision.reason)
             self._answer(from_reject(decision))
         else:
-            self._engine.queued()
+            self.engine.queued()
 
     def _try(self, backend: BackendSpec, now: float) -> None:
-        engine = self._engine
+        engine = self.engine
         assert self.request is not None
         self._backend = backend
         if not self._tried:
@@ -193,19 +178,19 @@ class Exchange:
         if engine.sent is not None:
             engine.sent(self.request, backend.name)
         self._ticket = Ticket(engine.dispatcher, self.request.request_id, engine.poke)
-        attempt = self._attempt = self._attempt_at(backend, self, self._ticket, now)
+        attempt = self.attempt = self.attempt_at(backend, self, self._ticket, now)
         if not self._streams:
             engine.presumed.at(now + engine.backlog_s(backend.name), self._ticket)
-        pool = engine.pool(backend)
-        attempt.begin(pool, engine.upstream_request(self._call, self._asked, backend, pool.address))
-
+        self.send(attempt, backend)
         if engine.dispatcher.hedging is not None and self._streams:
-            self._plan_race(now)
+            self._race = self._race or Race(self)
+            self._race.plan(self.request.request_id, now)
 
-    def _attempt_at(
-        self, backend: BackendSpec, owner: Owner, ticket: Ticket, now: float
-    ) -> Attempt:
-        engine = self._engine
+    # For its race
+
+    def attempt_at(self, backend: BackendSpec, owner: Owner, ticket: Ticket, now: float) -> Attempt:
+        """An attempt that may be sent."""
+        engine = self.engine
         return Attempt(
             owner,
             ticket,
@@ -217,122 +202,49 @@ class Exchange:
             mark=TOKEN_MARKS.get(self._call.path, b""),
         )
 
-    # A second attempt, where the first is late (``second.Racing``)
+    def send(self, attempt: Attempt, backend: BackendSpec) -> None:
+        """Send the client's request there."""
+        pool = self.engine.pool(backend)
+        attempt.begin(
+            pool, self.engine.upstream_request(self._call, self._asked, backend, pool.address)
+        )
 
-    def _plan_race(self, now: float) -> None:
-        assert self.request is not None
-        due_s = self._engine.dispatcher.hedge_due_s(self.request.request_id)
-        if due_s is not None:
-            delay_s = max(0.0, due_s - now)
-            self._race = asyncio.get_running_loop().call_later(delay_s, self._hedge)
-
-    def _hedge(self) -> None:
-        engine, first, self._race = self._engine, self._attempt, None
-        if self._over or first is None or first.stage is Stage.RELAYING or self.request is None:
-            return
-        now = engine.now()
-        decision = engine.dispatcher.hedge(self.request.request_id, now)
-        if decision is None:
-            return
-        backend = decision.backend
-        second = self._second = Second(self, backend)
-        second.ticket = Ticket(engine.dispatcher, self.request.request_id, engine.poke)
-        second.attempt = self._attempt_at(backend, second, second.ticket, now)
-        pool = engine.pool(backend)
-        request = engine.upstream_request(self._call, self._asked, backend, pool.address)
-        second.attempt.begin(pool, request)
-
-    def second_answers(self, second: Second) -> None:
-        """The second attempt was faster: the first is broken off."""
-        if self._second is second and self.request is not None:
-            first = self._attempt
-            name = second.backend.name
-            self._engine.dispatcher.win(self.request.request_id, name, self._engine.now())
-            self._promote(second)
-            if first is not None:
-                first.recalled()
-
-    def second_failed(self, second: Second, setback: Setback) -> bool:
-        """The second attempt came to nothing; the first goes on."""
-        if self._second is not second:
-            return False
-        self._second = None
-        self._withdraw(second.backend.name, second.ticket, setback)
-        return True
-
-    def _first_answers(self) -> None:
-        second, self._second = self._second, None
-        if second is not None and self.request is not None and self._backend is not None:
-            name = self._backend.name
-            self._engine.dispatcher.win(self.request.request_id, name, self._engine.now())
-            second.attempt.recalled()
-
-    def _promote(self, second: Second) -> None:
-        self._second = None
-        self._attempt, self._ticket = second.attempt, second.ticket
+    def promote(self, second: Second) -> None:
+        """From now on the second attempt is the only one."""
+        self.attempt, self._ticket = second.attempt, second.ticket
         self._backend = second.backend
         self._tried.append(second.backend.name)
 
-    def _withdraw(self, backend: str, ticket: Ticket, setback: Setback) -> None:
-        assert self.request is not None
-        engine = self._engine
-        engine.dispatcher.withdraw(
-            self.request.request_id, backend, engine.now(), backpressure=setback.backpressure
-        )
-        ticket.void()
-        engine.events.retried(backend, setback.reason)
-
-    def _end_race(self) -> None:
-        """The books of the second attempt are closed with the first's."""
-        if self._race is not None:
-            self._race.cancel()
-            self._race = None
-        second, self._second = self._second, None
-        if second is not None:
-            second.attempt.recalled()
+    # Elsewhere
 
     def _retry(self, setback: Setback, ticket: Ticket) -> None:
-        engine = self._engine
+        engine = self.engine
         now = engine.now()
         if len(self._tried) > engine.limits.retries or now >= self._give_up_s:
             ticket.failed(now, backpressure=setback.backpressure)
-            self._answer(self._told(setback.problem))
+            self._answer(all_tried(setback.problem, self._tried))
             return
         decision = ticket.moved(now, backpressure=setback.backpressure)
         if isinstance(decision, Reject):
-            self._answer(self._told(setback.problem))
+            self._answer(all_tried(setback.problem, self._tried))
         else:
             engine.events.retried(self._tried[-1], setback.reason)
             self._follow(decision, now)
-
-    def _told(self, problem: Problem) -> Problem:
-        """The last failure, with all backends that were tried."""
-        if len(self._tried) < 2:
-            return problem
-        message = f"{problem.message} Tried: {', '.join(self._tried)}."
-        return Problem(
-            problem.status,
-            message,
-            code=problem.code,
-            param=problem.param,
-            retry_after_s=problem.retry_after_s,
-            type=problem.type,
-        )
 
     # What the attempt reports (``seams.Owner``)
 
     def answer_begins(self, status: int, headers: Headers) -> None:
         """Pass status and headers on, ours added."""
-        if self._second is not None:
-            self._first_answers()
+        if self._race is not None and self.request is not None and self._backend is not None:
+            self._race.first_answers(self.request.request_id, self._backend.name)
         self._answered(status)
         self._call.body = b""
-        told = self._engine.load_told
+        told = self.engine.load_told
         if told is not None and self._backend is not None:
             for name, value in headers:
-                if name == _LOAD:
-                    told(self._backend.name, value, self._engine.now())
-        self._client.start(status, end_to_end(headers, _NOT_FOR_CLIENTS) + self._own_headers())
+                if name == LOAD:
+                    told(self._backend.name, value, self.engine.now())
+        self._client.start(status, end_to_end(headers, NOT_FOR_CLIENTS) + self._own_headers())
 
     def answer_data(self, data: bytes) -> None:
         """Pass on what came."""
@@ -342,17 +254,19 @@ class Exchange:
         """All of it has been passed on; learn how long the prompt really was."""
         self._client.end()
         if usage is not None and self.request is not None:
-            self._engine.learn(self.request.model, self._size_bytes, usage)
-        attempt = self._attempt
+            self.engine.learn(self.request.model, self._size_bytes, usage)
+        attempt = self.attempt
         if attempt is not None and self.request is not None:
             self._finish_reason = attempt.finish_reason
-            self._engine.events.ended(
+            self.engine.events.ended(
                 self.request.model, self._tried[-1], attempt.gaps, attempt.finish_reason
             )
         self._close()
 
-    def answer_breaks(self, problem: Problem, *, at_boundary: bool) -> None:
+    def answer_breaks(self, problem: Problem, *, at_boundary: bool, output_tokens: int) -> None:
         """Say why where a stream can carry it, then cut, so that nobody takes it for whole."""
+        if self._ticket is not None:
+            self._ticket.failed(self.engine.now(), output_tokens=output_tokens)
         if at_boundary:
             self._client.write(problem.event())
         self._missed()
@@ -361,29 +275,14 @@ class Exchange:
 
     def attempt_failed(self, setback: Setback) -> None:
         """Elsewhere, if elsewhere may do better."""
-        self._attempt = None
+        self.attempt = None
         ticket = self._ticket
         assert ticket is not None
-        second = self._second
-        if second is not None and setback.retryable:
-            self._withdraw(self._tried[-1], ticket, setback)
-            self._promote(second)
-            return
-        if setback.retryable:
+        if not setback.retryable:
+            ticket.refused(self.engine.now())
+            self._answer(not_the_clients(self.engine, setback.problem, self._tried[-1]))
+        elif self._race is None or not self._race.first_failed(self._tried[-1], ticket, setback):
             self._retry(setback, ticket)
-        else:
-            ticket.refused(self._engine.now())
-            self._answer(self._not_the_clients(setback.problem))
-
-    def _not_the_clients(self, problem: Problem) -> Problem:
-        """A backend that refuses the gateway's credentials says nothing about the client's, and
-        its words may hold the key."""
-        if problem.status not in (401, 403) or not self._tried:
-            return problem
-        if not self._engine.keeps_credentials(self._tried[-1]):
-            return problem
-        message = f"Backend {self._tried[-1]} does not accept the gateway's credentials."
-        return Problem(502, message, code="backend_credentials")
 
     # The end
 
@@ -400,56 +299,37 @@ class Exchange:
             return
         self._status = status
         slo_class = self.request.slo_class if self.request is not None else ""
-        self._engine.events.answered(self._label(unknown=unknown), slo_class, status)
+        self.engine.events.answered(self._label(unknown=unknown), slo_class, status)
         if status >= 500 or self._reason in _TURNED_AWAY:
             self._missed()
 
     def _missed(self) -> None:
         """The request got no answer, and not by a fault of its own."""
-        if self._engine.missed is not None and self.request is not None:
-            self._engine.missed(self.request.slo_class, self._engine.now())
+        if self.engine.missed is not None and self.request is not None:
+            self.engine.missed(self.request.slo_class, self.engine.now())
 
     def _label(self, *, unknown: bool) -> str:
         return NO_MODEL if unknown or self.request is None else self.request.model
 
     def _own_headers(self) -> Headers:
-        headers = [
-            (b"x-request-id", self._call.request_id.encode()),
-            (b"x-motley-policy", self._engine.policy_name),
-        ]
-        if self._backend is not None:
-            headers.append((b"x-motley-backend", self._backend.name.encode()))
-            if self.request is not None and self.request.fallbacks:
-                headers.append((b"x-motley-model", self._backend.model.encode()))
-        if (
-            self.request is not None
-            and self.request.explain
-            and wants(dict(self._call.headers), EXPLAIN)
-        ):
-            account = self._engine.dispatcher.explainer.get(self.request.request_id)
-            if account is not None:
-                headers.append((b"x-motley-explain", compact(account).encode("ascii", "replace")))
-        caller = self._call.caller
-        if caller is not None and caller.meter is not None:
-            headers += self._engine.gate.headers(caller)
-        return headers
+        return own_headers(self.engine, self._call, self.request, self._backend)
 
     def _close(self) -> None:
         self._over = True
-        self._attempt = None
-        if self._race is not None or self._second is not None:
-            self._end_race()
+        self.attempt = None
+        if self._race is not None:
+            self._race.end()
         if self.request is not None:
-            self._engine.left(self.request.request_id)
-        if self._engine.ended is not None:
-            self._engine.ended(self._account())
+            self.engine.left(self.request.request_id)
+        if self.engine.ended is not None:
+            self.engine.ended(self._account())
 
     def _account(self) -> Account:
         return Account(
             self._call,
             self.request,
             self._status,
-            self._engine.now(),
+            self.engine.now(),
             self._tried,
             self._reason,
             self._finish_reason,

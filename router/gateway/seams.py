@@ -70,8 +70,9 @@ class Owner(Protocol):
     def answer_ends(self, usage: Usage | None) -> None:
         """The answer is complete; ``usage`` is the engine's own count, if it gave one."""
 
-    def answer_breaks(self, problem: Problem, *, at_boundary: bool) -> None:
-        """It broke after it began; ``at_boundary`` if one more event can be appended."""
+    def answer_breaks(self, problem: Problem, *, at_boundary: bool, output_tokens: int) -> None:
+        """It broke after it began, and after that many tokens; ``at_boundary`` if one more event
+        can be appended. The owner closes the ticket."""
 
     def attempt_failed(self, setback: Setback) -> None:
         """There is no answer; the owner closes the ticket."""
