@@ -9,7 +9,7 @@ LOCK := uv pip compile pyproject.toml --universal --python-version 3.11 --genera
 	--no-annotate --no-emit-index-url --no-emit-find-links --quiet
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-full engines test-engines lint bench bench-policies lock lock-engines clean
+.PHONY: help setup demo docs test test-full engines test-engines lint bench bench-policies lock lock-engines clean
 
 help: ## Say what there is to make
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 18
@@ -49,6 +49,10 @@ engines: setup ## Install real vLLM, SGLang and OpenAI clients into .engines (Li
 
 test-engines: engines ## Run the tests that need them (20 minutes and more, 5 GB of memory)
 	$(BIN)/python -m pytest -m engines tests/engines $(PYTEST_ARGS)
+
+docs: setup ## Build the documentation into out/site
+	$(BIN)/python -m docs.reference
+	$(BIN)/python -m mkdocs build -f docs/mkdocs.yml
 
 lint: setup ## Style, types and the floors
 	$(BIN)/ruff check .

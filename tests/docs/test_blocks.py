@@ -1,0 +1,82 @@
+"""Every command that the documentation shows is run, or says why it is not."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from tests.docs.blocks import COMMANDS, DATA, KNOWN, PAGES, Block, blocks_of, pages, reader
+
+ALL = {str(page.relative_to(PAGES)): blocks_of(page) for page in pages()}
+RUN = {
+    name: blocks
+    for name, blocks in ALL.items()
+    if any(block.is_command and "notest" not in block.options for block in blocks)
+}
+HEAVY = {
+    name: blocks
+    for name, blocks in RUN.items()
+    if any(block.options.get("tests") == "full" for block in blocks)
+}
+
+
+def follow(blocks: list[Block], folder: Path, *, heavy: bool) -> None:
+    with reader(folder, heavy=heavy) as person:
+        for block in blocks:
+            person.follow(block)
+
+
+@pytest.mark.parametrize("page", RUN)
+def test_the_commands_of_a_page_work(page: str, tmp_path: Path):
+    follow(RUN[page], tmp_path, heavy=False)
+
+
+@pytest.mark.full
+@pytest.mark.timeout(300)
+@pytest.mark.parametrize("page", HEAVY)
+def test_the_heavy_commands_of_a_page_work(page: str, tmp_path: Path):
+    follow(HEAVY[page], tmp_path, heavy=True)
+
+
+@pytest.mark.parametrize("page", ALL)
+def test_every_fence_says_what_it_is(page: str):
+    for block in ALL[page]:
+        assert block.language in COMMANDS | DATA, f"{block.name}: a fence in {block.language!r}"
+        assert set(block.options) <= KNOWN, f"{block.name}: {set(block.options) - KNOWN}"
+
+
+@pytest.mark.parametrize("page", ALL)
+def test_what_is_not_run_says_why(page: str):
+    for block in ALL[page]:
+        assert len(block.options.get("notest", "a word or two")) > 10, block.name
+
+
+def written(folder: Path, text: str) -> list[Block]:
+    page = PAGES / "never.md"
+    lines = text.strip().splitlines()
+    language, _, head = lines[0].removeprefix("```").partition(" ")
+    options = dict(part.split("=", 1) for part in head.split() if part)
+    options = {key: value.strip('"') for key, value in options.items()}
+    return [Block(page.name, 1, language, options, "\n".join(lines[1:-1]) + "\n")]
+
+
+@pytest.mark.parametrize(
+    ("fence", "fails"),
+    [
+        ("```bash\nfalse\n```", "ended with 1"),
+        ("```bash\nfalse | cat\n```", "ended with 1"),
+        ('```bash exit="3"\nexit 3\n```', ""),
+        ('```bash notest="a-good-reason"\nfalse\n```', ""),
+        ('```bash background="up"\nexit 1\n```', "ended: "),
+        ("```python\nraise SystemExit(4)\n```", "ended with 4"),
+        ("```yaml\nfalse\n```", ""),
+    ],
+)
+def test_the_reader_sees_a_command_fail(fence: str, fails: str, tmp_path: Path):
+    blocks = written(tmp_path, fence)
+    if not fails:
+        follow(blocks, tmp_path, heavy=False)
+        return
+    with pytest.raises(AssertionError, match=fails):
+        follow(blocks, tmp_path, heavy=False)
