@@ -37,8 +37,8 @@ def settings() -> str:
     lines = [
         "# Settings",
         "",
-        "One YAML file, read by `motley serve`, `check`, `plan`, `simulate` and the others. Keys that",
-        "do not exist are errors, and so are values out of range. `motley init` writes a commented",
+        "One YAML file, read by `motley serve`, `check`, `plan`, `simulate` and others. A key that",
+        "does not exist is an error, as is a value out of range. `motley init` writes a commented",
         "file; `motley check FILE` says what it means.",
     ]
     for path, model in _sections(ConfigFile, ""):
