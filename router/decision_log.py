@@ -74,10 +74,14 @@ class LoggingDispatcher(Dispatcher):
         return decision
 
     def redispatch(  # noqa: D102
-        self, request_id: str, now: float, *, backpressure: bool = False
+        self, request_id: str, now: float, *, backpressure: bool = False, output_tokens: int = 0
     ) -> Decision:
-        decision = super().redispatch(request_id, now, backpressure=backpressure)
+        decision = super().redispatch(
+            request_id, now, backpressure=backpressure, output_tokens=output_tokens
+        )
         args = {"request_id": request_id, "backpressure": backpressure}
+        if output_tokens:  # left out where there are none: older logs have no such argument
+            args["output_tokens"] = output_tokens
         self._write("redispatch", now, args, _told(decision))
         return decision
 

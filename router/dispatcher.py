@@ -4,7 +4,7 @@ It does no IO, reads no clock and awaits nothing, so it needs no lock, and a pol
 which world it is in. The life of a request::
 
     dispatch ──> Assign ──> first_token ──> complete | cancel | fail
-        │           └─────> redispatch (the attempt failed before its first byte) ──> Assign ...
+        │           └─────> redispatch (the attempt failed; nothing is sent twice) ──> Assign ...
         ├──────> Wait ───> poll ──> Assign | Reject          (or cancel while it waits)
         └──────> Reject
 
@@ -146,8 +146,10 @@ class Dispatcher:
             self._account(request, decision, FRESH, now)
         return decision
 
-    def redispatch(self, request_id: str, now: float, *, backpressure: bool = False) -> Decision:
-        """The attempt failed before its first byte reached the client: try another backend.
+    def redispatch(
+        self, request_id: str, now: float, *, backpressure: bool = False, output_tokens: int = 0
+    ) -> Decision:
+        """The attempt failed before its answer was complete: try another backend.
 
         Ends the attempt (there is no need to call ``fail`` first) and never chooses a backend
         that this request has tried (I8). A ``Reject`` ends the request as failed.
@@ -156,14 +158,20 @@ class Dispatcher:
             request_id: an in-flight request.
             now: the time.
             backpressure: the backend was busy (429, 503), not broken; its breaker is spared.
+            output_tokens: of the answer that the client has already; where there are some, the
+                other backend is to go on after them, so it must be one that can.
 
         Raises:
             UnknownNameError: the request is not in flight.
         """
         flight = self._land(request_id, now)
         self._judge(flight, now, backpressure=backpressure)
-        self._tell(flight, "failed", now, 0, None, None)
+        self._tell(flight, "failed", now, output_tokens, None, None)
         tried = flight.tried | {flight.backend.spec.name}
+        if output_tokens:
+            flight.request.carry(output_tokens, flight.first_token_s)
+        if flight.request.carried_tokens:
+            tried |= {b.spec.name for b in self.state.backends if not b.spec.continues}
         decision = self._place(flight.request, tried, now)
         if type(decision) is Reject:
             self.failed += 1
@@ -636,6 +644,11 @@ class Dispatcher:
             flight.output_tokens,
             request.slo,
         )
+        if request.carried_tokens:
+            outcome.carried_tokens = request.carried_tokens
+            outcome.shown_first_s = request.shown_first_s
+            if request.max_tokens is not None:
+                outcome.max_tokens = request.max_tokens + request.carried_tokens
         if request.explain:
             self.explainer.ended(outcome)
         self._predictor.observe(outcome)

@@ -114,8 +114,9 @@ class Explainer:
                 "ttft_s": outcome.ttft_s,
                 "tpot_s": outcome.tpot_s,
                 "e2e_s": outcome.e2e_s,
-                "output_tokens": outcome.output_tokens,
+                "output_tokens": outcome.answer_tokens,
                 "cached_tokens": outcome.cached_tokens,
+                "carried_tokens": outcome.carried_tokens,
             }
 
 

@@ -94,6 +94,13 @@ RETRIES = Metric(
     "Attempts that failed before the first byte and were sent elsewhere, by the backend left.",
     ("backend", "reason"),
 )
+CONTINUATIONS = Metric(
+    "motley_continuations_total",
+    "counter",
+    "Streams that broke in mid-answer and might be continued: completed elsewhere, failed there "
+    "too, cancelled by the client, or not_possible (too long, or not text only).",
+    ("outcome",),
+)
 TTFT = Metric(
     "motley_time_to_first_token_seconds",
     "histogram",
@@ -465,7 +472,7 @@ LABELS_CAPPED = Metric(
 BUILD_INFO = Metric("motley_build_info", "gauge", "Always 1.", ("version", "policy"))
 
 TABLE: tuple[Metric, ...] = (
-    *(REQUESTS, ATTEMPTS, REJECTED, FALLBACKS, HEDGES, RETRIES),
+    *(REQUESTS, ATTEMPTS, REJECTED, FALLBACKS, HEDGES, RETRIES, CONTINUATIONS),
     *(TTFT, TPOT, ITL, E2E, WAIT, OVERHEAD, FINISH_REASONS),
     *(PROMPT_TOKENS, CACHED_TOKENS, OUTPUT_TOKENS, TENANT_TOKENS),
     *(IN_FLIGHT, QUEUE_DEPTH, BACKEND_UP, BREAKER),

@@ -49,11 +49,13 @@ class _Pair:
         self.prompt += outcome.prompt_tokens
         self.cached += outcome.cached_tokens or 0
         self.e2e.add(outcome.finished_s - outcome.arrival_s)
-        first_s = outcome.first_token_s
+        first_s, tokens = outcome.first_token_s, outcome.output_tokens
+        if outcome.shown_first_s is not None:
+            first_s, tokens = outcome.shown_first_s, outcome.answer_tokens
         if first_s is not None:
             self.ttft.add(first_s - outcome.arrival_s)
-            if outcome.output_tokens > 1:
-                self.tpot.add((outcome.finished_s - first_s) / (outcome.output_tokens - 1))
+            if tokens > 1:
+                self.tpot.add((outcome.finished_s - first_s) / (tokens - 1))
 
 
 class GatewayMetrics:
@@ -126,6 +128,10 @@ class GatewayMetrics:
         """An attempt failed before its first byte and goes elsewhere."""
         self.count(table.RETRIES, (backend, reason))
 
+    def continued(self, outcome: str) -> None:
+        """A stream that broke in mid-answer, and what became of it; one of a few words."""
+        self.count(table.CONTINUATIONS, (outcome,))
+
     def ended(self, model: str, backend: str, gaps: Sequence[float], finish_reason: str) -> None:
         """An answer is complete: the gaps between its reads, and why the engine stopped."""
         key = (model, backend)
@@ -193,8 +199,8 @@ class GatewayMetrics:
 
     def _count_tenant(self, outcome: Outcome) -> None:
         tenant = self._caps["tenant"](outcome.tenant)
-        self.count(table.TENANT_TOKENS, (tenant, "prompt"), outcome.prompt_tokens)
-        self.count(table.TENANT_TOKENS, (tenant, "output"), outcome.output_tokens)
+        self.count(table.TENANT_TOKENS, (tenant, "prompt"), outcome.question_tokens)
+        self.count(table.TENANT_TOKENS, (tenant, "output"), outcome.answer_tokens)
 
     def _histograms(self, metric: Metric) -> Iterator[tuple[tuple[str, ...], Histogram]]:
         if metric is table.WAIT:

@@ -43,6 +43,7 @@ class RecordRow(msgspec.Struct, rename={"slo_class": "class"}, omit_defaults=Tru
     policy: str = ""
     backend: str = ""
     attempts: int = 0
+    carried_tokens: int = 0
     finish_reason: str = ""
     cached_tokens: int | None = None
     dispatched_s: float | None = None
@@ -70,10 +71,11 @@ class RowMaker:
         self, request: Request, outcome: Outcome, attempts: int, finish_reason: str = ""
     ) -> RecordRow:
         """A request whose last attempt is over."""
-        first_s = outcome.first_token_s
+        first_s = outcome.seen_first_s
         row = self._row(request, outcome.status)
-        row.input_tokens, row.output_tokens = outcome.prompt_tokens, outcome.output_tokens
+        row.input_tokens, row.output_tokens = outcome.question_tokens, outcome.answer_tokens
         row.backend, row.attempts = outcome.backend, attempts
+        row.carried_tokens = outcome.carried_tokens
         row.cached_tokens, row.finish_reason = outcome.cached_tokens, finish_reason
         row.dispatched_s = outcome.dispatched_s + self._epoch_s
         row.first_token_s = None if first_s is None else first_s + self._epoch_s
@@ -168,7 +170,7 @@ def _schema(pa: Any) -> Any:
         **dict.fromkeys(
             ("request_id", "policy", "status", "backend", "finish_reason"), pa.string()
         ),
-        "attempts": pa.int32(),
+        **dict.fromkeys(("attempts", "carried_tokens"), pa.int32()),
         "cached_tokens": pa.int64(),
         **dict.fromkeys(("dispatched_s", "first_token_s", "finished_s"), pa.float64()),
         **dict.fromkeys(

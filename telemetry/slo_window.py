@@ -92,7 +92,7 @@ class SloWindow:
         kept.e2e.add(e2e_s, now, met)
         if slo is not None:
             score = qoe_under(
-                slo, ttft_s=first_s, tpot_s=tpot_s, output_tokens=outcome.output_tokens
+                slo, ttft_s=first_s, tpot_s=tpot_s, output_tokens=outcome.answer_tokens
             )
             if score is not None:
                 kept.qoe.add(max(score, SMALLEST), now)

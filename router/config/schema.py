@@ -176,6 +176,19 @@ class BreakerSection(Section):
         return self
 
 
+class ContinuationSection(Section):
+    """Mid-stream continuation: a stream that breaks off is gone on with by another backend.
+
+    With ``by_default`` off, only for requests that say ``x-motley-continue: 1`` or
+    ``"motley_continue": true``; with it on, for all that do not say no.
+    """
+
+    enabled: bool = False
+    by_default: bool = True
+    max_per_request: int = Field(default=2, ge=1, le=100)
+    max_bytes: int = Field(default=1_048_576, ge=1024)
+
+
 class ReliabilitySection(Section):
     """Timeouts, retries and the router's queue."""
 
@@ -192,6 +205,7 @@ class ReliabilitySection(Section):
     drain_timeout_s: Seconds = 30.0
     drain_delay_s: float = Field(default=0.0, ge=0, le=3600)
     breaker: BreakerSection = BreakerSection()
+    continuation: ContinuationSection = ContinuationSection()
 
 
 class ServerSection(Section):

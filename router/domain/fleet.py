@@ -9,6 +9,10 @@ from typing import Literal
 EngineName = Literal["vllm", "sglang"]
 EngineArg = bool | int | float | str
 
+CONTINUATION = "continuation"
+"""Label of a backend; ``off`` keeps it from going on with an answer that broke off elsewhere: its
+engine, or its chat template, does not take ``continue_final_message``."""
+
 
 @dataclass(frozen=True, slots=True)
 class BackendSpec:
@@ -55,6 +59,11 @@ class BackendSpec:
     served_model: str = ""
     labels: Mapping[str, str] = field(default_factory=dict)
     engine_args: Mapping[str, EngineArg] = field(default_factory=dict)
+
+    @property
+    def continues(self) -> bool:
+        """Whether its engine can go on after the beginning of an answer (see ``CONTINUATION``)."""
+        return self.labels.get(CONTINUATION) != "off"
 
     @property
     def group(self) -> str:

@@ -32,6 +32,9 @@ class Outcome:
         predicted_ttft_s, predicted_tpot_s: the belief at dispatch.
         predicted_output_tokens: the forecast at dispatch.
         slo: targets of the request's own; ``None`` means those of its class.
+        carried_tokens: tokens of the answer from attempts that broke before this one, which are
+            part of ``prompt_tokens`` here and not of ``output_tokens``.
+        shown_first_s: when the client got the first of those; ``None`` if there were none.
     """
 
     request_id: str
@@ -54,11 +57,29 @@ class Outcome:
     predicted_tpot_s: float
     predicted_output_tokens: float
     slo: Slo | None = None
+    carried_tokens: int = 0
+    shown_first_s: float | None = None
+
+    @property
+    def answer_tokens(self) -> int:
+        """Tokens of the answer as the client has it."""
+        return self.output_tokens + self.carried_tokens
+
+    @property
+    def question_tokens(self) -> int:
+        """Tokens of the prompt as the client sent it."""
+        return max(0, self.prompt_tokens - self.carried_tokens)
+
+    @property
+    def seen_first_s(self) -> float | None:
+        """When the client got its first token, from whichever attempt."""
+        return self.first_token_s if self.shown_first_s is None else self.shown_first_s
 
     @property
     def ttft_s(self) -> float | None:
-        """Arrival at the gateway to first token."""
-        return None if self.first_token_s is None else self.first_token_s - self.arrival_s
+        """Arrival at the gateway to the client's first token."""
+        first_s = self.seen_first_s
+        return None if first_s is None else first_s - self.arrival_s
 
     @property
     def e2e_s(self) -> float:
@@ -67,7 +88,8 @@ class Outcome:
 
     @property
     def tpot_s(self) -> float | None:
-        """(E2E - TTFT) / (output tokens - 1); ``None`` below two tokens."""
-        if self.first_token_s is None or self.output_tokens < 2:
+        """(E2E - TTFT) / (tokens of the answer - 1); ``None`` below two tokens."""
+        first_s, tokens = self.seen_first_s, self.answer_tokens
+        if first_s is None or tokens < 2:
             return None
-        return (self.finished_s - self.first_token_s) / (self.output_tokens - 1)
+        return (self.finished_s - first_s) / (tokens - 1)

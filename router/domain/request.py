@@ -58,6 +58,9 @@ class Request:
         fallbacks: models that may answer instead under overload, best first; empty if the
             client wants this one.
         explain: whether to keep an account of the decision.
+        carried_tokens: tokens of its answer that an attempt gave before it broke, and that are
+            part of the prompt since (mid-stream continuation).
+        shown_first_s: when the client got the first of them; ``None`` while there are none.
     """
 
     request_id: str
@@ -74,3 +77,24 @@ class Request:
     slo: Slo | None = None
     fallbacks: tuple[str, ...] = ()
     explain: bool = False
+    carried_tokens: int = 0
+    shown_first_s: float | None = None
+
+    def carry(self, tokens: int, first_s: float | None) -> None:
+        """Its answer broke off after so many tokens: what is left is a longer prompt.
+
+        Args:
+            tokens: of the answer, beyond those that it carries already.
+            first_s: when the first of them came.
+        """
+        self.carried_tokens += tokens
+        self.prompt_tokens += tokens
+        if self.max_tokens is not None:
+            self.max_tokens = max(1, self.max_tokens - tokens)
+        if self.shown_first_s is None:
+            self.shown_first_s = first_s
+        self.fallbacks = ()  # another model would go on with something else
+        expected = self.forecast
+        self.forecast = LengthForecast(
+            max(1.0, expected.mean_tokens - tokens), max(1.0, expected.p90_tokens - tokens)
+        )

@@ -78,9 +78,11 @@ def facts_of(account: Account) -> dict[str, Any]:
     if outcome is not None:
         facts |= {
             "outcome": outcome.status,
-            "prompt_tokens": outcome.prompt_tokens,
-            "output_tokens": outcome.output_tokens,
+            "prompt_tokens": outcome.question_tokens,
+            "output_tokens": outcome.answer_tokens,
         }
+        if outcome.carried_tokens:
+            facts["carried_tokens"] = outcome.carried_tokens
         if outcome.cached_tokens is not None:
             facts["cached_tokens"] = outcome.cached_tokens
         if outcome.ttft_s is not None:

@@ -21,6 +21,7 @@ from router.domain.slo import DEFAULT_CLASS, DEFAULT_SLOS, Slo
 from router.gateway.access.gate import Gate
 from router.gateway.access.grant import Grant
 from router.gateway.account import Account
+from router.gateway.continuation.rules import ContinuationRules
 from router.gateway.exchange import Exchange
 from router.gateway.identity import Identity
 from router.gateway.limits import Limits
@@ -86,6 +87,7 @@ class EngineSettings:
             never.
         asks_load: whether vLLM is asked to send its load along with each answer (ORCA).
         identity: keys and certificates for the engines, if there are any.
+        continuation: which streams are gone on with where a backend breaks off; ``None``: none.
     """
 
     limits: Limits
@@ -97,6 +99,7 @@ class EngineSettings:
     explain_every_s: float | None = None
     asks_load: bool = False
     identity: Identity | None = None
+    continuation: ContinuationRules | None = None
 
 
 class Engine:
@@ -140,6 +143,7 @@ class Engine:
         self.guards: dict[str, Guard] = {}
         self.sent: Callable[[Request, str], None] | None = None
         self._settings = settings
+        self.continuation = settings.continuation
         self._drop = _OURS | (_CREDENTIALS if gate else frozenset())
         self._pools: dict[str, UpstreamPool] = {}
         self.presumed = Presumed(clock)
@@ -169,6 +173,7 @@ class Engine:
         """Other settings from now on; attempts under way keep their timeouts."""
         self._settings = settings
         self.limits = settings.limits
+        self.continuation = settings.continuation
         self._look_s = _look_every_s(settings.limits)
         self.policy_name = settings.policy_name.encode()
         self._drop = _OURS | (_CREDENTIALS if self.gate else frozenset())
@@ -252,7 +257,7 @@ class Engine:
         return request_id if request_id not in self._live else f"{request_id}~{uuid.uuid4().hex}"
 
     def upstream_request(
-        self, call: Call, asked: str, backend: BackendSpec, address: Address
+        self, call: Call, body: bytes, asked: str, backend: BackendSpec, address: Address
     ) -> Sequence[bytes]:
         """Head and body for one backend: the client's own bytes, but for what is per hop.
 
@@ -261,7 +266,8 @@ class Engine:
         model = self._settings.aliases.get(asked, asked)
         if model not in self._settings.adapters:
             model = backend.served_model or backend.model
-        body = call.body if asked == model else renamed(call.body, model, call.content_type)
+        if asked != model:
+            body = renamed(body, model, call.content_type)
         if _high_first(backend) and not is_form(call.content_type):
             body = with_priority_turned(body)
         target = address.prefix + call.path + (b"?" + call.query if call.query else b"")

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from router.config.load import MotleyConfig
+from router.config.schema import ContinuationSection
+from router.gateway.continuation.rules import ContinuationRules
 from router.gateway.engine import EngineSettings
 from router.gateway.identity import Identity
 from router.gateway.limits import Limits
@@ -28,4 +30,11 @@ def engine_settings(config: MotleyConfig) -> EngineSettings:
         explain_every_s=config.telemetry.explain_every_s,
         asks_load=config.telemetry.enabled and config.telemetry.orca,
         identity=identity or None,
+        continuation=_continuation(times.continuation),
     )
+
+
+def _continuation(section: ContinuationSection) -> ContinuationRules | None:
+    if not section.enabled:
+        return None
+    return ContinuationRules(section.by_default, section.max_per_request, section.max_bytes)

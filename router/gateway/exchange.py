@@ -6,13 +6,15 @@ Driven by callbacks: the front end hands in a ``Call`` and a ``Client``; backend
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 from router.domain.decision import Assign, Decision, Reject
 from router.domain.fleet import BackendSpec
 from router.domain.request import Request
 from router.gateway.account import Account
 from router.gateway.attempt import Attempt
+from router.gateway.continuation.attempt import RememberedAttempt
+from router.gateway.continuation.going_on import GoingOn, going_on
 from router.gateway.multipart import fields_of
 from router.gateway.problems import Problem, from_reject
 from router.gateway.race import Race, Second
@@ -20,7 +22,13 @@ from router.gateway.seams import LEFT_EARLY, NO_MODEL, Client, Owner, Setback
 from router.gateway.tally import TOKEN_MARKS, Usage
 from router.gateway.ticket import Ticket
 from router.gateway.told import LOAD, NOT_FOR_CLIENTS, all_tried, not_the_clients, own_headers
-from router.gateway.wire import BadRequestError, Call, Headers, end_to_end, prompt_bytes
+from router.gateway.wire import (
+    BadRequestError,
+    Call,
+    Headers,
+    end_to_end,
+    prompt_bytes,
+)
 
 if TYPE_CHECKING:
     from router.gateway.engine import Engine
@@ -38,7 +46,9 @@ class Exchange:
         "_client",
         "_finish_reason",
         "_give_up_s",
+        "_going_on",
         "_over",
+        "_paused",
         "_race",
         "_reason",
         "_size_bytes",
@@ -67,7 +77,8 @@ class Exchange:
         self._streams = False
         self._status = 0
         self._give_up_s = 0.0
-        self._over = False
+        self._over = self._paused = False
+        self._going_on: GoingOn | None = None
         self.request: Request | None = None
 
     @property
@@ -98,6 +109,8 @@ class Exchange:
         self._size_bytes = whole if size_bytes == whole else 0
         self._streams = fields.stream is True
         self._give_up_s = request.arrival_s + engine.limits.total_s
+        if engine.continuation is not None:
+            self._going_on = going_on(self, call, fields, engine.continuation)
         engine.joined(self, request.request_id)
         decision = engine.dispatcher.dispatch(request, request.arrival_s)
         decided_s = engine.now()
@@ -129,6 +142,8 @@ class Exchange:
             engine = self.engine
             engine.dispatcher.cancel(self.request.request_id, engine.now())
         self._answered(LEFT_EARLY)
+        if self._going_on is not None:
+            self._going_on.ended("cancelled")
         self._close()
 
     def cut(self) -> None:
@@ -145,11 +160,13 @@ class Exchange:
 
     def pause(self) -> None:
         """The client reads slowly."""
+        self._paused = True
         if self.attempt is not None:
             self.attempt.pause()
 
     def resume(self) -> None:
         """The client caught up."""
+        self._paused = False
         if self.attempt is not None:
             self.attempt.resume()
 
@@ -160,6 +177,8 @@ class Exchange:
             if decision.recalled:
                 self.engine.recall(decision)
             self._try(decision.backend, now)
+        elif isinstance(decision, Reject) and self._status:
+            self._break_off(from_reject(decision))
         elif isinstance(decision, Reject):
             unknown = decision.reason == "unknown_model"
             self._reason = decision.reason
@@ -182,7 +201,7 @@ class Exchange:
         if not self._streams:
             engine.presumed.at(now + engine.backlog_s(backend.name), self._ticket)
         self.send(attempt, backend)
-        if engine.dispatcher.hedging is not None and self._streams:
+        if engine.dispatcher.hedging is not None and self._streams and not self._status:
             self._race = self._race or Race(self)
             self._race.plan(self.request.request_id, now)
 
@@ -191,7 +210,8 @@ class Exchange:
     def attempt_at(self, backend: BackendSpec, owner: Owner, ticket: Ticket, now: float) -> Attempt:
         """An attempt that may be sent."""
         engine = self.engine
-        return Attempt(
+        kind = Attempt if self._going_on is None else RememberedAttempt
+        attempt = kind(
             owner,
             ticket,
             backend=backend.name,
@@ -201,12 +221,16 @@ class Exchange:
             now=now,
             mark=TOKEN_MARKS.get(self._call.path, b""),
         )
+        if self._going_on is not None:
+            cast(RememberedAttempt, attempt).transcript = self._going_on.transcript
+        return attempt
 
     def send(self, attempt: Attempt, backend: BackendSpec) -> None:
         """Send the client's request there."""
         pool = self.engine.pool(backend)
+        body = self._call.body if self._going_on is None else self._going_on.body
         attempt.begin(
-            pool, self.engine.upstream_request(self._call, self._asked, backend, pool.address)
+            pool, self.engine.upstream_request(self._call, body, self._asked, backend, pool.address)
         )
 
     def promote(self, second: Second) -> None:
@@ -220,7 +244,10 @@ class Exchange:
     def _retry(self, setback: Setback, ticket: Ticket) -> None:
         engine = self.engine
         now = engine.now()
-        if len(self._tried) > engine.limits.retries or now >= self._give_up_s:
+        tries = 1 + engine.limits.retries
+        if self._going_on is not None:
+            tries += self._going_on.transcript.continuations
+        if len(self._tried) >= tries or now >= self._give_up_s:
             ticket.failed(now, backpressure=setback.backpressure)
             self._answer(all_tried(setback.problem, self._tried))
             return
@@ -231,19 +258,28 @@ class Exchange:
             engine.events.retried(self._tried[-1], setback.reason)
             self._follow(decision, now)
 
+    def go_on(self, decision: Decision, now: float) -> None:
+        """Another backend is to go on with the stream."""
+        self.attempt = None
+        self._follow(decision, now)
+
     # What the attempt reports (``seams.Owner``)
 
     def answer_begins(self, status: int, headers: Headers) -> None:
         """Pass status and headers on, ours added."""
         if self._race is not None and self.request is not None and self._backend is not None:
             self._race.first_answers(self.request.request_id, self._backend.name)
-        self._answered(status)
-        self._call.body = b""
         told = self.engine.load_told
         if told is not None and self._backend is not None:
             for name, value in headers:
                 if name == LOAD:
                     told(self._backend.name, value, self.engine.now())
+        if self._status:  # the stream goes on
+            if self._paused:
+                self.pause()
+            return
+        self._answered(status)
+        self._call.body = b""
         self._client.start(status, end_to_end(headers, NOT_FOR_CLIENTS) + self._own_headers())
 
     def answer_data(self, data: bytes) -> None:
@@ -253,6 +289,8 @@ class Exchange:
     def answer_ends(self, usage: Usage | None) -> None:
         """All of it has been passed on; learn how long the prompt really was."""
         self._client.end()
+        if self._going_on is not None:
+            self._going_on.ended("completed")
         if usage is not None and self.request is not None:
             self.engine.learn(self.request.model, self._size_bytes, usage)
         attempt = self.attempt
@@ -265,10 +303,18 @@ class Exchange:
 
     def answer_breaks(self, problem: Problem, *, at_boundary: bool, output_tokens: int) -> None:
         """Say why where a stream can carry it, then cut, so that nobody takes it for whole."""
-        if self._ticket is not None:
-            self._ticket.failed(self.engine.now(), output_tokens=output_tokens)
+        assert self._ticket is not None
+        going = self._going_on
+        if going is not None:
+            output_tokens = going.transcript.fresh_tokens
+            if going.broke(self._ticket, late=self.engine.now() >= self._give_up_s):
+                return
+        self._ticket.failed(self.engine.now(), output_tokens=output_tokens)
+        self._break_off(problem, at_boundary=at_boundary or going is not None)
+
+    def _break_off(self, problem: Problem, *, at_boundary: bool = True) -> None:
         if at_boundary:
-            self._client.write(problem.event())
+            self._client.write(all_tried(problem, self._tried).event())
         self._missed()
         self._client.cut()
         self._close()
@@ -287,6 +333,9 @@ class Exchange:
     # The end
 
     def _answer(self, problem: Problem) -> None:
+        if self._status:  # of a stream that could not be gone on with
+            self._break_off(problem)
+            return
         self._answered(problem.status, unknown=problem.status == 404 and not self._tried)
         self._client.start(problem.status, problem.headers() + self._own_headers())
         self._client.write(problem.body())
@@ -321,6 +370,8 @@ class Exchange:
             self._race.end()
         if self.request is not None:
             self.engine.left(self.request.request_id)
+        if self._going_on is not None and self._going_on.outcome is not None:
+            self.engine.events.continued(self._going_on.outcome)
         if self.engine.ended is not None:
             self.engine.ended(self._account())
 

@@ -8,11 +8,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Literal, Protocol
 
 from router.gateway.problems import Problem
 from router.gateway.tally import Usage
 from router.gateway.wire import Headers
+
+ContinuationOutcome = Literal["completed", "failed", "cancelled", "not_possible"]
 
 LEFT_EARLY = 499
 """Status in the counts for a client that left before its answer began (nginx's number)."""
@@ -89,6 +91,9 @@ class Events(Protocol):
 
     def retried(self, backend: str, reason: str) -> None:
         """An attempt failed before its first byte and goes elsewhere."""
+
+    def continued(self, outcome: ContinuationOutcome) -> None:
+        """A stream broke in mid-answer and was, or was not, gone on with elsewhere."""
 
     def ended(self, model: str, backend: str, gaps: Sequence[float], finish_reason: str) -> None:
         """An answer is complete: the gaps between its reads, and why the engine stopped."""

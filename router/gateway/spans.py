@@ -63,8 +63,8 @@ class Spans:
 
     def _moments(self, outcome: Outcome) -> dict[str, float]:
         moments = {"dispatched": outcome.dispatched_s + self._epoch_s}
-        if outcome.first_token_s is not None:
-            moments["first token"] = outcome.first_token_s + self._epoch_s
+        if outcome.seen_first_s is not None:
+            moments["first token"] = outcome.seen_first_s + self._epoch_s
         return moments
 
     def _attributes(self, account: Account) -> dict[str, Value]:
@@ -103,9 +103,10 @@ class Spans:
 
 def _figures(outcome: Outcome) -> dict[str, Value]:
     figures: dict[str, float | None] = {
-        "gen_ai.usage.input_tokens": outcome.prompt_tokens,
-        "gen_ai.usage.output_tokens": outcome.output_tokens,
+        "gen_ai.usage.input_tokens": outcome.question_tokens,
+        "gen_ai.usage.output_tokens": outcome.answer_tokens,
         "motley.cached_tokens": outcome.cached_tokens,
+        "motley.carried_tokens": outcome.carried_tokens or None,
         "motley.queue_wait_s": outcome.dispatched_s - outcome.arrival_s,
         "motley.ttft_s": outcome.ttft_s,
         "motley.tpot_s": outcome.tpot_s,

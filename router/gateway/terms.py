@@ -11,6 +11,7 @@ targets         ``x-slo-ttft-ms``, ``x-slo-tpot-ms``, ``x-slo-e2e-ms`` (also as
 tenant          ``x-tenant-id``, ``x-llm-d-inference-fairness-id``
 explanation     ``x-motley-explain: 1``
 fallback        ``x-motley-fallback: allow``
+continuation    ``x-motley-continue: 1`` or ``0``; body ``motley_continue``
 ==============  ===================================================================================
 """
 
@@ -27,6 +28,7 @@ Named = Mapping[bytes, bytes]
 
 EXPLAIN = b"x-motley-explain"
 FALLBACK = b"x-motley-fallback"
+CONTINUE = b"x-motley-continue"
 _CLASS = (b"x-motley-class", b"x-motley-slo")
 _PRIORITY = b"x-smg-priority"
 _PRIORITIES = {"system": "interactive", "interactive": "interactive", "bulk": "bulk", "default": ""}
@@ -124,3 +126,9 @@ def wants(headers: Named, name: bytes) -> bool:
     """Whether a yes-or-no header says yes."""
     value = headers.get(name)
     return value is not None and value.strip().lower() in (b"1", b"true", b"yes", b"on", b"allow")
+
+
+def says_no(headers: Named, name: bytes) -> bool:
+    """Whether a yes-or-no header says no."""
+    value = headers.get(name)
+    return value is not None and value.strip().lower() in (b"0", b"false", b"no", b"off", b"deny")

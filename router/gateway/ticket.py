@@ -69,10 +69,12 @@ class Ticket:
                 self._request_id, now, backpressure=backpressure, output_tokens=output_tokens
             )
 
-    def moved(self, now: float, *, backpressure: bool) -> Decision:
-        """The backend failed, and the client saw nothing: where else?"""
+    def moved(self, now: float, *, backpressure: bool = False, output_tokens: int = 0) -> Decision:
+        """The backend failed, after so many tokens that the client has: where else?"""
         self._close()
-        return self._dispatcher.redispatch(self._request_id, now, backpressure=backpressure)
+        return self._dispatcher.redispatch(
+            self._request_id, now, backpressure=backpressure, output_tokens=output_tokens
+        )
 
     def committed(self, now: float) -> None:
         """The answer is about to reach the client: from here on nobody may take it back.

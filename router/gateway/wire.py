@@ -57,6 +57,7 @@ class RoutingFields(msgspec.Struct):
     input: msgspec.Raw = _NOTHING
     slo_class: object = None
     service_tier: object = None
+    motley_continue: object = None
 
     def prompt_text(self) -> memoryview:
         """The prompt as the client wrote it, still JSON; empty if there is none."""

@@ -93,8 +93,8 @@ class BucketLengthPredictor:
         """Learn from a completed request; others say too little about length."""
         if outcome.status != "completed" or outcome.output_tokens < 1:
             return
-        limit, tokens = outcome.max_tokens, outcome.output_tokens
-        leaf = self._leaf(outcome.model, outcome.tenant, outcome.prompt_tokens, limit)
+        limit, tokens = outcome.max_tokens, outcome.answer_tokens
+        leaf = self._leaf(outcome.model, outcome.tenant, outcome.question_tokens, limit)
         leaf.learn(tokens, self._memory)
         truncated = limit is not None and tokens >= limit
         for cell in leaf.above[1:]:

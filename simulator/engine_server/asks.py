@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal, TypeVar
 
 import msgspec
@@ -56,6 +56,8 @@ class ChatBody(Sampling, kw_only=True):
     """Body of ``/v1/chat/completions``."""
 
     messages: list[Message]
+    continue_final_message: bool = False
+    add_generation_prompt: bool = True
 
 
 class CompletionBody(Sampling, kw_only=True):
@@ -71,7 +73,12 @@ class Ask:
     Attributes:
         kind: which endpoint.
         model: as the client wrote it; empty when it did not.
-        prompt: the rendered prompt, the key of the answer's length.
+        prompt: the rendered prompt.
+        question: the part of it that is not the beginning of the answer: the key of the answer's
+            length.
+        said_tokens: of the answer, at the end of the prompt: what comes goes on after them.
+        continues: whether ``continue_final_message`` was asked for.
+        adds_prompt: ``add_generation_prompt``.
         prompt_tokens: by the rule of ``tokens.count_tokens``, or the length of a list of ids.
         prefix_hashes: for the prefix cache; empty for a list of ids.
         max_tokens: the client's limit, if any.
@@ -83,6 +90,10 @@ class Ask:
     kind: AskKind
     model: str
     prompt: bytes
+    question: bytes
+    said_tokens: int
+    continues: bool
+    adds_prompt: bool
     prompt_tokens: int
     prefix_hashes: tuple[int, ...]
     max_tokens: int | None
@@ -135,7 +146,13 @@ def read_chat(body: bytes) -> Ask:
     """
     chat = decode(body, ChatBody)
     limit = chat.max_tokens if chat.max_completion_tokens is None else chat.max_completion_tokens
-    return _ask("chat", chat, render(chat.messages), None, limit)
+    messages, said = chat.messages, ""
+    if chat.continue_final_message and messages and messages[-1].role == "assistant":
+        messages, said = messages[:-1], _text(messages[-1].content)
+    ask = _ask("chat", chat, render(messages), said, None, limit)
+    return replace(
+        ask, continues=chat.continue_final_message, adds_prompt=chat.add_generation_prompt
+    )
 
 
 def read_completion(body: bytes) -> Ask:
@@ -143,7 +160,9 @@ def read_completion(body: bytes) -> Ask:
     completion = decode(body, CompletionBody)
     prompt, tokens = _prompt(completion.prompt)
     limit = COMPLETION_MAX_TOKENS if completion.max_tokens is None else completion.max_tokens
-    return _ask("completion", completion, prompt, tokens, limit)
+    begun = _BEGUN.search(prompt) if tokens is None else None
+    said = begun.group().decode() if begun is not None and _is_answer(begun.group()) else ""
+    return _ask("completion", completion, prompt[: len(prompt) - len(said)], said, tokens, limit)
 
 
 def read_tokenize(body: bytes) -> bytes:
@@ -185,15 +204,34 @@ def _prompt(prompt: str | list[int | str | list[int]]) -> tuple[bytes, int | Non
     return b",".join([b"%d" % i for i in ids]), len(ids)
 
 
-def _ask(
-    kind: AskKind, body: Sampling, prompt: bytes, tokens: int | None, limit: int | None
+_BEGUN = re.compile(rb"w0(?: w\d+)*$")
+
+
+def _is_answer(words: bytes) -> bool:
+    """Whether it is the beginning of an answer: ``w0 w1 w2`` and so on."""
+    return all(word == b"w%d" % i for i, word in enumerate(words.split(b" ")))
+
+
+def _ask(  # noqa: PLR0917
+    kind: AskKind,
+    body: Sampling,
+    question: bytes,
+    said: str,
+    tokens: int | None,
+    limit: int | None,
 ) -> Ask:
+    """``question`` and ``said`` are the prompt; ``tokens`` its length where it came as ids."""
     if body.n not in {None, 1}:
         raise InvalidBody("This emulated engine gives one choice a request", "body.n")
+    prompt = question + said.encode()
     return Ask(
         kind=kind,
         model=body.model,
         prompt=prompt,
+        question=question,
+        said_tokens=len(said.split()),
+        continues=False,
+        adds_prompt=True,
         prompt_tokens=count_tokens(prompt) if tokens is None else tokens,
         prefix_hashes=prefix_hashes(prompt) if tokens is None else (),
         max_tokens=limit,

@@ -42,8 +42,8 @@ def length_of(ask: Ask, limits: Limits, rule: LengthRule, seed: int) -> Length:
     limit = room if ask.max_tokens is None else min(ask.max_tokens, room)
     if ask.ignore_eos:
         return Length(limit, "length")
-    drawn = rule.draw(ask.prompt, seed if ask.seed is None else ask.seed)
-    natural = max(drawn, ask.min_tokens)
+    drawn = rule.draw(ask.question, seed if ask.seed is None else ask.seed)
+    natural = max(drawn - ask.said_tokens, ask.min_tokens, 1)
     return Length(limit, "length") if natural > limit else Length(natural, "stop")
 
 
@@ -51,7 +51,7 @@ def answer_hashes(ask: Ask, length: Length) -> tuple[int, ...]:
     """Prefix blocks that the answer completes: the next turn of the conversation finds them."""
     if not ask.prefix_hashes:
         return ()
-    spoken = ask.prompt + words(0, length.tokens).encode()
+    spoken = ask.prompt + words(ask.said_tokens, ask.said_tokens + length.tokens).encode()
     return prefix_hashes(spoken)[len(ask.prefix_hashes) :]
 
 
@@ -117,7 +117,7 @@ class Completions:
         try:
             head = self._head(ask, request_id)
             answering = self._stream if ask.stream else self._whole
-            if await answering(live, length.tokens, head, send) == "died":
+            if await answering(live, ask.said_tokens, length.tokens, head, send) == "died":
                 await self._last_words(ask, leaving, send)
         finally:
             leaving.cancel()
@@ -155,15 +155,15 @@ class Completions:
         await start_stream(send)
         await send_part(send, self._dialect.in_band(busy), more=False)
 
-    async def _whole(self, live: Live, shown: int, head: Head, send: Send) -> Ending:
+    async def _whole(self, live: Live, said: int, shown: int, head: Head, send: Send) -> Ending:
         ending = await live.end()
         if ending == "finished":
             usage = Usage(live.job.prompt_tokens, shown, live.job.cached_tokens)
-            body = self._dialect.whole(head, words(0, shown), live.finish, usage)
+            body = self._dialect.whole(head, words(said, said + shown), live.finish, usage)
             await send_page(send, Page(body))
         return ending
 
-    async def _stream(self, live: Live, shown: int, head: Head, send: Send) -> Ending:
+    async def _stream(self, live: Live, said: int, shown: int, head: Head, send: Send) -> Ending:
         """Send every token once, in order, as soon as it is there."""
         await start_stream(send)
         frames = self._dialect.frames(head)
@@ -177,7 +177,7 @@ class Completions:
             parts = [frames.opening(usage)] if tokens > seen == 0 else []
             for i in range(seen, min(tokens, last)):
                 usage.completion_tokens = i + 1
-                parts.append(frames.token(words(i, i + 1), usage))
+                parts.append(frames.token(words(said + i, said + i + 1), usage))
             if parts:
                 await send_part(send, b"".join(parts), more=True)
             seen = tokens
@@ -187,7 +187,7 @@ class Completions:
                 break
         if live.ending == "finished":
             usage.completion_tokens = shown
-            text = words(shown - 1, shown) if shown else ""
+            text = words(said + shown - 1, said + shown) if shown else ""
             await send_part(send, frames.closing(text, live.finish, usage), more=False)
         return live.ending
 

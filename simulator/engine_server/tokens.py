@@ -5,7 +5,8 @@ There is no model here, so each rule is chosen to be cheap, deterministic and ea
 * A prompt has one token for every four bytes of UTF-8, rounded up, and at least one. Four
   bytes is what English text averages with the tokenizers of Llama 3 and GPT-4.
 * Token ``i`` of every answer is the word ``w<i>``, so that a client can tell that every token
-  arrived, once, and in order.
+  arrived, once, and in order. An answer that is to be continued (``continue_final_message``, or a
+  completion's prompt that ends in ``w0 w1 ...``) goes on with the next.
 * The natural length of an answer is log-normal and depends only on the prompt and the seeds,
   so the same request gets the same answer from every engine of a fleet.
 """

@@ -23,6 +23,7 @@ BUSY = (
     "Please try again later or on a different instance."
 )
 NO_STREAM = "Stream options can only be defined when `stream=True`."
+CONTINUES_ANEW = "Cannot set both `continue_final_message` and `add_generation_prompt` to True."
 EMPTY_CHAT = "Cannot apply chat template to an empty conversation. Provide at least one message."
 
 
@@ -47,6 +48,8 @@ class VllmDialect:
         if ask.temperature is not None and ask.temperature < 0:
             wrong = f"temperature must be non-negative, got {ask.temperature}."
             raise _bad(wrong, "temperature", ask.temperature)
+        if ask.continues and ask.adds_prompt:
+            raise _bad(CONTINUES_ANEW, "add_generation_prompt")
         if not ask.prompt:
             raise Refusal(400, EMPTY_CHAT, "BadRequestError")
         _check_length(ask, limits.max_model_len)

@@ -39,7 +39,7 @@ _HASH_BITS = 2**63 - 1
 RESULT_FIELDS = frozenset(
     (
         *("request_id", "policy", "seed", "status", "backend", "gpu", "attempts", "slo_met", "qoe"),
-        "finish_reason",
+        *("finish_reason", "carried_tokens"),
         *("dispatched_s", "first_token_s", "finished_s", "ttft_s", "tpot_s", "e2e_s"),
         *("cached_tokens", "predicted_ttft_s", "predicted_tpot_s", "predicted_output_tokens"),
     )

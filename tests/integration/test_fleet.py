@@ -3,10 +3,12 @@
 import asyncio
 from pathlib import Path
 
+import httpx
 import openai
 import pytest
 
 from router.config.build import rebuild_dispatcher
+from router.config.schema import ContinuationSection
 from router.decision_log import replay
 from simulator.engine_server.tokens import words
 from tests.integration.fleet import break_engine, engines, gateway
@@ -76,6 +78,35 @@ async def test_a_killed_engine_costs_its_streams_and_nobody_elses_request():
     # A stream that had begun is not begun again elsewhere (I8): it ends with an error.
     assert ended
     assert all(isinstance(stream.exception(), openai.APIError) for stream in ended)
+
+
+async def test_with_continuation_a_killed_engine_costs_nobody_a_word():
+    """vLLM says that it died, SGLang's connections drop; every answer is whole all the same."""
+    with engines(speed=2.0) as healthy:
+        on = ContinuationSection(enabled=True)
+        section = healthy.reliability.model_copy(update={"continuation": on, "idle_timeout_s": 5.0})
+        policy = healthy.policy.model_copy(update={"name": "round-robin", "params": {}})
+        changed = {"reliability": section, "policy": policy}
+        config = type(healthy)(**{**_fields(healthy), **changed})
+        engine_of = {spec.name: spec.engine for spec in config.fleet.backends}
+        async with gateway(config) as door:
+            streams = [asyncio.create_task(door.ask(300, f"question {i}")) for i in range(30)]
+            state = door.dispatcher.state
+            async with asyncio.timeout(30):
+                while len(busy := [b.spec.name for b in state.backends if b.decoding]) < 5:
+                    await asyncio.sleep(0.005)
+            doomed = {engine_of[name]: name for name in busy}
+            for name in doomed.values():
+                await break_engine(config, name, kill=True)
+            answers = await asyncio.gather(*streams)
+            await door.settled()
+            assert door.dispatcher.completed == door.dispatcher.arrived == 30
+            async with httpx.AsyncClient() as client:
+                metrics = (await client.get(f"{door.url}/metrics")).text
+    assert set(doomed) == {"vllm", "sglang"}
+    assert {said for _, said in answers} == {words(0, 300)}
+    assert 'motley_continuations_total{outcome="completed"}' in metrics
+    assert 'motley_continuations_total{outcome="failed"}' not in metrics
 
 
 async def test_a_request_refused_before_its_first_byte_is_retried_elsewhere():

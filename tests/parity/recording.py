@@ -142,6 +142,9 @@ class Recording:
         if way > 1:
             dispatcher.first_token(name, now)
         match way:
+            case 2 if n % 2:  # another goes on with it
+                decision = dispatcher.redispatch(name, now, output_tokens=7)
+                self._follow(name, decision)
             case 2:
                 dispatcher.fail(name, now, output_tokens=3)
             case 3:

@@ -220,6 +220,45 @@ class TestRedispatch:
         assert counts(dispatcher) == {"arrived": 2, "failed": 1, "in_flight": 1}
 
 
+class TestContinuation:
+    """The attempt broke after tokens that the client has: the rest is a longer prompt."""
+
+    def test_the_tokens_so_far_are_prompt_for_the_next_and_answer_for_the_client(self):
+        recorder = Recorder()
+        dispatcher = make_dispatcher("a", "b", observers=[recorder])
+        dispatcher.dispatch(ask("r", prompt_tokens=1000, max_tokens=300), 0.0)
+        dispatcher.first_token("r", 2.0)
+        assert assigned(dispatcher.redispatch("r", 10.0, output_tokens=80)) == "b"
+        assert dispatcher.state.get("b").pending_prefill_tokens == 1080
+        dispatcher.first_token("r", 11.0)
+        dispatcher.complete("r", 31.0, output_tokens=21, prompt_tokens=1082)
+        broken, whole = recorder.outcomes
+        assert (broken.status, broken.output_tokens, broken.answer_tokens) == ("failed", 80, 80)
+        assert (whole.prompt_tokens, whole.output_tokens, whole.carried_tokens) == (1082, 21, 80)
+        assert (whole.question_tokens, whole.answer_tokens, whole.max_tokens) == (1002, 101, 300)
+        assert (whole.dispatched_s, whole.first_token_s) == (10.0, 11.0), "its own, to learn from"
+        assert (whole.ttft_s, whole.tpot_s) == (2.0, pytest.approx(29.0 / 100))
+        assert counts(dispatcher) == {"arrived": 1, "completed": 1}
+        assert loads(dispatcher) == {"a": 0, "b": 0}
+
+    def test_it_keeps_to_backends_that_can(self):
+        cannot = spec("b", labels={"continuation": "off"})
+        dispatcher = make_dispatcher("a", cannot, "c")
+        dispatcher.dispatch(ask("r"), 0.0)
+        dispatcher.first_token("r", 1.0)
+        assert assigned(dispatcher.redispatch("r", 2.0, output_tokens=5)) == "c"
+        assert isinstance(dispatcher.redispatch("r", 3.0), Reject), "nor after a failure"
+        assert counts(dispatcher) == {"arrived": 1, "failed": 1}
+
+    def test_nothing_received_is_an_ordinary_retry(self):
+        cannot = spec("b", labels={"continuation": "off"})
+        dispatcher = make_dispatcher("a", cannot)
+        request = ask("r", prompt_tokens=1000)
+        dispatcher.dispatch(request, 0.0)
+        assert assigned(dispatcher.redispatch("r", 2.0)) == "b"
+        assert (request.prompt_tokens, request.carried_tokens) == (1000, 0)
+
+
 class TestFleetChanges:
     def test_a_removed_backend_finishes_what_it_has(self):
         dispatcher = make_dispatcher("a", "b")

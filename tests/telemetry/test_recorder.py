@@ -70,6 +70,7 @@ def test_a_request_becomes_a_row_of_facts(tmp_path: Path) -> None:
         "status": "completed",
         "backend": "b",
         "attempts": 2,
+        "carried_tokens": 0,
         "finish_reason": "stop",
         "cached_tokens": 32,
         "dispatched_s": EPOCH_S + 5.5,

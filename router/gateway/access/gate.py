@@ -134,7 +134,7 @@ class Gate:
         """An attempt ended: what it used counts, whether or not the client liked it."""
         visit = self._visits.get(outcome.request_id)
         if visit is not None and (outcome.status == "completed" or outcome.output_tokens):
-            visit.prompt = outcome.prompt_tokens
+            visit.prompt = outcome.question_tokens
             visit.output += outcome.output_tokens
 
     def left(self, request_id: str) -> None:

@@ -69,6 +69,8 @@ class LlmDPredictedLatency:
         x = self._sent.pop(outcome.request_id, None)
         if x is None or outcome.status != "completed" or outcome.ttft_s is None:
             return
+        if outcome.carried_tokens:  # its first token came from another backend
+            return
         self._ttft.update(x, outcome.ttft_s)
         if outcome.tpot_s is not None:
             self._tpot.update(x, outcome.tpot_s)

@@ -26,6 +26,20 @@ def test_the_next_turn_of_a_conversation_keeps_the_prefix():
     assert second.prefix_hashes[:shared] == first.prefix_hashes
 
 
+def test_an_answer_that_was_begun_is_gone_on_with():
+    begun = [{"role": "user", "content": "hello"}, {"role": "assistant", "content": "w0 w1 w2"}]
+    ask = read_chat(chat(messages=begun, continue_final_message=True, add_generation_prompt=False))
+    assert ask.question == read_chat(chat()).prompt
+    assert ask.prompt == ask.question + b"w0 w1 w2"
+    assert ask.said_tokens == 3
+    assert read_chat(chat(messages=begun)).said_tokens == 0
+    ask = read_completion(json.dumps({"prompt": "hi w0 w1 w2"}).encode())
+    assert (ask.question, ask.said_tokens) == (b"hi ", 3)
+    for whole in ("hi", "hi w1 w2", "w0 w2"):
+        ask = read_completion(json.dumps({"prompt": whole}).encode())
+        assert (ask.question, ask.said_tokens) == (whole.encode(), 0)
+
+
 def test_parts_of_text_are_joined_and_pictures_refused():
     parts = [{"type": "text", "text": "he"}, {"type": "text", "text": "llo"}]
     assert read_chat(chat(messages=[{"role": "user", "content": parts}])) == read_chat(chat())
