@@ -5,6 +5,9 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.ready
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 
+# Of the optional parts, what a gateway in a container may need.
+IMAGE_EXTRAS := dns kubernetes oidc otel redis
+
 LOCK := uv pip compile pyproject.toml --universal --python-version 3.11 --generate-hashes --no-header \
 	--no-annotate --no-emit-index-url --no-emit-find-links --quiet
 
@@ -70,6 +73,9 @@ lock: ## Pin dependencies again (needs uv); the smaller files agree with the lar
 	$(LOCK) --group full -o constraints-full.txt
 	$(LOCK) --group dev -c constraints-full.txt -o constraints-dev.txt
 	$(LOCK) --group demo -c constraints-full.txt -o constraints.txt
+	$(LOCK) $(IMAGE_EXTRAS:%=--extra %) -c constraints-full.txt -o deploy/docker/runtime.txt
+	uv pip compile --group build --universal --python-version 3.11 --generate-hashes --no-header --no-annotate \
+		--no-emit-index-url --no-emit-find-links --quiet -c constraints-full.txt -o deploy/docker/build.txt
 
 lock-engines: ## Pin the engines again (needs uv, and the folder of PyTorch's CPU wheel in PIP_FIND_LINKS)
 	for name in vllm sglang clients; do (cd tests/engines/locks && uv pip compile $$name.in -o $$name.txt \

@@ -8,6 +8,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable, Sequence
 from importlib import import_module
+from keyword import iskeyword
 from typing import Any
 
 import typer
@@ -17,6 +18,7 @@ from router.domain.errors import BadInputError, MotleyError
 
 COMMANDS = (
     "init",
+    "import",
     "serve",
     "check",
     "keys",
@@ -36,9 +38,10 @@ COMMANDS = (
     "replay",
     "metrics",
 )
-"""In the order a newcomer meets them; ``router/cli/<name>.py`` holds the function ``<name>``."""
+"""In the order a newcomer meets them; ``router/cli/<name>.py`` holds the function ``<name>``
+(``import_``, because Python keeps the word)."""
 
-NEEDS_ARGUMENTS = frozenset({"check", "simulate", "sweep", "whatif", "plan", "tune"})
+NEEDS_ARGUMENTS = frozenset({"import", "check", "simulate", "sweep", "whatif", "plan", "tune"})
 """Commands that explain themselves when given nothing."""
 
 
@@ -53,12 +56,13 @@ class LazyCommands(TyperGroup):
         """Import and build one command; ``None`` if there is none of this name."""
         if cmd_name not in COMMANDS:
             return None
-        module = import_module(f"router.cli.{cmd_name}")
+        own = f"{cmd_name}_" if iskeyword(cmd_name) else cmd_name
+        module = import_module(f"router.cli.{own}")
         if isinstance(getattr(module, "app", None), typer.Typer):
             return typer.main.get_command(module.app)
         single = typer.Typer(add_completion=False, rich_markup_mode="rich")
         single.command(name=cmd_name, no_args_is_help=cmd_name in NEEDS_ARGUMENTS)(
-            getattr(module, cmd_name)
+            getattr(module, own)
         )
         return typer.main.get_command(single)
 
