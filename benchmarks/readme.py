@@ -154,9 +154,10 @@ def calibration() -> str:
     over_http = run(f"{command} --live").strip().split("\n")[2:]
     note = (
         "Ten estimates in a row within 10 % of the truth; in brackets the median error from then "
-        "on. Simulated on the first lines, where the slow cards get a request every 2 to 4 s (2.7 "
-        "times as slow, the V100 cannot carry its load: what queues teaches little); over HTTP "
-        f"against an emulated engine on the last four. `{command}`, and with `--live`."
+        "on. Simulated on the first lines, median and worst of eight arrivals; a request comes "
+        "every 0.7 s on average to the A100, 2.1 s to the V100 (which cannot carry that once it is "
+        "2.7 times as slow) and 3.3 s to the T4 pair. On the last four lines over HTTP, one "
+        f"emulated engine, 2 requests/s. `{command}`, and with `--live`."
     )
     rows = [line.replace("a100-80 vllm", "a100-80 vllm, over HTTP") for line in over_http]
     return "\n".join([run(command).strip(), *rows, "", note])

@@ -643,6 +643,8 @@ class Dispatcher:
             flight.predicted_tpot_s,
             flight.output_tokens,
             request.slo,
+            flight.fresh_tokens,
+            flight.meanwhile(),
         )
         if request.carried_tokens:
             outcome.carried_tokens = request.carried_tokens

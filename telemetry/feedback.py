@@ -79,8 +79,10 @@ class _Backend:
     outcomes: int = 0
     learned: int = 0
     looks: int = 0
-    learned_at_s: float = float("-inf")
+    learned_at_s: float = -math.inf
     told: tuple[float, float] = (1.0, 1.0)
+    changed_s: float = -math.inf
+    heard_s: float = -math.inf
     pending: list[Outcome] = field(default_factory=list)
 
 
@@ -193,6 +195,9 @@ class Feedback:
         if not math.isfinite(outcome.finished_s):
             backend.sightings.unusable += 1
             return
+        if outcome.finished_s < backend.heard_s - 1.0:
+            backend.changed_s = -math.inf  # the clock was set back
+        backend.heard_s = outcome.finished_s
         backend.outcomes += 1
         elapsed_s = outcome.finished_s - backend.learned_at_s
         learn = (
@@ -269,6 +274,9 @@ class Feedback:
         return {name: _estimate(backend) for name, backend in self._backends.items()}
 
     def _learn(self, name: str, backend: _Backend, sighting: Sighting) -> None:
+        if sighting.at_s - sighting.duration_s < backend.changed_s:
+            backend.looks = LOOKS  # it began before the last change, and would take it back
+            return
         base = _parts(backend.prior, sighting)
         step = backend.filter.learn(base, sighting.duration_s, sighting.phase, sighting.at_s)
         if step is None:
@@ -301,6 +309,7 @@ class Feedback:
             sighting.at_s,
         )
         if found is not None:
+            backend.changed_s = found.since_s
             # Both: a throttled clock slows both, and the first to ring takes the other's blame.
             for either in (PREFILL, DECODE):
                 backend.filter.loosen(either, abs(found.log_factor) / 2.0)

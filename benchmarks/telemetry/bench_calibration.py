@@ -3,7 +3,8 @@
 One backend whose belief is right, then made wrong from the first request on (it takes 1.5 times
 as long as believed, or two thirds), and after a while made to change at once. Told are the
 requests until the learned correction is within 10% of the truth and stays there, and the seconds
-after the change. In the simulator, and with ``--live`` over HTTP against an emulated engine.
+after the change. In the simulator (median and worst of eight arrivals), and with ``--live`` over
+HTTP against an emulated engine.
 
 Made on a real engine's schedule, the linear belief is itself a few percent off: right is what
 feedback settles at when nothing was made wrong, times the factor.
@@ -14,6 +15,7 @@ from __future__ import annotations
 import argparse
 import asyncio
 import random
+import statistics
 import sys
 import time
 from collections.abc import Sequence
@@ -48,6 +50,7 @@ LOADS = {"a100-80": 0.3, "v100-32": 0.1, "t4": 0.06}
 """Of the built-in conversation workload, as a share of its rate."""
 
 CHANGE_S, CHANGE, END_S = 900.0, 1.8, 1200.0
+SEEDS = range(8)
 
 
 @dataclass(frozen=True)
@@ -130,25 +133,48 @@ def simulate_all() -> None:
     print("| simulated | wrong prior | phase | requests to 10 % | change | seconds to 10 % |")
     print("|---|--:|---|--:|--:|--:|")
     for card in CARDS:
-        right = simulated(card, [])
-        base = [right.level(phase, CHANGE_S / 2, END_S) for phase in (0, 1)]
         for factor in (1.5, 1 / 1.5):
-            course = simulated(card, [slow(0.0, factor), slow(CHANGE_S, factor * CHANGE)])
+            found = [_simulate_one(card, factor, seed) for seed in SEEDS]
             for phase, name in enumerate(("prefill", "decode")):
-                first = course.reached(phase, base[phase] * factor, 0.0, CHANGE_S)
-                after = course.reached(phase, base[phase] * factor * CHANGE, CHANGE_S, END_S)
                 print(
                     f"| {card['gpu']} {card['engine']} | x {factor:.2f} | {name} | "
-                    f"{_requests(first)} | x {CHANGE} | {_seconds(after)} |"
+                    f"{_requests([first[phase] for first, _ in found])} | x {CHANGE} | "
+                    f"{_seconds([after[phase] for _, after in found])} |"
                 )
 
 
-def _requests(found: Reached | None) -> str:
-    return "never" if found is None else f"{found.requests} ({100 * found.error:.0f} %)"
+Phases = list[Reached | None]
 
 
-def _seconds(found: Reached | None) -> str:
-    return "never" if found is None else f"{found.seconds:.0f} ({100 * found.error:.0f} %)"
+def _simulate_one(card: dict[str, Any], factor: float, seed: int) -> tuple[Phases, Phases]:
+    """What was reached after the start, and after the change, by phase."""
+    right = simulated(card, [], seed)
+    course = simulated(card, [slow(0.0, factor), slow(CHANGE_S, factor * CHANGE)], seed)
+    first: Phases = []
+    after: Phases = []
+    for phase in (0, 1):
+        base = right.level(phase, CHANGE_S / 2, END_S) * factor
+        first.append(course.reached(phase, base, 0.0, CHANGE_S))
+        after.append(course.reached(phase, base * CHANGE, CHANGE_S, END_S))
+    return first, after
+
+
+def _requests(found: Phases) -> str:
+    return _told([None if one is None else one.requests for one in found], found)
+
+
+def _seconds(found: Phases) -> str:
+    return _told([None if one is None else round(one.seconds) for one in found], found)
+
+
+def _told(when: Sequence[int | None], found: Phases) -> str:
+    """Median and, of several, the worst; in brackets the median error from then on."""
+    known = [one for one in when if one is not None]
+    if not known:
+        return "never"
+    error = statistics.median(one.error for one in found if one is not None)
+    worst = f", worst {max(known) if len(known) == len(when) else 'never'}" if len(when) > 1 else ""
+    return f"{statistics.median(known):.0f}{worst} ({100 * error:.0f} %)"
 
 
 # Over HTTP
@@ -247,8 +273,8 @@ def live_all() -> None:
             first = course.reached(phase, base[phase] * factor, began_s, change_s)
             after = course.reached(phase, base[phase] * factor * CHANGE, change_s, 1e18)
             print(
-                f"| a100-80 vllm | x {factor:.2f} | {name} | {_requests(first)} | x {CHANGE} | "
-                f"{_seconds(after)} |"
+                f"| a100-80 vllm | x {factor:.2f} | {name} | {_requests([first])} | x {CHANGE} | "
+                f"{_seconds([after])} |"
             )
 
 

@@ -3,11 +3,29 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, NamedTuple
 
 from router.domain.slo import Slo
 
 OutcomeStatus = Literal["completed", "failed", "cancelled"]
+
+
+class Meanwhile(NamedTuple):
+    """What the backend did between an attempt's first token and its end, as the router saw it.
+
+    Attributes:
+        seconds: how long that was.
+        seq_s: how many sequences decoded, itself included, integrated over that time.
+        prefills: iterations that computed prompts; those that end together were one.
+        prefill_tokens, prefill_pairs: prompt tokens computed, prefix cache deducted as far as it
+            was foreseen, and their attention pairs.
+    """
+
+    seconds: float
+    seq_s: float
+    prefills: int
+    prefill_tokens: int
+    prefill_pairs: float
 
 
 @dataclass(slots=True)
@@ -32,6 +50,8 @@ class Outcome:
         predicted_ttft_s, predicted_tpot_s: the belief at dispatch.
         predicted_output_tokens: the forecast at dispatch.
         slo: targets of the request's own; ``None`` means those of its class.
+        fresh_tokens: prompt tokens that were expected not to be in the prefix cache.
+        meanwhile: what went on beside its decode phase; ``None`` if it had none.
         carried_tokens: tokens of the answer from attempts that broke before this one, which are
             part of ``prompt_tokens`` here and not of ``output_tokens``.
         shown_first_s: when the client got the first of those; ``None`` if there were none.
@@ -57,6 +77,8 @@ class Outcome:
     predicted_tpot_s: float
     predicted_output_tokens: float
     slo: Slo | None = None
+    fresh_tokens: int = 0
+    meanwhile: Meanwhile | None = None
     carried_tokens: int = 0
     shown_first_s: float | None = None
 

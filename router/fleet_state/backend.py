@@ -10,6 +10,7 @@ import math
 from dataclasses import dataclass
 
 from router.domain.fleet import BackendSpec
+from router.domain.outcome import Meanwhile
 from router.domain.request import Request
 from router.domain.state import NO_LOAD, EngineSignals, LinearCost, RemoteLoad
 from router.health.breaker import NO_PROBE, BreakerConfig, CircuitBreaker
@@ -34,11 +35,16 @@ class Capability:
     max_num_seqs: int
 
 
+TOGETHER_S = 0.002
+"""First tokens within this of each other came out of the same iteration."""
+
+
 class Flight:
     """One attempt in flight."""
 
     __slots__ = (
         "backend",
+        "before",
         "decoding",
         "decoding_at_dispatch",
         "dispatched_s",
@@ -80,6 +86,21 @@ class Flight:
         self.predicted_tpot_s = math.nan
         self.tried = tried
         self.probe = NO_PROBE
+        self.before: Meanwhile | None = None
+
+    def meanwhile(self) -> Meanwhile | None:
+        """What the backend did since the first token came."""
+        before = self.before
+        if before is None:
+            return None
+        work = self.backend.work()
+        return Meanwhile(
+            work[0] - before[0],
+            work[1] - before[1],
+            work[2] - before[2],
+            work[3] - before[3],
+            work[4] - before[4],
+        )
 
 
 class BackendState:
@@ -87,6 +108,12 @@ class BackendState:
 
     __slots__ = (
         "_correction",
+        "_prefilled_pairs",
+        "_prefilled_s",
+        "_prefilled_tokens",
+        "_prefills",
+        "_seq_s",
+        "_until_s",
         "arrivals_s",
         "breaker",
         "chunk_tokens",
@@ -140,6 +167,9 @@ class BackendState:
         self.breaker = CircuitBreaker(breaker)
         self._correction = (1.0, 1.0)
         self.remote = NO_LOAD
+        self._until_s = self._seq_s = self._prefilled_pairs = 0.0
+        self._prefills = self._prefilled_tokens = 0
+        self._prefilled_s = -math.inf
 
     @property
     def usable(self) -> bool:
@@ -181,6 +211,13 @@ class BackendState:
             return
         flight.decoding = True
         self._drop_prefill(flight)
+        self._decoded(now)
+        if now - self._prefilled_s > TOGETHER_S:
+            self._prefills += 1
+        self._prefilled_s = now
+        self._prefilled_tokens += flight.fresh_tokens
+        self._prefilled_pairs += flight.pairs
+        flight.before = self.work()
         self.prefill_since_s = now
         self.decoding += 1
         self.version += 1
@@ -193,6 +230,7 @@ class BackendState:
             if flight.dispatched_s <= self.prefill_since_s:
                 self.prefill_since_s = now
         else:
+            self._decoded(now)
             self.decoding -= 1
         self.in_flight -= 1
         if self.in_flight:
@@ -211,6 +249,21 @@ class BackendState:
         else:  # exact zero, so that rounding never accumulates
             self.pending_prefill_pairs = 0.0
 
+    def _decoded(self, now: float) -> None:
+        """As many as decode now have done so until now."""
+        self._seq_s += self.decoding * (now - self._until_s)
+        self._until_s = now
+
+    def work(self) -> Meanwhile:
+        """All that was done here up to the last first token or end, by this router's count."""
+        return Meanwhile(
+            self._until_s,
+            self._seq_s,
+            self._prefills,
+            self._prefilled_tokens,
+            self._prefilled_pairs,
+        )
+
     def share(self, load: RemoteLoad, now: float) -> None:
         """Other replicas have this under way here now; it counts like our own."""
         old = self.remote
@@ -218,6 +271,7 @@ class BackendState:
             return
         if not self.prefilling and load.prefilling:
             self.prefill_since_s = now
+        self._decoded(now)
         self.remote = load
         self.in_flight += load.in_flight - old.in_flight
         self.prefilling += load.prefilling - old.prefilling

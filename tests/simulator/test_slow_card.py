@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import cache
+from statistics import geometric_mean
 from typing import Any
 
 import pytest
@@ -75,12 +76,16 @@ def p99(policy: str, case: Case, with_slow: bool, seed: int) -> tuple[float, flo
     return told["ttft_s"]["p99"], told["e2e_s"]["p99"]
 
 
+SEEDS = (1, 2, 3)
+
+
 @pytest.mark.parametrize("case", CASES.values(), ids=CASES)
 def test_adding_slow_cards_never_makes_p99_worse(case: Case):
-    for seed in (1, 2):
-        without, with_slow = p99("motley", case, False, seed), p99("motley", case, True, seed)
-        assert with_slow[0] <= NOISE * without[0], "TTFT"
-        assert with_slow[1] <= (ALONE if case == EXCEPTION else NOISE) * without[1], "E2E"
+    """Over three arrivals: one of them alone goes up or down by a tenth with any change."""
+    pairs = [[p99("motley", case, slow, seed) for slow in (False, True)] for seed in SEEDS]
+    ttft, e2e = (geometric_mean(slow[k] / without[k] for without, slow in pairs) for k in (0, 1))
+    assert ttft <= NOISE
+    assert e2e <= (ALONE if case == EXCEPTION else NOISE)
 
 
 def test_while_least_request_makes_it_far_worse():

@@ -11,7 +11,7 @@ from collections import deque
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
-from router.domain.outcome import Outcome
+from router.domain.outcome import Meanwhile, Outcome
 from router.domain.state import LinearCost
 from telemetry.sightings import VLLM_LIKE, EngineShape
 
@@ -28,6 +28,7 @@ class Job:
     left: int = 0
     done: int = 0
     first_s: float | None = None
+    before: Meanwhile | None = None
 
 
 def poisson(rng: random.Random, per_s: float, until_s: float) -> list[Job]:
@@ -51,6 +52,7 @@ def serve(
     """Run the jobs and yield their outcomes as they finish; ``speed`` gives the (prefill,
     decode) slowdown at a time."""
     coming, prefill, decode, now = deque(jobs), deque[Job](), list[Job](), 0.0
+    work = Meanwhile(0.0, 0.0, 0, 0, 0.0)
     while coming or prefill or decode:
         if not prefill and not decode:
             now = max(now, coming[0].at_s)
@@ -65,17 +67,25 @@ def serve(
             job = coming.popleft()
             job.prefilling, job.decoding, job.left = len(prefill), len(decode), job.prompt
             prefill.append(job)
+        ended = [job for job, tokens in chunk if job.left == tokens]
+        work = Meanwhile(
+            now,
+            work.seq_s + len(decode) * (now - work.seconds),
+            work.prefills + bool(ended),
+            work.prefill_tokens + sum(job.prompt for job in ended),
+            work.prefill_pairs + sum(job.prompt**2 / 2 for job in ended),
+        )
         for job in batch:
             job.done += 1
         for job, tokens in chunk:
             job.left -= tokens
             if job.left == 0:
                 prefill.remove(job)
-                job.first_s, job.done = now, 1
+                job.first_s, job.done, job.before = now, 1, work
                 decode.append(job)
         for job in [job for job in decode if job.done >= job.output]:
             decode.remove(job)
-            yield _outcome(job, now, overhead_s, backend)
+            yield _outcome(job, now, overhead_s, backend, work)
         assert now > start_s or prefill
 
 
@@ -93,8 +103,9 @@ def _plan(
     return chunk, batch
 
 
-def _outcome(job: Job, now: float, overhead_s: float, backend: str) -> Outcome:
+def _outcome(job: Job, now: float, overhead_s: float, backend: str, work: Meanwhile) -> Outcome:
     assert job.first_s is not None
+    assert job.before is not None
     return outcome(
         backend=backend,
         dispatched_s=job.at_s,
@@ -104,6 +115,7 @@ def _outcome(job: Job, now: float, overhead_s: float, backend: str) -> Outcome:
         output=job.output,
         prefilling=job.prefilling,
         decoding=job.decoding,
+        meanwhile=Meanwhile(*(now - then for now, then in zip(work, job.before, strict=True))),
     )
 
 
@@ -124,8 +136,16 @@ def outcome(
     model: str = "m",
     tenant: str = "",
     slo_class: str = "interactive",
+    meanwhile: Meanwhile | None = None,
+    fresh: int = 0,
 ) -> Outcome:
-    """An outcome with everything that a test does not care about filled in."""
+    """An outcome with everything that a test does not care about filled in.
+
+    It was alone unless ``meanwhile`` says otherwise.
+    """
+    if meanwhile is None and first_s is not None:
+        alone_s = finished_s - first_s
+        meanwhile = Meanwhile(alone_s, alone_s, 0, 0, 0.0)
     return Outcome(
         request_id="r",
         model=model,
@@ -146,4 +166,6 @@ def outcome(
         predicted_ttft_s=predicted_ttft_s,
         predicted_tpot_s=predicted_tpot_s,
         predicted_output_tokens=float(output),
+        fresh_tokens=fresh,
+        meanwhile=meanwhile,
     )
