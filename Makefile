@@ -18,7 +18,7 @@ VERSION = $(shell sed -n 's/^version = "\(.*\)"/\1/p' pyproject.toml)
 
 .DEFAULT_GOAL := help
 .PHONY: help setup demo docs test test-full engines test-engines lint bench bench-policies lock lock-engines \
-	dist image sbom clean
+	version dist image sbom clean
 
 help: ## Say what there is to make
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 18
@@ -91,6 +91,9 @@ lock-engines: ## Pin the engines again (needs uv, and the folder of PyTorch's CP
 
 dist: $(VENV)/.ready-demo ## Build the wheel and the sdist into dist/
 	$(BIN)/hatchling build
+
+version: ## Say which version this is
+	@echo $(VERSION)
 
 image: ## Build the container image with docker, or with BUILDER="buildah bud"
 	$(BUILDER) -f deploy/docker/Dockerfile --build-arg VERSION=$(VERSION) \

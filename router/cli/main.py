@@ -9,7 +9,7 @@ import sys
 from collections.abc import Callable, Sequence
 from importlib import import_module
 from keyword import iskeyword
-from typing import Any
+from typing import Annotated, Any
 
 import typer
 from typer.core import TyperGroup
@@ -67,6 +67,22 @@ class LazyCommands(TyperGroup):
         return typer.main.get_command(single)
 
 
+def _tell_version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(f"motley {installed_version()}")
+        raise typer.Exit
+
+
+def installed_version() -> str:
+    """The version of the installed distribution; "0+source" where there is none."""
+    from importlib.metadata import PackageNotFoundError, version
+
+    try:
+        return version("motley-router")
+    except PackageNotFoundError:
+        return "0+source"
+
+
 def build_cli() -> Callable[..., Any]:
     """The whole command tree."""
     app = typer.Typer(
@@ -82,7 +98,12 @@ def build_cli() -> Callable[..., Any]:
     return typer.main.get_command(app).main
 
 
-def _root() -> None:
+def _root(
+    version: Annotated[
+        bool,
+        typer.Option("--version", callback=_tell_version, is_eager=True, help="Say which version."),
+    ] = False,
+) -> None:
     """The root command does nothing itself."""
 
 
