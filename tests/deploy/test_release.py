@@ -196,7 +196,7 @@ DOES = (
     ("keys", "create", "somebody"),
     ("simulate", "azure-conv-like", "--fleet", "fleet.yaml", "--duration", "20"),
     ("trace", "azure-conv-like", "--duration", "20"),
-    ("plan", "--fleet", "fleet.yaml", "azure-conv-like", "--duration", "60"),
+    ("plan", "--fleet", "fleet.yaml", "--workload", "azure-conv-like", "--duration", "60"),
 )
 
 
