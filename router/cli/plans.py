@@ -1,7 +1,8 @@
-"""``motley plans``: what the gateway's planner did, and whether it expected what came."""
+"""``motley plans``: what the gateway's planner did, and whether it expected what came; and undo."""
 
 from __future__ import annotations
 
+import asyncio
 from dataclasses import asdict
 from datetime import UTC, datetime
 from pathlib import Path
@@ -14,25 +15,88 @@ if TYPE_CHECKING:
 
     from rich.console import Group
 
+    from router.gateway.placement.cluster import Cluster
     from router.gateway.plan_history import PlanRow
 
 
 def plans(
-    history: Annotated[Path, typer.Argument(help="The file that planner.history names.")],
+    history: Annotated[
+        Path | None, typer.Argument(help="The file that planner.history names.")
+    ] = None,
     newest: Annotated[int, typer.Option(min=1, help="How many, counted from the newest.")] = 20,
     json_path: Annotated[
         str | None, typer.Option("--json", help="Write them as JSON; - is stdout.")
     ] = None,
+    undo: Annotated[
+        bool,
+        typer.Option(
+            "--undo", help="Kubernetes: scale back to before the newest placement, and hold it."
+        ),
+    ] = False,
+    resume: Annotated[
+        bool, typer.Option("--resume", help="Kubernetes: let the planner place again.")
+    ] = False,
+    config: Annotated[
+        Path | None, typer.Option("--config", "-c", help="The gateway's file, for --undo.")
+    ] = None,
+    yes: Annotated[bool, typer.Option("--yes", help="Do it; else it is only shown.")] = False,
 ) -> None:
     """Show the plans that a gateway made: why, for what load, with what delay expected and actual.
 
-    Example: [bold]motley plans motley-plans.sqlite[/bold]
+    Examples:
+
+    [bold]motley plans motley-plans.sqlite[/bold]
+
+    [bold]motley plans --undo -c motley.yaml[/bold] (shows what --yes would scale back)
     """
     from router.cli.plan import show
+    from router.domain.errors import ConfigError
+
+    if undo or resume:
+        if config is None:
+            raise ConfigError("--undo and --resume need --config: the namespace is in it")
+        asyncio.run(_take_back(config, resume=resume, yes=yes))
+        return
+    if history is None:
+        raise ConfigError("which file? planner.history names it, by default motley-plans.sqlite")
     from router.gateway.plan_history import read_history
 
     rows = read_history(history, newest=newest)
     show({"plans": [asdict(row) for row in rows]}, lambda: _table(rows), json_path)
+
+
+async def _take_back(path: Path, *, resume: bool, yes: bool) -> None:
+    """Undo the newest placement, or let the planner go on."""
+    from router.config.load import load_config
+    from router.gateway.placement.cluster import Cluster, connect
+
+    config = load_config(path)
+    place = config.planner.placement
+    cluster = Cluster(await connect(), place.namespace, config.hardware, place.label_selector)
+    try:
+        await (_resumed(cluster) if resume else _undone(cluster, yes=yes))
+    finally:
+        await cluster.close()
+
+
+async def _resumed(cluster: Cluster) -> None:
+    from router.gateway.placement.undo import resume
+
+    held = await resume(cluster)
+    typer.echo(f"The planner places again: {', '.join(held)}" if held else "Nothing was held.")
+
+
+async def _undone(cluster: Cluster, *, yes: bool) -> None:
+    from router.gateway.placement.undo import difference, undo
+
+    changes = await difference(cluster)
+    for name, (now, before) in changes.items():
+        typer.echo(f"{name}: {now} -> {before} replicas")
+    if not yes:
+        typer.echo("Nothing is scaled yet: --yes does it, and holds the planner until --resume.")
+        return
+    await undo(cluster, lambda line: typer.echo(f"scaled {line}"))
+    typer.echo("Back; the planner is held until 'motley plans --resume'.")
 
 
 def _table(rows: Sequence[PlanRow]) -> Group:

@@ -15,7 +15,12 @@ Share = Annotated[float, Field(gt=0, le=1)]
 
 
 class PlacementSection(Section):
-    """Whether the plan's placement is put into effect, and how."""
+    """Whether the plan's placement is put into effect, and how.
+
+    ``dry_run``, ``pause_s``, ``label_selector`` and ``stock`` are for Kubernetes: say what would
+    be scaled and scale nothing; least time between two steps; which deployments beside the label
+    ``motley.dev/managed``; cards by GPU type.
+    """
 
     adapter: Literal["none", "dry-run", "vllm", "kubernetes"] = "none"
     interval_s: Seconds = 600.0
@@ -25,6 +30,9 @@ class PlacementSection(Section):
     ready_timeout_s: Seconds = 900.0
     path: str = "motley-placement.json"
     namespace: str = "default"
+    label_selector: str = ""
+    dry_run: bool = False
+    pause_s: Annotated[float, Field(ge=0, le=86400)] = 0.0
     stock: dict[str, Annotated[int, Field(ge=0)]] = Field(default_factory=dict)
 
 

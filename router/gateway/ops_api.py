@@ -38,10 +38,12 @@ async def health() -> dict[str, str]:
 
 @open_api.get("/ready")
 @open_api.get("/readiness", include_in_schema=False)
-async def ready(request: Request) -> dict[str, Any]:
+async def ready(request: Request, any: bool = False) -> dict[str, Any]:  # noqa: A002
     """Every model has a backend that may be used; 503 names those that have none.
 
-    503 as well once the gateway was told to stop, so that load balancers look elsewhere.
+    With ``?any=true`` one usable backend is enough: a load balancer that takes the gateway out
+    because one model has none would take the others away as well. 503 as well once the gateway
+    was told to stop, so that load balancers look elsewhere.
     """
     runtime = _runtime(request)
     if runtime.draining:
@@ -50,7 +52,7 @@ async def ready(request: Request) -> dict[str, Any]:
     state = runtime.engine.dispatcher.state
     served = {backend.spec.model for backend in state.backends if backend.usable}
     missing = sorted(state.models - served)
-    if missing or not served:
+    if not served or (missing and not any):
         what = f"No usable backend for: {', '.join(missing)}." if missing else "No backend at all."
         raise ProblemError(Problem(503, what, code="not_ready", retry_after_s=RETRY_AFTER_S))
     return {"status": "ready", "models": sorted(served)}

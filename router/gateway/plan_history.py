@@ -140,7 +140,11 @@ class PlanHistory:
                 plan.e2e_s if plan else None,
                 None,
                 done.asked,
-                {**result, "steps": [asdict(step) for step in done.steps]},
+                {
+                    **result,
+                    "steps": [asdict(step) for step in done.steps],
+                    "preview": list(done.preview),
+                },
             ),
             actual_e2e_s=done.actual_e2e_s,
         )

@@ -178,11 +178,11 @@ class FakeKubeApi:
 
     def _refusal(self, verb: str, resource: str, request: web.Request) -> web.Response | None:
         self.requests.append(f"{verb} {resource}")
-        if resource not in KINDS:
+        if resource.partition("/")[0] not in KINDS:
             return _status(404, "NotFound", "the server could not find the requested resource")
         if (verb, resource) not in self.forbidden:
             return None
-        group = KINDS[resource].group
+        group = KINDS[resource.partition("/")[0]].group
         return _status(
             403,
             "Forbidden",
@@ -299,7 +299,7 @@ class FakeKubeApi:
         resource, name = request.match_info["resource"], request.match_info["name"]
         namespace = request.match_info.get("namespace", "")
         verb = {"GET": "get", "PUT": "update", "PATCH": "patch"}.get(request.method, "")
-        refusal = self._refusal(verb, resource, request)
+        refusal = self._refusal(verb, f"{resource}/scale", request)
         if refusal is not None:
             return refusal
         thing = self._objects.get(self._key(resource, namespace, name))

@@ -153,14 +153,14 @@ class Informer:
             raise DiscoveryError(f"the Kubernetes API cannot be reached: {error}") from error
         if answer.status == 410:
             raise ExpiredError
-        raise self._refused(answer.status, text)
+        raise self._refused(answer.status, text, "watch" if arguments.get("watch") else "list")
 
-    def _refused(self, status: int, text: str) -> DiscoveryError:
+    def _refused(self, status: int, text: str, verb: str = "watch") -> DiscoveryError:
         if status == 403:
             return DiscoveryError(
-                f"the Kubernetes API forbids to read {self._what} in namespace {self._where!r}: "
-                f"grant the gateway's service account the verbs get, list and watch on "
-                f"{self._what} (a Role and a RoleBinding)"
+                f"the Kubernetes API forbids to {verb} {self._what} in namespace "
+                f"{self._where!r}: grant the gateway's service account the verbs list and watch on "
+                f"{self._what} (a Role and a RoleBinding; rbac.create: true in the Helm chart)"
             )
         if status == 401:
             return DiscoveryError(

@@ -1,7 +1,8 @@
 """Backends from Kubernetes: ready endpoints of services, told apart by pod and node.
 
-EndpointSlices say where and whether; pods say what (labels and annotations); nodes say on which
-card. A terminating endpoint is gone from the fleet, and so is drained, before its pod ends.
+EndpointSlices say where and whether; pods say what (labels and annotations, or a whole line of
+``backends`` in ``motley.dev/backend``, as the chart writes it); nodes say on which card. A
+terminating endpoint is gone from the fleet, and so is drained, before its pod ends.
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ from router.config.discovery import KubernetesSource
 from router.config.schema import BackendEntry
 from router.domain.errors import ConfigError
 from router.gateway.discovery.informer import Informer, Thing
+from router.gateway.discovery.line import read_line
 from router.gateway.discovery.seam import DiscoveryError, Seen
 from router.perf.gpu_names import gpu_of
 
@@ -181,6 +183,12 @@ class FromKubernetes:
         name = _pod_of(endpoint) or address
         fields: dict[str, Any] = self._settings.template.model_dump(exclude_none=True)
         told = _told(pod)
+        port = _port(piece, self._settings.port)
+        if "backend" in told and port:
+            try:
+                return read_line(told["backend"], name=name, url=self._url(address, port), count=1)
+            except ConfigError as error:
+                return f"{name}: {error}"
         fields |= {field: told[key] for key, field in _TEXTS.items() if key in told}
         for key, field in _NUMBERS.items():
             if key in told:
@@ -188,16 +196,17 @@ class FromKubernetes:
                     return f"{name}: {PREFIX}{key} must be a number, not {told[key]!r}"
                 fields[field] = int(told[key])
         gpu = self._gpu(told, node) or fields.get("gpu")
-        port = _port(piece, self._settings.port)
         for what, value in (("gpu", gpu), ("model", fields.get("model")), ("port", port)):
             if not value:
                 return f"{name}: {_REMEDIES[what]}"
         if fields["engine"] not in ("vllm", "sglang"):
             return f"{name}: {PREFIX}engine must be vllm or sglang, not {fields['engine']!r}"
-        shown = f"[{address}]" if ":" in address else address
-        url = f"{self._settings.scheme}://{shown}:{port}"
         fields |= {"gpu": gpu, "zone": fields.get("zone") or endpoint.get("zone") or ""}
-        return BackendEntry(name=name, url=url, **fields)
+        return BackendEntry(name=name, url=self._url(address, port), **fields)
+
+    def _url(self, address: str, port: int | None) -> str:
+        shown = f"[{address}]" if ":" in address else address
+        return f"{self._settings.scheme}://{shown}:{port}"
 
     def _gpu(self, told: Mapping[str, str], node: Mapping[str, str]) -> str | None:
         if "gpu" in told:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -54,6 +54,23 @@ class Adapter(Protocol):
 
         Raises:
             PlacementError: it cannot be told.
+        """
+
+    def preview(self, wanted: Mapping[str, int]) -> tuple[str, ...]:
+        """What this placement (replicas by group) would change, a line each, after ``survey``."""
+
+    async def begin(self) -> None:
+        """Something is about to be changed: note what it takes to take it back.
+
+        Raises:
+            PlacementError: it cannot be noted.
+        """
+
+    async def finish(self) -> None:
+        """The change is over, whatever came of it; not told if the gateway ends in between.
+
+        Raises:
+            PlacementError: it cannot be noted.
         """
 
     def can_start(self, group: str, running: Sequence[BackendSpec]) -> bool:

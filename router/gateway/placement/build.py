@@ -86,16 +86,13 @@ async def adapter_of(config: MotleyConfig, members: Members) -> Adapter:
 
 
 async def _cluster(config: MotleyConfig) -> Adapter:
-    from router.gateway.placement.kubernetes import (  # noqa: PLC0415 - an extra
-        KubernetesAdapter,
-        connect,
-    )
+    from router.gateway.placement.cluster import Cluster, connect  # noqa: PLC0415 - an extra
+    from router.gateway.placement.kubernetes import KubernetesAdapter  # noqa: PLC0415
 
     section = config.planner.placement
     return KubernetesAdapter(
-        await connect(),
-        namespace=section.namespace,
+        Cluster(await connect(), section.namespace, config.hardware, section.label_selector),
         stock=section.stock,
-        hardware=config.hardware,
         ready_timeout_s=section.ready_timeout_s,
+        dry=section.dry_run,
     )

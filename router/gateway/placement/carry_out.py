@@ -25,6 +25,8 @@ log = logging.getLogger("motley.placement")
 LOOK_S = 0.2
 """How often it is looked whether an engine joined or emptied."""
 
+DARK = "would leave its model without a ready replica"
+
 Kind = Literal["start", "stop"]
 
 
@@ -69,6 +71,7 @@ class CarryOut:
         members: the fleet.
         ready_timeout_s: for an engine that was started to join.
         drain_timeout_s: for an engine to empty; the gateway ends every request by then.
+        pause_s: least time between two steps, also of different runs.
         look_s: between looks.
     """
 
@@ -79,11 +82,13 @@ class CarryOut:
         *,
         ready_timeout_s: float,
         drain_timeout_s: float,
+        pause_s: float = 0.0,
         look_s: float = LOOK_S,
     ) -> None:
         self._adapter, self._members = adapter, members
         self._ready_timeout_s, self._drain_timeout_s = ready_timeout_s, drain_timeout_s
-        self._look_s = look_s
+        self._look_s, self._pause_s = look_s, pause_s
+        self._free_at_s = 0.0
 
     async def run(self, wanted: Mapping[str, int]) -> list[Step]:
         """Carry out a placement.
@@ -93,16 +98,46 @@ class CarryOut:
 
         Returns:
             The steps taken, and at last those that could not be, with the reason.
+
+        Raises:
+            PlacementError: it cannot be noted how things were.
         """
+        would = "would change" if self._adapter.dry else "changes"
+        for line in self._adapter.preview(wanted):
+            log.info("%s %s", would, line)
         if self._adapter.dry:
             return self._missing(wanted, "")
+        if self._possible(wanted):
+            await self._adapter.begin()
+        steps = await self._steps(wanted)
+        await self._adapter.finish()
+        return steps
+
+    async def _steps(self, wanted: Mapping[str, int]) -> list[Step]:
         steps: list[Step] = []
-        while step := await self._next(wanted):
+        while step := await self._in_its_time(wanted):
             steps.append(step)
             log.info("%s %s %s %s", step.kind, step.group, step.backend, step.failure or "done")
             if step.failure:
                 return steps
-        return steps + self._missing(wanted, "would leave its model without a ready replica")
+        return steps + self._missing(wanted, DARK)
+
+    def _possible(self, wanted: Mapping[str, int]) -> bool:
+        """Whether any step can be taken."""
+        ready, running = self._ready(), self._running()
+        return self._spare(wanted) is not None or any(
+            ready[group] < count and self._adapter.can_start(group, running)
+            for group, count in wanted.items()
+        )
+
+    async def _in_its_time(self, wanted: Mapping[str, int]) -> Step | None:
+        """The next step, not sooner than the pause allows."""
+        loop = asyncio.get_running_loop()
+        if self._pause_s and self._possible(wanted):
+            await asyncio.sleep(max(0.0, self._free_at_s - loop.time()))
+        step = await self._next(wanted)
+        self._free_at_s = loop.time() + self._pause_s
+        return step
 
     async def _next(self, wanted: Mapping[str, int]) -> Step | None:
         """Take the next step that can be taken."""

@@ -46,6 +46,7 @@ class Placed:
         steps: taken and not taken, in order.
         asked: demand and fleet (JSON values).
         actual_e2e_s: mean E2E of what was completed in the window; ``None`` without any.
+        preview: what the adapter said that it would change, before it did.
     """
 
     reason: Reason
@@ -55,6 +56,7 @@ class Placed:
     steps: tuple[Step, ...]
     asked: dict[str, Any]
     actual_e2e_s: float | None
+    preview: tuple[str, ...] = ()
 
 
 class PlacementLoop:
@@ -97,6 +99,7 @@ class PlacementLoop:
             members,
             ready_timeout_s=settings.ready_timeout_s,
             drain_timeout_s=config.reliability.total_timeout_s,
+            pause_s=settings.pause_s,
         )
         self.triggers = Triggers(settings.interval_s)
         self.steps: Counter[tuple[str, str]] = Counter()
@@ -137,6 +140,7 @@ class PlacementLoop:
             asked = _asked(task, self._members.backends())
             plan = await asyncio.to_thread(self._make_plan, task)
             wanted = {one.group: one.replicas for one in plan.replicas}
+            preview = self._adapter.preview(wanted)
             steps = tuple(await self._carry_out.run(wanted))
             if isinstance(self._adapter, DryRun):
                 self._adapter.write(
@@ -151,7 +155,7 @@ class PlacementLoop:
             outcome = "written"
         else:
             outcome = "partly" if failure else "applied"
-        return Placed(reason, outcome, failure, plan, steps, asked, actual_s)
+        return Placed(reason, outcome, failure, plan, steps, asked, actual_s, preview)
 
     async def _task(self, outcomes: Sequence[Outcome]) -> PlanTask:
         """What to plan for, as of now.

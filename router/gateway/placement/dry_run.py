@@ -35,6 +35,16 @@ class DryRun:
         specs = tuple(one.spec for one in stock.candidates if not one.running)
         return Survey(stock.pools, specs, scalable=True)
 
+    def preview(self, wanted: Mapping[str, int]) -> tuple[str, ...]:  # noqa: ARG002
+        """The steps say it all."""
+        return ()
+
+    async def begin(self) -> None:
+        """Nothing to note."""
+
+    async def finish(self) -> None:
+        """Nothing to note."""
+
     def can_start(self, group: str, running: Sequence[BackendSpec]) -> bool:  # noqa: ARG002
         """Nothing is started."""
         return False

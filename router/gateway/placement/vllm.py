@@ -10,7 +10,7 @@ for itself.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import httpx
@@ -63,6 +63,16 @@ class VllmAdapter:
             PlacementError: an engine that does not answer.
         """
         return [spec for spec in self._specs if _takes_turns(spec) and not await self._awake(spec)]
+
+    def preview(self, wanted: Mapping[str, int]) -> tuple[str, ...]:  # noqa: ARG002
+        """The steps say it all."""
+        return ()
+
+    async def begin(self) -> None:
+        """Nothing to note."""
+
+    async def finish(self) -> None:
+        """Nothing to note."""
 
     def can_start(self, group: str, running: Sequence[BackendSpec]) -> bool:
         """Whether a slot is free that holds such an engine."""

@@ -8,7 +8,15 @@ import httpx
 import pytest
 
 from tests.router.gateway.conftest import StartEngine, StartGateway
-from tests.router.gateway.fakes import MODEL, chat, eventually, stream
+from tests.router.gateway.fakes import (
+    MODEL,
+    Gateway,
+    chat,
+    eventually,
+    fleet,
+    running,
+    stream,
+)
 
 DEAD = "http://127.0.0.1:9"
 KEY = {"authorization": "Bearer k"}
@@ -46,6 +54,23 @@ async def test_health_is_about_the_gateway_and_ready_about_the_fleet(
     assert unready.status_code == 503
     assert unready.json()["error"]["message"] == f"No usable backend for: {MODEL}."
     assert unready.headers["retry-after"] == "1"
+
+
+async def test_a_load_balancer_may_be_content_with_any_model() -> None:
+    """One model without an engine must not close the door of all the others."""
+    other = {"name": "other", "gpu": "l4", "model": "llama-3.2-1b", "url": DEAD}
+    config = fleet(DEAD)
+    async with running({**config, "backends": [*config["backends"], other]}) as gate:
+        await content_with_any(gate)
+
+
+async def content_with_any(gate: Gateway) -> None:
+    gate.relay.engine.dispatcher.set_health("e0", healthy=False, now=0.0)
+    assert (await gate.get("/ready")).status_code == 503
+    content = await gate.get("/ready?any=true")
+    assert content.json() == {"status": "ready", "models": ["llama-3.2-1b"]}
+    gate.relay.engine.dispatcher.set_health("other", healthy=False, now=0.0)
+    assert (await gate.get("/ready?any=true")).status_code == 503
 
 
 async def test_workers_tell_what_is_known_of_them(

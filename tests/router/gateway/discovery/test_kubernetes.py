@@ -182,10 +182,11 @@ async def test_a_missing_permission_is_said_with_its_remedy(
     seen = start()
     await eventually(lambda: seen.errors >= 2)
     assert (
-        "forbids to read pods in namespace 'default': grant the gateway's service account the "
-        "verbs get, list and watch on pods" in caplog.text
+        "forbids to list pods in namespace 'default': grant the gateway's service account the "
+        "verbs list and watch on pods (a Role and a RoleBinding; rbac.create: true in the Helm "
+        "chart)" in caplog.text
     )
-    assert caplog.text.count("forbids to read pods") == 1, "said once"
+    assert caplog.text.count("forbids to list pods") == 1, "said once"
     kube.forbidden.clear()
     await seen.until("a")
 
@@ -223,6 +224,32 @@ async def test_what_cannot_be_a_backend_is_left_out_with_its_remedy(
     assert "no-gpu: its GPU type is unknown: annotate the pod with motley.dev/gpu" in caplog.text
     assert "odd: motley.dev/tensor-parallel must be a number, not 'two'" in caplog.text
     assert "other: motley.dev/engine must be vllm or sglang, not 'tgi'" in caplog.text
+
+
+async def test_a_line_of_the_chart_says_all_of_a_backend(
+    kube: FakeKubeApi, start: Any, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Whatever its node and zone: placement plans by the same line, and so by the same group."""
+    line = f'{{"gpu": "t4", "model": "{MODEL}", "tensor_parallel": 2, "max_model_len": 4096}}'
+    pod(kube, "a", backend=line)
+    pod(kube, "b", backend="{gpu: t4, modle: x}")
+    pod(kube, "c", backend="t4")
+    there = [endpoint(name, f"10.0.0.{n}") | {"zone": "z1"} for n, name in enumerate("abc")]
+    slices(kube, *there)
+    seen = start()
+    await seen.until("a")
+    assert seen.books.state.get("a").spec.group == f"t4x2/vllm/{MODEL}"
+    assert "b: annotation motley.dev/backend: model: is missing" in caplog.text
+    assert "c: annotation motley.dev/backend must be a line of backends" in caplog.text
+
+
+async def test_a_watch_that_is_forbidden_names_the_verb(
+    kube: FakeKubeApi, start: Any, caplog: pytest.LogCaptureFixture
+) -> None:
+    kube.forbidden.add(("watch", "endpointslices"))
+    seen = start()
+    await eventually(lambda: seen.errors >= 1)
+    assert "forbids to watch endpointslices.discovery.k8s.io in namespace" in caplog.text
 
 
 async def test_an_api_server_that_is_gone_leaves_the_fleet_as_it_was(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from router.domain.fleet import BackendSpec, Fleet
 from router.domain.state import LinearCost
@@ -38,6 +38,7 @@ class FakeFleet:
         self.log: list[str] = []
         self.dark: set[str] = set()
         self.refuses: set[str] = set()
+        self.begun = 0
         self._lit = self.ready_models()
 
     def _state(self, name: str) -> BackendState:
@@ -75,6 +76,15 @@ class FakeFleet:
         slots = {slot_of(one): one for one in self.specs.values()}
         startable = tuple(one for one in self.specs.values() if one.name not in names)
         return Survey(pools_of(Fleet(tuple(slots.values()))), startable)
+
+    def preview(self, wanted: Mapping[str, int]) -> tuple[str, ...]:
+        return tuple(f"{group}: {count}" for group, count in wanted.items())
+
+    async def begin(self) -> None:
+        self.begun += 1
+
+    async def finish(self) -> None:
+        self.begun -= 1
 
     def _choice(self, group: str, running: Sequence[BackendSpec]) -> BackendSpec | None:
         taken = {slot_of(one) for one in running}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections import Counter
 from collections.abc import AsyncIterator
 from contextlib import suppress
@@ -13,9 +14,12 @@ from kubernetes_asyncio import client
 
 from router.domain.fleet import BackendSpec
 from router.fleet_state.backend import BackendState
+from router.gateway.discovery.line import BACKEND
 from router.gateway.placement.adapter import PlacementError
 from router.gateway.placement.carry_out import CarryOut
-from router.gateway.placement.kubernetes import BACKEND, DELETION_COST, KubernetesAdapter
+from router.gateway.placement.cluster import BEFORE, DELETION_COST, PLACING, STARTING, Cluster
+from router.gateway.placement.kubernetes import KubernetesAdapter
+from router.gateway.placement.undo import difference, resume, undo
 from router.health.breaker import BreakerConfig
 from router.perf.hardware import Hardware
 from tests.fakes.kube_api import FakeKubeApi
@@ -143,25 +147,34 @@ async def controller() -> AsyncIterator[Controller]:
 
 @pytest.fixture
 async def adapter(controller: Controller) -> AsyncIterator[KubernetesAdapter]:
-    api = client.ApiClient(client.Configuration(host=controller.kube.url))
-    made = KubernetesAdapter(
-        api,
-        namespace="default",
-        stock={"a100-80": 2},
-        hardware=Hardware(),
-        ready_timeout_s=2.0,
-        look_s=0.01,
-    )
+    made = adapter_of(controller)
     yield made
     await made.close()
 
 
-def carry_out(adapter: KubernetesAdapter, controller: Controller) -> tuple[CarryOut, Discovered]:
+def cluster_of(controller: Controller) -> Cluster:
+    api = client.ApiClient(client.Configuration(host=controller.kube.url))
+    return Cluster(api, "default", Hardware())
+
+
+def adapter_of(controller: Controller, **settings: Any) -> KubernetesAdapter:
+    plain = {"stock": {"a100-80": 2}, "ready_timeout_s": 2.0, "look_s": 0.01}
+    return KubernetesAdapter(cluster_of(controller), **{**plain, **settings})
+
+
+def carry_out(
+    adapter: KubernetesAdapter, controller: Controller, pause_s: float = 0.0
+) -> tuple[CarryOut, Discovered]:
     members = Discovered(controller)
-    return (
-        CarryOut(adapter, members, ready_timeout_s=2.0, drain_timeout_s=2.0, look_s=0.01),
+    work = CarryOut(
+        adapter,
         members,
+        ready_timeout_s=2.0,
+        drain_timeout_s=2.0,
+        pause_s=pause_s,
+        look_s=0.01,
     )
+    return work, members
 
 
 GROUPS = {model: f"a100-80/vllm/{model}" for model in (LARGE, SMALL)}
@@ -217,8 +230,12 @@ async def test_what_rbac_forbids_is_told(
     adapter: KubernetesAdapter, controller: Controller
 ) -> None:
     await adapter.survey([])
-    controller.kube.forbidden.add(("patch", "deployments"))
-    with pytest.raises(PlacementError, match="Forbidden"):
+    controller.kube.forbidden.add(("patch", "deployments/scale"))
+    with pytest.raises(
+        PlacementError,
+        match="forbids to patch deployments/scale in namespace 'default': grant the gateway's "
+        r"service account the verb patch on deployments/scale \(placement\.enabled",
+    ):
         await adapter.start(GROUPS[SMALL], [])
 
 
@@ -239,3 +256,152 @@ async def test_a_deployment_that_says_nothing_usable_is_named(
     controller.kube.put("deployments", deployment("odd", LARGE, 1, annotations=annotations))
     with pytest.raises(PlacementError, match=f"deployment odd.*{complaint}"):
         await adapter.survey([])
+
+
+def replicas(controller: Controller) -> dict[str, int]:
+    return {
+        n: controller.kube.get("deployments", n)["spec"]["replicas"] for n in ("large", "small")
+    }
+
+
+def notes(controller: Controller, name: str) -> dict[str, str]:
+    found: dict[str, str] = controller.kube.get("deployments", name)["metadata"]["annotations"]
+    return found
+
+
+SWAP = {GROUPS[LARGE]: 1, GROUPS[SMALL]: 1}
+
+
+async def test_a_dry_run_says_which_deployment_and_scales_none(
+    controller: Controller, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO)
+    adapter = adapter_of(controller, dry=True)
+    work, _ = carry_out(adapter, controller)
+    await adapter.survey([])
+    steps = await work.run(SWAP)
+    assert sorted(step.kind for step in steps) == ["start", "stop"]
+    assert "would change deployment large: 2 -> 1 replicas" in caplog.text
+    assert "would change deployment small: 0 -> 1 replicas" in caplog.text
+    assert not any(request.startswith("patch") for request in controller.kube.requests)
+    await adapter.close()
+
+
+async def test_steps_keep_their_distance(
+    adapter: KubernetesAdapter, controller: Controller
+) -> None:
+    work, _ = carry_out(adapter, controller, pause_s=0.4)
+    await adapter.survey([])
+    loop = asyncio.get_running_loop()
+    began_s = loop.time()
+    assert [step.failure for step in await work.run(SWAP)] == ["", ""]
+    assert loop.time() - began_s >= 0.4
+
+
+async def test_a_start_that_a_crash_broke_off_is_awaited_and_not_asked_for_twice(
+    adapter: KubernetesAdapter, controller: Controller
+) -> None:
+    """The gateway asked for a second small pod and died before it was ready."""
+    await adapter.survey([])
+    work, _ = carry_out(adapter, controller)
+    assert [s.failure for s in await work.run(SWAP)] == ["", ""]
+    controller.never_ready.add("small")
+    adapter._stock = {"a100-80": 3}
+    running = asyncio.create_task(work.run({GROUPS[LARGE]: 1, GROUPS[SMALL]: 2}))
+    while replicas(controller)["small"] < 2:
+        await asyncio.sleep(0.01)
+    running.cancel()  # the crash
+    with suppress(asyncio.CancelledError):
+        await running
+    assert notes(controller, "small")[STARTING] == "2"
+    assert PLACING in notes(controller, "small")
+
+    after = adapter_of(controller, stock={"a100-80": 3})
+    again, _ = carry_out(after, controller)
+    await after.survey([])
+    resuming = asyncio.create_task(again.run({GROUPS[LARGE]: 1, GROUPS[SMALL]: 2}))
+    await asyncio.sleep(0.1)
+    assert replicas(controller)["small"] == 2, "it waits for the pod that was asked for"
+    controller.never_ready.clear()
+    await resuming
+    assert replicas(controller) == {"large": 1, "small": 2}
+    assert STARTING not in notes(controller, "small")
+    assert notes(controller, "small")[BEFORE] == "1", "before the run that was broken off"
+    assert PLACING not in notes(controller, "small")
+    await after.close()
+
+
+async def test_a_mark_that_a_crash_left_does_not_choose_the_wrong_pod(
+    adapter: KubernetesAdapter, controller: Controller
+) -> None:
+    await adapter.survey([])
+    _, members = carry_out(adapter, controller)
+    first, second = (state.spec for state in members.backends())
+    cluster = cluster_of(controller)
+    await cluster.first_to_go(first.url.removeprefix("http://").partition(":")[0])
+    await adapter.stop(second)
+    while len(left := members.backends()) > 1:
+        await asyncio.sleep(0.01)
+    assert left[0].spec.name == first.name
+    assert DELETION_COST not in (
+        controller.kube.get("pods", first.name)["metadata"].get("annotations") or {}
+    )
+    await cluster.close()
+
+
+async def test_the_cluster_has_the_last_word_on_the_last_ready_pod(
+    adapter: KubernetesAdapter, controller: Controller
+) -> None:
+    """The gateway's idea of the fleet may be old."""
+    await adapter.survey([])
+    _, members = carry_out(adapter, controller)
+    spec = members.backends()[0].spec
+    await adapter.stop(spec)
+    while len(members.backends()) > 1:
+        await asyncio.sleep(0.01)
+    with pytest.raises(PlacementError, match=r"the only ready pod of llama-3\.1-8b: it stays"):
+        await adapter.stop(members.backends()[0].spec)
+    assert replicas(controller)["large"] == 1
+
+
+async def test_the_newest_placement_can_be_taken_back(
+    adapter: KubernetesAdapter, controller: Controller
+) -> None:
+    cluster = cluster_of(controller)
+    with pytest.raises(PlacementError, match="nothing to take back"):
+        await difference(cluster)
+    work, _ = carry_out(adapter, controller)
+    await adapter.survey([])
+    await work.run(SWAP)
+    assert await difference(cluster) == {"large": (1, 2), "small": (1, 0)}
+
+    # A placement that took every card of a model back would leave it dark: it keeps its pod.
+    said: list[str] = []
+    with pytest.raises(PlacementError, match=r"small has the only ready pod of llama-3\.2-3b"):
+        await undo(cluster, said.append, timeout_s=0.3, look_s=0.01)
+    assert replicas(controller) == {"large": 2, "small": 1}
+    assert said == ["large: 1 -> 2"]
+
+    with pytest.raises(PlacementError, match="'motley plans --resume' lets the planner go on"):
+        await adapter.survey([])
+    assert await resume(cluster) == ["large", "small"]
+    await adapter.survey([])
+    await cluster.close()
+
+
+async def test_taking_back_goes_a_pod_at_a_time(
+    adapter: KubernetesAdapter, controller: Controller
+) -> None:
+    work, _ = carry_out(adapter, controller)
+    await adapter.survey([])
+    await work.run(SWAP)
+    adapter._stock = {"a100-80": 4}
+    await adapter.survey([])
+    await work.run({GROUPS[LARGE]: 1, GROUPS[SMALL]: 3})
+    cluster = cluster_of(controller)
+    said: list[str] = []
+    await undo(cluster, said.append, timeout_s=5.0, look_s=0.01)
+    assert said == ["small: 3 -> 2", "small: 2 -> 1"]
+    assert replicas(controller) == {"large": 1, "small": 1}
+    assert await difference(cluster) == {}
+    await cluster.close()
