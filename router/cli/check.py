@@ -36,12 +36,29 @@ class Line:
 
 
 def check(
-    config: Annotated[Path, typer.Argument(help="The YAML file.", dir_okay=False)],
+    config: Annotated[
+        Path | None, typer.Argument(help="The YAML file; - with --manifests.", dir_okay=False)
+    ] = None,
     probe: Annotated[
         bool, typer.Option("--probe", help="Ask every engine what it serves, and compare.")
     ] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
     strict: Annotated[bool, typer.Option("--strict", help="Exit with 1 on warnings.")] = False,
+    kubernetes: Annotated[
+        bool,
+        typer.Option("--kubernetes", help="Look at the cluster: rights, nodes, pods, images."),
+    ] = False,
+    manifests: Annotated[
+        Path | None,
+        typer.Option(
+            help="What 'helm template' printed (- is standard input): looked at before it is "
+            "installed; the file is taken from it."
+        ),
+    ] = None,
+    service_account: Annotated[
+        str,
+        typer.Option(help="NAMESPACE:NAME whose rights --kubernetes asks for; else your own."),
+    ] = "",
 ) -> None:
     """Explain a configuration: what each backend can serve, how fast, and what looks wrong.
 
@@ -54,21 +71,40 @@ def check(
 
     [bold]motley check fleet.yaml --probe --strict[/bold] (in a pipeline)
 
-    Exit codes: 0 fine, 1 warnings with --strict, 2 the file is wrong.
-    """
-    from router.config.load import load_config
+    [bold]helm template fleet deploy/helm/motley -n llm -f values.yaml | motley check --kubernetes
+    --manifests -[/bold] (before the chart is installed)
 
-    loaded = load_config(config)
+    [bold]motley check motley.yaml --kubernetes[/bold] (after)
+
+    Exit codes: 0 fine, 1 warnings with --strict or problems in the cluster, 2 the file is wrong.
+    """
+    from router.cli.check_cluster import look_at_cluster, manifests_of, print_cluster
+    from router.config.load import load_config
+    from router.domain.errors import ConfigError
+
+    things, content = manifests_of(manifests) if manifests is not None else ([], None)
+    if config is None and content is None:
+        raise ConfigError("which file? motley check fleet.yaml")
+    loaded = load_config(content if config is None and content is not None else config or Path())
     lines = [describe(loaded, spec) for spec in loaded.fleet.backends]
     found = warnings(loaded, lines)
     if probe:
         found += asyncio.run(_probed(loaded))
+    cluster = look_at_cluster(loaded, things, service_account) if kubernetes or things else None
     if as_json:
-        shown = {"backends": [asdict(line) for line in lines], "warnings": found}
+        shown: dict[str, Any] = {
+            "backends": [asdict(line) for line in lines],
+            "warnings": found,
+        }
+        if cluster is not None:
+            shown["cluster"] = [asdict(one) for one in cluster]
         typer.echo(json.dumps(shown, indent=2))
     else:
         _print(loaded, lines, found)
-    if strict and found:
+        if cluster is not None:
+            print_cluster(cluster)
+    bad = any(one.kind == "problem" for one in cluster or ())
+    if (strict and found) or bad:
         raise typer.Exit(1)
 
 
@@ -235,7 +271,8 @@ def _print(config: MotleyConfig, lines: list[Line], found: list[str]) -> None:
             f"{line.ttft_s * 1000:.0f} ms",
             f"{line.tpot_s * 1000:.0f}, {line.tpot_crowded_s * 1000:.0f} ms",
         )
-    console.print(table)
+    if lines:
+        console.print(table)
     for fact in _facts(config):
         console.print(fact)
     for warning in found:

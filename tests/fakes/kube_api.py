@@ -4,8 +4,9 @@ Lists carry a resourceVersion and can be paged; watches replay from one, send bo
 ``timeoutSeconds``, may be dropped in the middle, and answer 410 Gone for a version that has been
 compacted away; objects are updated under optimistic concurrency; every patch type that kubectl
 uses for scaling works as a merge; deployments have ``/scale``; verbs can be forbidden, as RBAC
-does, with the API server's own words. Speaks plain HTTP on loopback to kubernetes_asyncio and
-kubectl.
+does, with the API server's own words, or are judged by the roles and bindings that are there, for
+callers whose token is known; access reviews answer likewise; operators' resources are there once
+their group is installed. Speaks plain HTTP on loopback to kubernetes_asyncio, kubectl and Helm.
 
     async with FakeKubeApi() as kube:
         kube.put("pods", {"metadata": {"name": "a"}})
@@ -20,40 +21,15 @@ import json
 import time
 import uuid
 from collections.abc import Iterator
-from dataclasses import dataclass
 from typing import Any, Self
 
 from aiohttp import web
 
+from tests.fakes.kube_kinds import KINDS, group_list, resource_list
+from tests.fakes.kube_rbac import allowed
+
 Object = dict[str, Any]
 Key = tuple[str, str, str]
-
-
-@dataclass(frozen=True)
-class Kind:
-    """One resource."""
-
-    group: str
-    name: str
-    namespaced: bool = True
-
-    @property
-    def api_version(self) -> str:
-        return f"{self.group}/v1" if self.group else "v1"
-
-
-KINDS = {
-    "pods": Kind("", "Pod"),
-    "services": Kind("", "Service"),
-    "configmaps": Kind("", "ConfigMap"),
-    "secrets": Kind("", "Secret"),
-    "nodes": Kind("", "Node", namespaced=False),
-    "namespaces": Kind("", "Namespace", namespaced=False),
-    "endpointslices": Kind("discovery.k8s.io", "EndpointSlice"),
-    "leases": Kind("coordination.k8s.io", "Lease"),
-    "deployments": Kind("apps", "Deployment"),
-    "statefulsets": Kind("apps", "StatefulSet"),
-}
 
 
 class FakeKubeApi:
@@ -63,12 +39,19 @@ class FakeKubeApi:
         forbidden: (verb, resource) pairs that are answered with 403; verbs as in RBAC.
         requests: "VERB resource" of every request, in order.
         bookmark_s: how often an idle watch gets a bookmark.
+        tokens: who a bearer token belongs to, as "namespace:serviceaccount"; those may do what
+            roles let them. Everybody else is an administrator.
+        absent: API groups that are not installed; the operators' are not.
+        denied: "who verb resource" of every request that roles did not let through.
     """
 
     def __init__(self) -> None:
         self.forbidden: set[tuple[str, str]] = set()
         self.requests: list[str] = []
         self.bookmark_s = 0.2
+        self.tokens: dict[str, str] = {}
+        self.absent = {"monitoring.coreos.com", "keda.sh", "gateway.networking.k8s.io"}
+        self.denied: list[str] = []
         self.url = ""
         self._version = 100
         self._compacted = 0
@@ -88,7 +71,11 @@ class FakeKubeApi:
     async def start(self, port: int = 0) -> None:
         """Listen on loopback."""
         app = web.Application(client_max_size=1 << 24)
-        for base in ("/api/v1", "/apis/{group}/v1"):
+        for path in ("/version", "/api", "/apis", "/api/v1", "/apis/{group}/{version}"):
+            app.router.add_get(path, self._discover)
+        for review in ("selfsubjectaccessreviews", "subjectaccessreviews"):
+            app.router.add_post(f"/apis/authorization.k8s.io/v1/{review}", self._review)
+        for base in ("/api/v1", "/apis/{group}/{version}"):
             for place in (f"{base}/namespaces/{{namespace}}", base):
                 app.router.add_route("*", f"{place}/{{resource}}", self._collection)
                 app.router.add_route("*", f"{place}/{{resource}}/{{name}}", self._item)
@@ -178,18 +165,55 @@ class FakeKubeApi:
 
     def _refusal(self, verb: str, resource: str, request: web.Request) -> web.Response | None:
         self.requests.append(f"{verb} {resource}")
-        if resource.partition("/")[0] not in KINDS:
+        kind = KINDS.get(resource.partition("/")[0])
+        if kind is None or kind.group in self.absent:
             return _status(404, "NotFound", "the server could not find the requested resource")
-        if (verb, resource) not in self.forbidden:
+        namespace = request.match_info.get("namespace", "")
+        who = self._who(request)
+        if self._may(who, verb, resource, namespace):
             return None
-        group = KINDS[resource.partition("/")[0]].group
+        shown = who or "default:motley"
+        self.denied.append(f"{shown} {verb} {resource}")
         return _status(
             403,
             "Forbidden",
-            f'{resource} is forbidden: User "system:serviceaccount:default:motley" cannot {verb} '
-            f'resource "{resource}" in API group "{group}" in the namespace '
-            f'"{request.match_info.get("namespace", "")}"',
+            f'{resource} is forbidden: User "system:serviceaccount:{shown}" cannot {verb} '
+            f'resource "{resource}" in API group "{kind.group}" in the namespace "{namespace}"',
         )
+
+    def _who(self, request: web.Request) -> str:
+        token = request.headers.get("authorization", "").removeprefix("Bearer ")
+        return self.tokens.get(token, "")
+
+    def _may(self, who: str, verb: str, resource: str, namespace: str) -> bool:
+        if (verb, resource) in self.forbidden:
+            return False
+        return not who or allowed(self._objects, who, verb, resource, namespace)
+
+    async def _review(self, request: web.Request) -> web.Response:
+        """May I, or may somebody else?"""
+        asked = await request.json()
+        spec = asked["spec"]
+        about = spec["resourceAttributes"]
+        who = spec.get("user", "").removeprefix("system:serviceaccount:") or self._who(request)
+        resource = "/".join(p for p in (about["resource"], about.get("subresource", "")) if p)
+        may = self._may(who, about["verb"], resource, about.get("namespace", ""))
+        return web.json_response({**asked, "status": {"allowed": may}}, status=201)
+
+    async def _discover(self, request: web.Request) -> web.Response:
+        """What kinds there are, as kubectl and Helm ask."""
+        path = request.path.strip("/")
+        if path == "version":
+            return web.json_response({"major": "1", "minor": "34", "gitVersion": "v1.34.0"})
+        if path == "api":
+            return web.json_response({"kind": "APIVersions", "versions": ["v1"]})
+        if path == "apis":
+            return web.json_response(group_list(self.absent))
+        group = request.match_info.get("group", "")
+        known = resource_list(group, request.match_info.get("version", "v1"), self.absent)
+        if known is None:
+            return _status(404, "NotFound", "the server could not find the requested resource")
+        return web.json_response(known)
 
     def _list(self, resource: str, request: web.Request) -> web.Response:
         items = list(self._matching(resource, request))
@@ -277,7 +301,7 @@ class FakeKubeApi:
         self, resource: str, thing: Object, request: web.Request
     ) -> web.StreamResponse:
         wanted = await request.json()
-        if isinstance(wanted, list):
+        if isinstance(wanted, list) or "json-patch" in request.content_type:
             return _status(415, "UnsupportedMediaType", "this server takes merge patches only")
         version = wanted.get("metadata", {}).get("resourceVersion")
         if version not in (None, thing["metadata"]["resourceVersion"]):

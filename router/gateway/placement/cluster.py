@@ -9,6 +9,7 @@ crash can go on, and whoever does not like it can take it back (``motley plans -
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Awaitable, Mapping
 from dataclasses import dataclass
 from typing import Any, TypeVar
@@ -203,7 +204,7 @@ async def connect() -> Any:
         config.load_incluster_config()
     except config.ConfigException:
         try:
-            await config.load_kube_config()
+            await config.load_kube_config(config_file=os.environ.get("KUBECONFIG"))
         except (config.ConfigException, OSError) as error:
             raise ConfigError(f"no Kubernetes cluster is configured: {error}") from error
     return client.ApiClient()
