@@ -184,7 +184,8 @@ class Dispatcher:
             flight.backend.first_token(flight, now)
             # A probe need not run to its end, which may be minutes away, to show that it is served.
             if flight.probe:
-                self._vouch(flight)
+                flight.backend.breaker.began(flight.probe)
+                self.state.changed()
 
     def presume_first_token(self, request_id: str, now: float) -> None:
         """By now its prefill should be over, but nobody can see that: the answer is not streamed.

@@ -230,8 +230,12 @@ class Attempt:
         """The backend answered, and the answer is an error."""
         self._end()
         busy = problem.status in (429, 503)
-        retryable = busy or problem.status >= 500
-        self._owner.attempt_failed(Setback(problem, retryable, busy, "busy" if busy else "error"))
+        # The gateway sends only what the backend is said to serve: one that does not know the model
+        # was started again with another, and would swallow request after request, being idle.
+        stranger = problem.status == 404 and problem.code == "model_not_found"
+        retryable = busy or stranger or problem.status >= 500
+        reason = "busy" if busy else "model" if stranger else "error"
+        self._owner.attempt_failed(Setback(problem, retryable, busy, reason))
 
     def _setback(self, kind: str, message: str) -> None:
         """The backend did not answer."""

@@ -311,6 +311,10 @@ class Engine:
         model = self._settings.aliases.get(asked, asked)
         return self._settings.adapters.get(model, model) in self.dispatcher.state.models
 
+    def is_adapter(self, asked: str) -> bool:
+        """Whether this name, or the one that it is an alias of, is a LoRA adapter's."""
+        return self._settings.aliases.get(asked, asked) in self._settings.adapters
+
     def backlog_s(self, name: str) -> float:
         """Seconds until this backend should have prefilled all prompts that it has."""
         return prefill_backlog_s(self.dispatcher.state.get(name), self.now())

@@ -6,6 +6,7 @@ Driven by callbacks: the front end hands in a ``Call`` and a ``Client``; backend
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING, cast
 
 from router.domain.decision import Assign, Decision, Reject
@@ -324,6 +325,8 @@ class Exchange:
         self.attempt = None
         ticket = self._ticket
         assert ticket is not None
+        if setback.reason == "model" and self.engine.is_adapter(self._asked):
+            setback = replace(setback, backpressure=True)  # it may serve all others well
         if not setback.retryable:
             ticket.refused(self.engine.now())
             self._answer(not_the_clients(self.engine, setback.problem, self._tried[-1]))

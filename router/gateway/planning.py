@@ -20,6 +20,7 @@ from router.domain.outcome import Outcome
 from router.domain.protocols import Planner
 from router.domain.state import LinearCost
 from router.gateway.engine import Engine
+from router.gateway.sane_prices import sane
 from solver.triggers import TICK_S, Reason, Triggers, serving
 
 log = logging.getLogger("motley.planner")
@@ -236,7 +237,7 @@ class Planning:
             planner = make(lambda spec: self._costs.get(spec.name))
             if make is self._make_planner:  # not reconfigured in the meantime
                 self._planner = planner
-        return dict(planner.prices(demand, fleet, now))
+        return sane(planner.prices(demand, fleet, now))
 
     def _finish(
         self,

@@ -51,7 +51,7 @@ class Setback:
         retryable: whether another backend may do better.
         backpressure: the backend was busy, not broken.
         reason: the kind of failure in a word: ``connect``, ``timeout``, ``broken``, ``garbage``,
-            ``busy`` or ``error``.
+            ``busy``, ``model`` (it does not know the model) or ``error``.
     """
 
     problem: Problem

@@ -2,8 +2,10 @@
 
 Closed: requests flow. After ``failure_threshold`` failures in a row it opens for ``open_s``,
 twice as long after each failed probe, up to ``max_open_s``. Then it is half open: one probe
-request at a time; its first token closes it. Back-pressure (429, 503) and client errors (4xx) are
-not failures: peers whose breakers counted them took whole fleets out (sglang#25811, sglang#39464).
+request at a time; its first token closes it, on trial: until an answer is complete, one more
+failure opens it again. (An engine that dies in mid-answer every time gives first tokens, too.)
+Back-pressure (429, 503) and client errors (4xx) are not failures: peers whose breakers counted them
+took whole fleets out (sglang#25811, sglang#39464).
 
 Once it is not closed, only the probe of the day is heard: requests sent before it opened go on
 ending for minutes, and what they say is of another time.
@@ -40,7 +42,16 @@ class CircuitBreaker:
     ``sent`` numbers the probes, and whoever reports on a request passes its number back.
     """
 
-    __slots__ = ("_config", "_failures", "_open_s", "_probe", "_probes", "_reopens_s", "state")
+    __slots__ = (
+        "_config",
+        "_failures",
+        "_open_s",
+        "_probe",
+        "_probes",
+        "_reopens_s",
+        "_trial",
+        "state",
+    )
 
     def __init__(self, config: BreakerConfig) -> None:
         self._config = config
@@ -49,6 +60,7 @@ class CircuitBreaker:
         self._reopens_s = math.inf
         self._probes = 0
         self._probe = NO_PROBE
+        self._trial = False
         self.state: BreakerState = "closed"
 
     @property
@@ -78,12 +90,21 @@ class CircuitBreaker:
         if probe == self._probe:
             self._probe = NO_PROBE
 
+    def began(self, probe: int) -> None:
+        """The first token of a request came."""
+        if self._is_awaited(probe):
+            self._failures = self._config.failure_threshold - 1
+            self._probe = NO_PROBE
+            self._trial = True
+            self.state = "closed"
+
     def succeeded(self, probe: int = NO_PROBE) -> None:
-        """A request was served."""
+        """A request was served, to the last token."""
         if self.state != "closed" and not self._is_awaited(probe):
             return
         self._failures = 0
         self._probe = NO_PROBE
+        self._trial = False
         self._open_s = self._config.open_s
         self.state = "closed"
 
@@ -92,15 +113,17 @@ class CircuitBreaker:
         if self.state == "closed":
             self._failures += 1
             if self._failures >= self._config.failure_threshold:
-                self._open(now)
+                self._open(now, again=self._trial)
         elif self._is_awaited(probe):
-            self._open_s = min(self._open_s * 2, self._config.max_open_s)
-            self._open(now)
+            self._open(now, again=True)
 
     def _is_awaited(self, probe: int) -> bool:
         return probe != NO_PROBE and probe == self._probe
 
-    def _open(self, now: float) -> None:
+    def _open(self, now: float, *, again: bool) -> None:
+        if again:
+            self._open_s = min(self._open_s * 2, self._config.max_open_s)
+        self._trial = False
         self.state = "open"
         self._probe = NO_PROBE
         self._reopens_s = now + self._open_s

@@ -90,6 +90,29 @@ def test_the_probes_first_token_closes_it_long_before_the_answer_is_complete():
     assert [request.request_id for request, _ in dispatcher.poll(3.0)] == ["r"]
 
 
+def test_a_probe_that_dies_after_its_first_token_opens_it_again():
+    dispatcher = half_open()
+    dispatcher.dispatch(ask("probe"), 2.0)
+    dispatcher.first_token("probe", 3.0)
+    dispatcher.fail("probe", 3.5)
+    assert state(dispatcher) == "open"
+    dispatcher.dispatch(ask("r"), 3.5)
+    assert dispatcher.next_poll_s() == 7.5, "for twice as long"
+
+
+def test_a_whole_answer_ends_the_trial():
+    dispatcher = half_open()
+    dispatcher.dispatch(ask("probe"), 2.0)
+    dispatcher.first_token("probe", 3.0)
+    dispatcher.complete("probe", 4.0, output_tokens=2)
+    failing(dispatcher, "f1", "f2", now=5.0)
+    assert state(dispatcher) == "closed"
+    failing(dispatcher, "f3", now=5.0)
+    assert state(dispatcher) == "open"
+    dispatcher.dispatch(ask("r"), 5.0)
+    assert dispatcher.next_poll_s() == 7.0, "as long as the first time"
+
+
 def test_a_failed_probe_opens_it_for_twice_as_long():
     dispatcher = half_open()
     dispatcher.dispatch(ask("probe"), 2.0)
