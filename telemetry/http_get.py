@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import ssl
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Literal, Protocol, cast
 from urllib.parse import urlsplit
@@ -44,15 +45,29 @@ class Fetcher(Protocol):
 
 
 class HttpGetter:
-    """``Fetcher`` over asyncio; keeps one idle connection per origin, follows no redirect."""
+    """``Fetcher`` over asyncio; keeps one idle connection per origin, follows no redirect.
 
-    def __init__(self, tls: ssl.SSLContext | None = None) -> None:
-        self._tls = tls
+    Args:
+        tls: whom to trust, and what to show; ``None`` for the system's own trust.
+        header: a whole header line to send along, or nothing; asked at every request.
+        guard: given the address that was really reached, why it is refused, before anything is
+            sent there; asked at every connection.
+    """
+
+    def __init__(
+        self,
+        tls: Callable[[], ssl.SSLContext | None] = lambda: None,
+        *,
+        header: Callable[[], bytes] = lambda: b"",
+        guard: Callable[[str], str] = lambda _: "",
+    ) -> None:
+        self._asked_tls, self._header, self._guard = tls, header, guard
+        self._system_tls: ssl.SSLContext | None = None
         self._idle: dict[_Origin, _Connection] = {}
 
     async def get(self, url: str, *, timeout_s: float, max_bytes: int) -> bytes:
         """Fetch ``url``; the deadline covers connecting, sending and the whole body."""
-        origin, request = _split(url)
+        origin, request = _split(url, self._header())
         try:
             async with asyncio.timeout(timeout_s):
                 return await self._exchange(origin, request, max_bytes)
@@ -87,12 +102,21 @@ class HttpGetter:
     async def _connect(self, origin: _Origin) -> _Connection:
         tls = None
         if origin.tls:
-            if self._tls is None:
-                self._tls = ssl.create_default_context()
-            tls = self._tls
+            tls = self._asked_tls() or self._system_trust()
         loop = asyncio.get_running_loop()
-        _, connection = await loop.create_connection(_Connection, origin.host, origin.port, ssl=tls)
+        transport, connection = await loop.create_connection(
+            _Connection, origin.host, origin.port, ssl=tls
+        )
+        refusal = self._guard(transport.get_extra_info("peername")[0])
+        if refusal:
+            connection.abort()
+            raise OSError(refusal)
         return connection
+
+    def _system_trust(self) -> ssl.SSLContext:
+        if self._system_tls is None:
+            self._system_tls = ssl.create_default_context()
+        return self._system_tls
 
     def close(self) -> None:
         """Drop every kept connection."""
@@ -108,7 +132,7 @@ class _Origin:
     tls: bool
 
 
-def _split(url: str) -> tuple[_Origin, bytes]:
+def _split(url: str, header: bytes) -> tuple[_Origin, bytes]:
     parts = urlsplit(url)
     if parts.scheme not in ("http", "https") or not parts.hostname:
         raise FetchError("connect", f"{url!r} is no http:// or https:// address")
@@ -120,9 +144,10 @@ def _split(url: str) -> tuple[_Origin, bytes]:
     request = (
         f"GET {path} HTTP/1.1\r\nHost: {parts.netloc.rpartition('@')[2]}\r\n"
         "Accept: text/plain, application/json\r\nAccept-Encoding: identity\r\n"
-        "User-Agent: motley\r\n\r\n"
+        "User-Agent: motley\r\n"
     )
-    return _Origin(parts.hostname, port, parts.scheme == "https"), request.encode()
+    more = header + b"\r\n\r\n" if header else b"\r\n"
+    return _Origin(parts.hostname, port, parts.scheme == "https"), request.encode() + more
 
 
 @dataclass(slots=True)

@@ -118,7 +118,7 @@ TPOT = Metric(
 ITL = Metric(
     "motley_inter_token_latency_seconds",
     "histogram",
-    "Gaps between the reads that brought tokens, completed streams.",
+    "Gaps between the reads that brought tokens; of completed streams, and of long ones so far.",
     ON_BACKEND,
     ITL_BUCKETS,
 )

@@ -143,6 +143,10 @@ class GatewayMetrics:
             reason = finish_reason if finish_reason in FINISH_WORDS else OTHER
             pair.reasons[reason] = pair.reasons.get(reason, 0) + 1
 
+    def gapped(self, model: str, backend: str, gaps: Sequence[float]) -> None:
+        """The gaps so far of an answer that is a long one."""
+        self._pair((model, backend)).itl.add_all(gaps)
+
     def waited(self, model: str, seconds: float) -> None:
         """A request left the router's queue, or never had to enter it (0 s)."""
         label = self._caps["model"](model)

@@ -57,6 +57,7 @@ class _Visit:
     target: Target
     report: BackendReport
     endpoints: tuple[str, ...]
+    fetcher: Fetcher
     window: HitWindow = field(default_factory=HitWindow)
     task: asyncio.Task[None] | None = None
     asked_accelerator: bool = False
@@ -72,6 +73,7 @@ class Scraper:
         rng: spreads the visits.
         clock: tells ``observed_s``.
         fetcher: how to fetch; own connections by default.
+        fetcher_of: the same for a backend of this name, where they differ.
         on_error: called with (backend name, error) for each bad scrape.
         on_restart: called with the name of a backend whose engine started anew: its prefix
             cache is cold.
@@ -87,6 +89,7 @@ class Scraper:
         rng: random.Random,
         clock: Clock,
         fetcher: Fetcher | None = None,
+        fetcher_of: Callable[[str], Fetcher] | None = None,
         on_error: ErrorSink | None = None,
         on_restart: RestartSink | None = None,
         on_identity: RestartSink | None = None,
@@ -95,7 +98,8 @@ class Scraper:
         self._on_identity = on_identity
         self._interval_s, self._timeout_s = interval_s, timeout_s
         self._rng, self._clock = rng, clock
-        self._fetcher: Fetcher = HttpGetter() if fetcher is None else fetcher
+        shared: Fetcher = HttpGetter() if fetcher is None else fetcher
+        self._fetcher_of = fetcher_of or (lambda _: shared)
         self._visits: dict[str, _Visit] = {}
         self._group: asyncio.TaskGroup | None = None
 
@@ -104,13 +108,18 @@ class Scraper:
         self.remove(target.name)
         endpoints = _ENDPOINTS.get(target.engine, ("/metrics",))
         report = BackendReport(endpoint=endpoints[0], engine=target.engine)
-        visit = self._visits[target.name] = _Visit(target, report, endpoints)
+        visit = self._visits[target.name] = _Visit(
+            target, report, endpoints, self._fetcher_of(target.name)
+        )
         self._start(visit)
 
     def remove(self, name: str) -> None:
         """Stop visiting the backend of that name, if there is one."""
         visit = self._visits.pop(name, None)
-        if visit is not None and visit.task is not None:
+        if visit is None:
+            return
+        visit.fetcher.close()
+        if visit.task is not None:
             visit.task.cancel()
 
     async def run(self) -> None:
@@ -122,7 +131,8 @@ class Scraper:
                 await asyncio.get_running_loop().create_future()
         finally:
             self._group = None
-            self._fetcher.close()
+            for visit in self._visits.values():
+                visit.fetcher.close()
 
     def signals_report(self) -> dict[str, BackendReport]:
         """What each backend really tells, by name; live objects, to be read only."""
@@ -159,7 +169,7 @@ class Scraper:
 
     async def _fetch(self, visit: _Visit, sent_s: float) -> Reading:
         path = visit.report.endpoint
-        body = await self._fetcher.get(
+        body = await visit.fetcher.get(
             _base(visit.target.url) + path, timeout_s=self._timeout_s, max_bytes=MAX_BYTES
         )
         problems = visit.report.problems
@@ -185,7 +195,7 @@ class Scraper:
             return
         visit.asked_accelerator = True
         try:
-            body = await self._fetcher.get(
+            body = await visit.fetcher.get(
                 _base(visit.target.url) + LOADS, timeout_s=self._timeout_s, max_bytes=MAX_BYTES
             )
         except FetchError:

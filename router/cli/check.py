@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 from dataclasses import asdict, dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -217,19 +218,25 @@ def _about_access(config: MotleyConfig) -> list[str]:
 async def _probed(config: MotleyConfig) -> list[str]:
     from router.domain.errors import ConfigError
     from router.gateway.admin.identify import identify
+    from router.gateway.identity import Identity
     from router.perf.catalog import gpu_names
     from telemetry.http_get import HttpGetter
 
     found: list[str] = []
-    fetcher = HttpGetter()
+    identity = Identity(config.upstream)
     for spec in config.fleet.backends:
         if not spec.url:
             continue
+        fetcher = HttpGetter(
+            partial(identity.tls, spec.name), header=partial(identity.authorization, spec.name)
+        )
         try:
             told = await identify(spec.url, fetcher, list(gpu_names()))
         except ConfigError as error:
             found.append(f"{spec.name}: {error}")
             continue
+        finally:
+            fetcher.close()
         for what in ("engine", "model", "gpu"):
             said = getattr(told, what)
             if said and said != getattr(spec, what):
@@ -243,7 +250,6 @@ async def _probed(config: MotleyConfig) -> list[str]:
                     f"{spec.name}: the engine takes {told.max_model_len:,} tokens, not "
                     f"{longest:,}: set max_model_len"
                 )
-    fetcher.close()
     return found
 
 

@@ -83,11 +83,15 @@ class KubernetesSource(Section):
 
 
 class DiscoverySection(Section):
-    """Sources of backends, beside the ``backends`` of the file."""
+    """Sources of backends, beside the ``backends`` of the file.
+
+    A model whose last discovered backend has gone is answered 503 for ``grace_s``, then 404.
+    """
 
     files: list[FileSource] = Field(default_factory=list)
     dns: list[DnsSource] = Field(default_factory=list)
     kubernetes: list[KubernetesSource] = Field(default_factory=list)
+    grace_s: float = Field(default=300.0, ge=0, allow_inf_nan=False)
 
     def __bool__(self) -> bool:
         """Whether there is any."""

@@ -215,6 +215,7 @@ class ServerSection(Section):
     port: int = Field(default=8000, ge=0, le=65535)
     api_keys: list[str] = Field(default_factory=list)
     max_body_bytes: int = Field(default=64 * 1024 * 1024, ge=1024)
+    max_json_depth: int = Field(default=256, ge=1)
     decision_log: str | None = None
     front_end: Literal["protocol", "asgi"] = "protocol"
     tls: ServerTls | None = None

@@ -11,6 +11,7 @@ from collections.abc import Awaitable, Callable, MutableMapping
 from typing import Any
 
 from router.gateway import door as at_door
+from router.gateway.anthropic_errors import spoken
 from router.gateway.door import HOT_PATHS, Door, refusal_headers, upload_timeout
 from router.gateway.engine import Engine
 from router.gateway.exchange import Exchange
@@ -143,7 +144,7 @@ class Relay:
         if body is None:
             return
         if isinstance(body, Problem):
-            await _refuse(send, receive, body, call.request_id)
+            await _refuse(send, receive, spoken(body, path), call.request_id)
             return
         call.body = body
         del body  # the call lets go of it once an answer has begun

@@ -52,7 +52,8 @@ class Attempt:
         mark: see ``Tally``.
 
     Attributes:
-        gaps: seconds between the reads that brought tokens, as they came.
+        gaps: seconds between the reads that brought tokens, as they came; whoever counts them
+            takes them out, or a long answer's would never stop growing.
         finish_reason: why the engine stopped, once it has; empty if it does not say.
     """
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import math
 import re
+import ssl
 import uuid
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -36,6 +37,7 @@ from router.gateway.terms import EXPLAIN, FALLBACK, class_of, targets_of, tenant
 from router.gateway.upstream import Address, Guard, UpstreamPool, parse_address
 from router.gateway.wire import (
     HOP_BY_HOP,
+    NO_LIMIT,
     BadRequestError,
     Call,
     RoutingFields,
@@ -88,6 +90,7 @@ class EngineSettings:
         asks_load: whether vLLM is asked to send its load along with each answer (ORCA).
         identity: keys and certificates for the engines, if there are any.
         continuation: which streams are gone on with where a backend breaks off; ``None``: none.
+        max_json_depth: how deep bodies may be nested.
     """
 
     limits: Limits
@@ -100,6 +103,7 @@ class EngineSettings:
     asks_load: bool = False
     identity: Identity | None = None
     continuation: ContinuationRules | None = None
+    max_json_depth: int = NO_LIMIT
 
 
 class Engine:
@@ -144,6 +148,8 @@ class Engine:
         self.sent: Callable[[Request, str], None] | None = None
         self._settings = settings
         self.continuation = settings.continuation
+        self.max_json_depth = settings.max_json_depth
+        self._awaited: dict[str, float] = {}
         self._drop = _OURS | (_CREDENTIALS if gate else frozenset())
         self._pools: dict[str, UpstreamPool] = {}
         self.presumed = Presumed(clock)
@@ -174,6 +180,7 @@ class Engine:
         self._settings = settings
         self.limits = settings.limits
         self.continuation = settings.continuation
+        self.max_json_depth = settings.max_json_depth
         self._look_s = _look_every_s(settings.limits)
         self.policy_name = settings.policy_name.encode()
         self._drop = _OURS | (_CREDENTIALS if self.gate else frozenset())
@@ -291,6 +298,11 @@ class Engine:
         identity = self._settings.identity
         return identity.authorization(name) if identity is not None else b""
 
+    def tls(self, name: str) -> ssl.SSLContext | None:
+        """Whom to trust as this backend, and what to show it; ``None`` for the system's trust."""
+        identity = self._settings.identity
+        return identity.tls(name) if identity is not None else None
+
     def keeps_credentials(self, name: str) -> bool:
         """Whether the client's own are held back from this backend."""
         return bool(self.gate) or bool(self.credentials(name))
@@ -300,9 +312,8 @@ class Engine:
         pool = self._pools.get(backend.name)
         if pool is None:
             address = parse_address(backend.name, backend.url)
-            identity = self._settings.identity
-            tls = identity.tls(backend.name) if identity is not None else None
-            pool = UpstreamPool(address, self.guards.get(backend.name), tls)
+            guard, tls = self.guards.get(backend.name), self.tls(backend.name)
+            pool = UpstreamPool(address, guard, tls)
             self._pools[backend.name] = pool
         return pool
 
@@ -314,6 +325,17 @@ class Engine:
     def is_adapter(self, asked: str) -> bool:
         """Whether this name, or the one that it is an alias of, is a LoRA adapter's."""
         return self._settings.aliases.get(asked, asked) in self._settings.adapters
+
+    def await_model(self, model: str, until_s: float) -> None:
+        """Its last backend left, and its source is likely to bring another one."""
+        self._awaited[model] = until_s
+
+    def awaits(self, model: str, now: float) -> bool:
+        """Whether a model that nobody serves is likely to be served again soon."""
+        if now < self._awaited.get(model, -math.inf):
+            return True
+        self._awaited.pop(model, None)
+        return False
 
     def backlog_s(self, name: str) -> float:
         """Seconds until this backend should have prefilled all prompts that it has."""

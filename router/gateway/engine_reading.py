@@ -20,6 +20,7 @@ from router.domain.protocols import Clock
 from router.domain.state import EngineSignals
 from router.fleet_state.backend import BackendState
 from router.gateway.engine import Engine
+from router.gateway.engine_fetch import fetcher_for
 from telemetry.orca import OrcaMerge
 from telemetry.scraper import Scraper, targets
 
@@ -182,6 +183,7 @@ def read_engines(
         rng=random.Random(config.policy.seed),
         clock=clock,
         on_identity=on_identity,
+        fetcher_of=lambda name: fetcher_for(engine, name),
     )
     for target in targets(config.fleet.backends):
         scraper.add(target)

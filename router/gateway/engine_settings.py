@@ -30,6 +30,7 @@ def engine_settings(config: MotleyConfig) -> EngineSettings:
         explain_every_s=config.telemetry.explain_every_s,
         asks_load=config.telemetry.enabled and config.telemetry.orca,
         identity=identity or None,
+        max_json_depth=config.server.max_json_depth,
         continuation=_continuation(times.continuation),
     )
 

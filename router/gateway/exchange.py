@@ -13,11 +13,12 @@ from router.domain.decision import Assign, Decision, Reject
 from router.domain.fleet import BackendSpec
 from router.domain.request import Request
 from router.gateway.account import Account
+from router.gateway.anthropic_errors import spoken
 from router.gateway.attempt import Attempt
 from router.gateway.continuation.attempt import RememberedAttempt
 from router.gateway.continuation.going_on import GoingOn, going_on
 from router.gateway.multipart import fields_of
-from router.gateway.problems import Problem, from_reject
+from router.gateway.problems import Problem, from_reject, model_gone
 from router.gateway.race import Race, Second
 from router.gateway.seams import LEFT_EARLY, NO_MODEL, Client, Owner, Setback
 from router.gateway.tally import TOKEN_MARKS, Usage
@@ -33,6 +34,9 @@ from router.gateway.wire import (
 
 if TYPE_CHECKING:
     from router.gateway.engine import Engine
+
+MOST_GAPS = 256
+"""Of a stream that is longer, they are counted as they come: memory is for those who wait."""
 
 _TURNED_AWAY = frozenset(("slo_unattainable", "wait_too_long", "shed"))
 
@@ -93,7 +97,7 @@ class Exchange:
         """Understand the request and ask the dispatcher for a backend."""
         engine, call = self.engine, self._call
         try:
-            fields = fields_of(call.body, call.content_type)
+            fields = fields_of(call.body, call.content_type, engine.max_json_depth)
             size_bytes = prompt_bytes(call.body)
             request = self.request = engine.request_of(call, fields, size_bytes)
         except BadRequestError as error:
@@ -154,8 +158,12 @@ class Exchange:
 
     def look(self, now: float) -> None:
         """See whether the backend is late."""
-        if self.attempt is not None:
-            self.attempt.look(now)
+        attempt = self.attempt
+        if attempt is not None:
+            if len(attempt.gaps) >= MOST_GAPS and self.request is not None:
+                self.engine.events.gapped(self.request.model, self._tried[-1], attempt.gaps)
+                del attempt.gaps[:]
+            attempt.look(now)
         if self._race is not None and self._race.second is not None:
             self._race.second.attempt.look(now)
 
@@ -174,19 +182,22 @@ class Exchange:
     # Decisions
 
     def _follow(self, decision: Decision, now: float) -> None:
+        engine = self.engine
         if isinstance(decision, Assign):
             if decision.recalled:
-                self.engine.recall(decision)
+                engine.recall(decision)
             self._try(decision.backend, now)
         elif isinstance(decision, Reject) and self._status:
             self._break_off(from_reject(decision))
         elif isinstance(decision, Reject):
             unknown = decision.reason == "unknown_model"
+            if unknown and self.request is not None and engine.awaits(self.request.model, now):
+                decision, unknown = model_gone(self.request.model), False
             self._reason = decision.reason
-            self.engine.events.rejected(self._label(unknown=unknown), decision.reason)
+            engine.events.rejected(self._label(unknown=unknown), decision.reason)
             self._answer(from_reject(decision))
         else:
-            self.engine.queued()
+            engine.queued()
 
     def _try(self, backend: BackendSpec, now: float) -> None:
         engine = self.engine
@@ -315,7 +326,8 @@ class Exchange:
 
     def _break_off(self, problem: Problem, *, at_boundary: bool = True) -> None:
         if at_boundary:
-            self._client.write(all_tried(problem, self._tried).event())
+            told = spoken(all_tried(problem, self._tried), self._call.path)
+            self._client.write(told.event())
         self._missed()
         self._client.cut()
         self._close()
@@ -339,6 +351,7 @@ class Exchange:
         if self._status:  # of a stream that could not be gone on with
             self._break_off(problem)
             return
+        problem = spoken(problem, self._call.path)
         self._answered(problem.status, unknown=problem.status == 404 and not self._tried)
         self._client.start(problem.status, problem.headers() + self._own_headers())
         self._client.write(problem.body())

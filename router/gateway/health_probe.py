@@ -14,8 +14,9 @@ from collections import Counter
 from router.config.schema import ReliabilitySection
 from router.domain.fleet import BackendSpec
 from router.gateway.engine import Engine
+from router.gateway.engine_fetch import Fetchers
 from router.gateway.upstream import parse_address
-from telemetry.http_get import Fetcher, FetchError
+from telemetry.http_get import FetchError
 
 log = logging.getLogger("motley.health")
 
@@ -32,13 +33,12 @@ class HealthProbe:
     Args:
         engine: its dispatcher is told; its queue is woken when a backend comes back.
         settings: interval, timeout, and the failures in a row that make a backend ill.
-        fetcher: for the GETs.
     """
 
-    def __init__(self, engine: Engine, settings: ReliabilitySection, fetcher: Fetcher) -> None:
+    def __init__(self, engine: Engine, settings: ReliabilitySection) -> None:
         self._engine = engine
         self._settings = settings
-        self._fetcher = fetcher
+        self._fetchers = Fetchers(engine)
         self._failures: Counter[str] = Counter()
 
     async def run(self) -> None:
@@ -49,6 +49,7 @@ class HealthProbe:
 
     async def probe_all(self) -> None:
         """Probe every backend once, all at the same time."""
+        self._fetchers.tidy()
         backends = list(self._engine.dispatcher.state.backends)
         answers = await asyncio.gather(*(self._answers(backend.spec) for backend in backends))
         for backend, alive in zip(backends, answers, strict=True):
@@ -62,7 +63,9 @@ class HealthProbe:
         url = parse_address(spec.name, spec.url).url(path)
         timeout_s = self._settings.health_timeout_s
         try:
-            await self._fetcher.get(url, timeout_s=timeout_s, max_bytes=MAX_ANSWER_BYTES)
+            await self._fetchers.of(spec.name).get(
+                url, timeout_s=timeout_s, max_bytes=MAX_ANSWER_BYTES
+            )
         except FetchError as error:
             # A 404 or 401 is an engine that lives and has no such page.
             return error.status is not None and error.status < 500

@@ -11,6 +11,7 @@ from typing import Any
 
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
 
+from router.gateway.anthropic_errors import spoken
 from router.gateway.door import HOT_PATHS, LINGER_S, Door, refusal_headers
 from router.gateway.engine import Engine
 from router.gateway.exchange import Exchange
@@ -103,6 +104,7 @@ class HotCycle:
 
     def _refuse(self, problem: Problem) -> None:
         self.keep_alive = False
+        problem = spoken(problem, self._call.path)
         self.start(problem.status, refusal_headers(problem, self._call.request_id))
         self.write(problem.body())
         if self.whole:

@@ -8,7 +8,13 @@ from __future__ import annotations
 import re
 
 from router.gateway.problems import Problem
-from router.gateway.wire import BadRequestError, RoutingFields, routing_fields, with_model
+from router.gateway.wire import (
+    NO_LIMIT,
+    BadRequestError,
+    RoutingFields,
+    routing_fields,
+    with_model,
+)
 
 _BOUNDARY = re.compile(rb'boundary=(?:"([^"\r\n]{1,70})"|([^\s;"]{1,70}))', re.IGNORECASE)
 _NAME = re.compile(rb'(?:^|;)\s*name="([^"]*)"', re.IGNORECASE)
@@ -23,14 +29,14 @@ def is_form(content_type: bytes) -> bool:
     return content_type[:19].lower() == b"multipart/form-data"
 
 
-def fields_of(body: bytes, content_type: bytes) -> RoutingFields:
-    """What routing needs of a body, JSON or form.
+def fields_of(body: bytes, content_type: bytes, max_depth: int = NO_LIMIT) -> RoutingFields:
+    """What routing needs of a body, JSON (nested ``max_depth`` deep at most) or form.
 
     Raises:
         BadRequestError: it is neither, or names no model.
     """
     if not is_form(content_type):
-        return routing_fields(body)
+        return routing_fields(body, max_depth)
     spans = _fields(body, content_type)
     if b"model" not in spans:
         raise BadRequestError(_bad("The form has no field 'model'.", "missing_model"))

@@ -15,6 +15,9 @@ import msgspec
 
 from router.domain.decision import Reject
 
+GONE_RETRY_S = 5.0
+"""An engine takes its time to load a model."""
+
 RETRY_AFTER_S = 1.0
 """What a client should wait when nobody knows better."""
 
@@ -88,6 +91,14 @@ def from_reject(reject: Reject) -> Problem:
     if status == 503 and retry is None:
         retry = RETRY_AFTER_S
     return Problem(status, reject.message, code=code, param=param, retry_after_s=retry)
+
+
+def model_gone(model: str) -> Reject:
+    """For a model whose last discovered backend has left, a moment ago."""
+    message = (
+        f"No backend of {model!r} is there at the moment; the last one has left. Try again shortly."
+    )
+    return Reject("no_healthy_backend", message, retry_after_s=GONE_RETRY_S)
 
 
 def from_engine(status: int, body: bytes, backend: str) -> Problem:

@@ -124,6 +124,11 @@ class Runtime:
             self.reading.orca.forget(name)
         return backend
 
+    def await_model(self, model: str) -> None:
+        """Another backend of this model is likely to come: it is not unknown yet."""
+        grace_s = self.config.discovery.grace_s
+        self.engine.await_model(model, self.engine.now() + grace_s)
+
     def drain_backend(self, name: str) -> None:
         """Nothing new goes to this backend."""
         self.engine.dispatcher.drain(name, self.engine.now())

@@ -98,6 +98,9 @@ class Events(Protocol):
     def ended(self, model: str, backend: str, gaps: Sequence[float], finish_reason: str) -> None:
         """An answer is complete: the gaps between its reads, and why the engine stopped."""
 
+    def gapped(self, model: str, backend: str, gaps: Sequence[float]) -> None:
+        """The gaps so far of an answer that is a long one; ``ended`` brings the others."""
+
     def waited(self, model: str, seconds: float) -> None:
         """A request left the router's queue, or never had to enter it (0 s)."""
 

@@ -20,6 +20,7 @@ import uvicorn
 from router.config.upstream import ServerTls
 from router.domain.errors import ConfigError
 from router.gateway.asgi import Relay
+from router.gateway.certificates import Renewal, load_files
 from router.gateway.hot_http import HotHttp
 from router.gateway.strict_http import StrictHttp
 
@@ -29,6 +30,9 @@ BACKLOG = 2048
 GC_THRESHOLD = 10_000
 KEEP_ALIVE_S = 75.0
 """Longer than clients keep idle connections, so that they, not we, close them: no lost race."""
+
+RENEWAL_TICKS = 10
+"""Ticks, of a tenth of a second, between two looks at the certificate's files."""
 
 _CUT_ON_PURPOSE = "ASGI callable returned without completing response."
 
@@ -87,10 +91,14 @@ class _Server(uvicorn.Server):
         app: told about the steps.
         delay_s: how long to accept requests while already not ready, so that load balancers can
             take notice before connections are refused.
+        tls: its certificate, looked after for renewal.
     """
 
-    def __init__(self, config: uvicorn.Config, app: Relay, delay_s: float) -> None:
+    def __init__(
+        self, config: uvicorn.Config, app: Relay, delay_s: float, tls: ServerTls | None
+    ) -> None:
         super().__init__(config)
+        self._renewal = Renewal(tls) if tls is not None else None
         self._on_stop, self._on_drain = app.on_stop, app.on_drain
         self._delay_s = delay_s
         self._leave_s = math.inf
@@ -108,6 +116,8 @@ class _Server(uvicorn.Server):
         """Ten times a second."""
         if time.monotonic() >= self._leave_s:
             self.should_exit = True
+        if self._renewal is not None and counter % RENEWAL_TICKS == 0 and self.config.ssl:
+            self._renewal.look(self.config.ssl)
         return await super().on_tick(counter)
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
@@ -155,6 +165,7 @@ def server(
         ),
         app,
         delay_s,
+        tls,
     )
 
 
@@ -189,13 +200,7 @@ def check_tls(tls: ServerTls | None) -> None:
     """
     if tls is None:
         return
-    context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
-    try:
-        context.load_cert_chain(tls.cert_file, tls.key_file)
-        if tls.client_ca_file:
-            context.load_verify_locations(tls.client_ca_file)
-    except (OSError, ssl.SSLError) as error:
-        raise ConfigError(f"server.tls: cannot use its files: {error}") from error
+    load_files(tls, ssl.create_default_context(ssl.Purpose.CLIENT_AUTH))
 
 
 def _tls(tls: ServerTls | None) -> dict[str, Any]:

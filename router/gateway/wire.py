@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
+from router.gateway.json_depth import deeper_than
 from router.gateway.problems import Problem, ProblemError
 
 if TYPE_CHECKING:
@@ -41,6 +42,8 @@ _IMAGE_STAND_IN = b"x" * 4_000
 
 
 _NOTHING = msgspec.Raw()
+NO_LIMIT = 0
+"""Of nesting, beyond what Python itself can stand."""
 
 
 class RoutingFields(msgspec.Struct):
@@ -108,8 +111,12 @@ class BadRequestError(ProblemError):
     """The request cannot be understood; carries the answer."""
 
 
-def routing_fields(body: bytes) -> RoutingFields:
+def routing_fields(body: bytes, max_depth: int = NO_LIMIT) -> RoutingFields:
     """Decode what routing needs.
+
+    Args:
+        body: JSON.
+        max_depth: of nesting.
 
     Raises:
         BadRequestError: not JSON, not an object, nested too deep, or without a model.
@@ -122,6 +129,12 @@ def routing_fields(body: bytes) -> RoutingFields:
         raise BadRequestError(_bad(f"The request body is not valid JSON: {error}.")) from error
     except RecursionError as error:
         raise BadRequestError(_bad("The request body is nested too deep.")) from error
+    if max_depth != NO_LIMIT and deeper_than(body, max_depth):
+        message = (
+            f"The request body is nested too deep: more than {max_depth} levels. Send less, or "
+            "raise server.max_json_depth."
+        )
+        raise BadRequestError(_bad(message))
     if not fields.model:
         raise BadRequestError(
             _bad(

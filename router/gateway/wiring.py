@@ -31,7 +31,6 @@ from router.gateway.reload import without_canary
 from router.gateway.runtime import Chore, Runtime
 from router.gateway.trial_watch import TrialWatch, ask_trial
 from router.gateway.upstream import parse_address
-from telemetry.http_get import HttpGetter
 
 if TYPE_CHECKING:
     from router.gateway.planned import Planned
@@ -134,7 +133,7 @@ def _planned(config: MotleyConfig) -> Planned:
 
 
 def _probe(engine: Engine, config: MotleyConfig) -> Chore:
-    return Chore("health probe", HealthProbe(engine, config.reliability, HttpGetter()).run)
+    return Chore("health probe", HealthProbe(engine, config.reliability).run)
 
 
 def _spec_of(dispatcher: Dispatcher, name: str) -> BackendSpec | None:

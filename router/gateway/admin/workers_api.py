@@ -65,7 +65,7 @@ async def add_worker(request: Request, entry: dict[str, Any]) -> dict[str, Any]:
         url = str(fields.get("url") or "")
         if url:
             await addresses.check(url, runtime.config.admin)
-        wanted = await _complete(fields, url)
+        wanted = await _complete(runtime, fields, url)
         return _told(runtime, _join(runtime, wanted))
     except ConfigError as error:
         raise ProblemError(Problem(400, f"{error}", code="bad_worker")) from error
@@ -160,10 +160,15 @@ def _in_our_words(entry: dict[str, Any]) -> dict[str, Any]:
     return fields
 
 
-async def _complete(fields: dict[str, Any], url: str) -> dict[str, Any]:
+async def _complete(runtime: Runtime, fields: dict[str, Any], url: str) -> dict[str, Any]:
     """What is not given is asked of the engine."""
     if url and not {"model", "gpu"} <= set(fields):
-        fetcher = HttpGetter()
+        name, engine = str(fields.get("name") or ""), runtime.engine
+        fetcher = HttpGetter(
+            lambda: engine.tls(name),
+            header=lambda: engine.credentials(name),
+            guard=addresses.guard(runtime.config.admin),
+        )
         try:
             told = await identify(url, fetcher, list(gpu_names()))
         finally:

@@ -46,6 +46,9 @@ class Books(Protocol):
     def resume_backend(self, name: str) -> None:
         """It is used again."""
 
+    def await_model(self, model: str) -> None:
+        """Another backend of this model is likely to come."""
+
 
 class ByHand(Protocol):
     """Told of workers that are registered and removed here; implemented by ``shared.sharing``."""
@@ -92,6 +95,7 @@ class Difference:
 class _Leaving:
     spec: BackendSpec
     until_s: float
+    source: str
 
 
 class Roster:
@@ -154,7 +158,7 @@ class Roster:
         gone = [name for name in known if name not in wanted]
         joined, changed, back = self._bring(known, wanted)
         for name in gone:
-            self._leave(known.pop(name))
+            self._leave(known.pop(name), source)
         difference = Difference(joined, changed, tuple(gone), back, refused)
         self._tell(source, difference)
         return difference
@@ -243,13 +247,15 @@ class Roster:
                 log.warning("backend %s: %d requests outlast its drain deadline", name, running)
             del self._leaving[name]
             self._books.remove_backend(name)
+            if leaving.source not in (CONFIG, REST):
+                self._books.await_model(leaving.spec.model)
 
-    def _leave(self, spec: BackendSpec) -> None:
+    def _leave(self, spec: BackendSpec, source: str) -> None:
         try:
             self._books.drain_backend(spec.name)
         except UnknownNameError:
             return  # the plan put it to sleep: it serves nobody
-        self._leaving[spec.name] = _Leaving(spec, self._clock() + self.drain_s)
+        self._leaving[spec.name] = _Leaving(spec, self._clock() + self.drain_s, source)
 
     # -- inside ------------------------------------------------------------------------------
 

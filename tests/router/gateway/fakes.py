@@ -63,6 +63,7 @@ class FakeEngine:
         self.script = list(script)
         self.received: list[Received] = []
         self.probes: list[str] = []
+        self.probe_keys: list[str] = []
         self.probe_status = 200
         self.connections = 0
         self.port = 0
@@ -101,6 +102,7 @@ class FakeEngine:
                 request = await _read_request(reader, writer)
                 if request.head.startswith("GET "):
                     self.probes.append(request.head.split()[1])
+                    self.probe_keys.append(request.headers.get("authorization", ""))
                     keep = bool(await answer(self.probe_status, b"")(request))
                     continue
                 self.received.append(request)

@@ -49,6 +49,35 @@ async def test_bodies_that_cannot_be_routed(
     assert (await gate.post()).status_code == 200
 
 
+NESTED = b'{"model":"%b","messages":[],"metadata":%b}'
+
+
+@pytest.mark.parametrize(
+    ("inner", "status"),
+    [
+        (b'{"a":' * 9 + b"1" + b"}" * 9, 200),
+        (b'{"a":' * 10 + b"1" + b"}" * 10, 400),
+        (b"[" * 10 + b"]" * 10, 400),
+        (b"[" + b"[]," * 200 + b"[]]", 200),
+        (b'"' + b"{[" * 200 + b'"', 200),
+        (b'"a\\\\\\"' + b"{[" * 200 + b'"', 200),
+    ],
+    ids=["as deep as allowed", "deeper", "lists", "wide", "in a text", "after a quote in a text"],
+)
+async def test_how_deep_a_body_is_nested_can_be_limited(
+    engine: StartEngine, gateway: StartGateway, inner: bytes, status: int
+) -> None:
+    backend = await engine(chat())
+    gate = await gateway(backend, server={"max_json_depth": 10})
+    answered = await gate.post(body=NESTED % (MODEL.encode(), inner))
+    assert answered.status_code == status, answered.text
+    assert len(backend.received) == (status == 200)
+    if status == 400:
+        error = answered.json()["error"]
+        assert error["code"] == "invalid_json"
+        assert "server.max_json_depth" in error["message"]
+
+
 async def test_an_unknown_service_class_is_told_the_known_ones(gateway: StartGateway) -> None:
     gate = await gateway("http://127.0.0.1:9")
     answered = await gate.post(x_motley_slo="gold")

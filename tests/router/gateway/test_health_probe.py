@@ -4,14 +4,13 @@ from __future__ import annotations
 
 from router.config.schema import ReliabilitySection
 from router.gateway.health_probe import HealthProbe
-from telemetry.http_get import HttpGetter
 from tests.router.gateway.conftest import StartEngine, StartGateway
 from tests.router.gateway.fakes import MODEL, Gateway, chat, eventually
 
 
 def probe_of(gate: Gateway) -> HealthProbe:
     settings = ReliabilitySection(health_failures=3, health_timeout_s=5.0)
-    return HealthProbe(gate.relay.engine, settings, HttpGetter())
+    return HealthProbe(gate.relay.engine, settings)
 
 
 async def test_ill_after_some_failures_in_a_row_well_after_one_success(

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import asyncio
+
+import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
+from router.gateway import exchange
 from tests.router.gateway.conftest import StartEngine, StartGateway
 from tests.router.gateway.fakes import (
     MODEL,
@@ -111,3 +115,21 @@ async def test_gaps_and_finish_reasons_are_read_in_passing(
     assert seen["motley_finish_reasons_total", *sorted(("e0", MODEL, "other"))] == 1
     assert seen["motley_inter_token_latency_seconds_count", *sorted(("e0", MODEL))] >= 2
     assert seen["motley_inter_token_latency_seconds_sum", *sorted(("e0", MODEL))] >= 0.01
+
+
+async def test_the_gaps_of_a_long_answer_are_counted_as_they_come(
+    engine: StartEngine, gateway: StartGateway, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Or an answer of a million tokens would cost 8 MB before it is over."""
+    monkeypatch.setattr(exchange, "MOST_GAPS", 8)
+    limits = {"connect_timeout_s": 0.16}  # looked at every 20 ms
+    gate = await gateway(await engine(stream(["a"] * 200, gap_s=0.004)), reliability=limits)
+    asked = asyncio.create_task(gate.post())
+    kept = 0
+    while not asked.done():
+        for one in gate.relay.engine._live.values():
+            kept = max(kept, len(one.attempt.gaps) if one.attempt is not None else 0)
+        await asyncio.sleep(0.001)
+    assert 8 <= kept < 100
+    seen = await samples(gate)
+    assert seen["motley_inter_token_latency_seconds_count", *sorted(("e0", MODEL))] > 150

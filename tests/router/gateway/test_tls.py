@@ -2,21 +2,35 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
+import socket
+import ssl
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
 import httpx
 import pytest
+from cryptography import x509
 
 from router.config.load import load_config
 from router.domain.errors import ConfigError
+from router.gateway import server as server_module
 from router.gateway.app import build_app
 from router.gateway.server import check_tls
 from tests.fakes.certificates import Authority
 from tests.router.gateway.conftest import StartEngine, StartGateway
-from tests.router.gateway.fakes import REQUEST, FakeEngine, answer, chat, fleet, running, stream
+from tests.router.gateway.fakes import (
+    REQUEST,
+    FakeEngine,
+    answer,
+    chat,
+    eventually,
+    fleet,
+    running,
+    stream,
+)
 
 
 @pytest.fixture(scope="module")
@@ -208,6 +222,51 @@ async def test_clients_may_have_to_show_a_certificate(
                 await client.get("/health")
 
 
+def serial_shown(url: str, trust: ssl.SSLContext) -> int:
+    """Of the certificate that a new connection is shown."""
+    host, port = url.removeprefix("https://").split(":")
+    with (
+        socket.create_connection((host, int(port)), timeout=5) as plain,
+        trust.wrap_socket(plain, server_hostname=host) as secured,
+    ):
+        shown = secured.getpeercert(binary_form=True)
+    assert shown is not None
+    return x509.load_der_x509_certificate(shown).serial_number
+
+
+async def test_a_renewed_certificate_is_shown_without_a_restart(
+    engine: StartEngine,
+    authority: Authority,
+    front_end: str,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    monkeypatch.setattr(server_module, "RENEWAL_TICKS", 1)
+    pair, trusted = authority.issue("renewed-door"), authority.client_context()
+    config = fleet(
+        await engine(stream(["a"] * 40, gap_s=0.02)), server={"tls": {"cert_file": str(pair)}}
+    )
+
+    async def shown(url: str) -> int:
+        return await asyncio.to_thread(serial_shown, url, trusted)
+
+    async with (
+        running(config, front_end) as gate,
+        httpx.AsyncClient(base_url=gate.url, verify=trusted) as client,
+    ):
+        open_stream = asyncio.create_task(client.post("/v1/chat/completions", content=REQUEST))
+        first = await shown(gate.url)
+        whole = pair.read_bytes()
+        pair.write_bytes(whole[:100])  # a file that is being replaced changes nothing
+        await eventually(lambda: "stays as it was" in caplog.text)
+        assert await shown(gate.url) == first
+        authority.issue("renewed-door")
+        async with asyncio.timeout(5):
+            while await shown(gate.url) == first:
+                await asyncio.sleep(0.05)
+        assert (await open_stream).content.endswith(b"data: [DONE]\n\n")
+
+
 # Mistakes
 
 
@@ -230,3 +289,61 @@ def test_a_certificate_that_cannot_be_used_is_said_before_the_start() -> None:
     config = load_config(fleet("http://h:1", server={"tls": {"cert_file": "/no/such/pem"}}))
     with pytest.raises(ConfigError, match=r"server\.tls: cannot use its files"):
         check_tls(config.server.tls)
+
+
+# What the gateway asks the engines itself
+
+
+@pytest.fixture
+async def locked_engine(
+    authority: Authority, client_authority: Authority
+) -> AsyncIterator[FakeEngine]:
+    """Takes nobody without a certificate."""
+    fake = FakeEngine(chat("very secret"))
+    fake.tls = authority.server_context("locked-engine", clients=client_authority)
+    async for one in started(fake):
+        yield one
+
+
+async def test_probe_and_scrape_show_the_key_and_the_certificate_that_requests_show(
+    locked_engine: FakeEngine,
+    gateway: StartGateway,
+    authority: Authority,
+    client_authority: Authority,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("ENGINE_KEY", "k-123")
+    pair = str(client_authority.issue("scraper"))
+    gate = await gateway(
+        locked_engine,
+        upstream=trust(authority, cert_file=pair) | {"api_key_env": "ENGINE_KEY"},
+        telemetry={"scrape_interval_s": 0.05},
+        reliability={"health_interval_s": 0.05, "health_failures": 1},
+    )
+    await eventually(lambda: {"/health", "/metrics"} <= set(locked_engine.probes))
+    assert set(locked_engine.probe_keys) == {"Bearer k-123"}
+    (state,) = gate.relay.engine.dispatcher.state.backends
+    assert state.healthy
+    assert (await gate.post()).status_code == 200
+
+
+async def test_neither_goes_where_a_worker_may_not_be(
+    engine: StartEngine, gateway: StartGateway
+) -> None:
+    """Its name pointed somewhere allowed when it was registered, and points elsewhere now."""
+    backend = await engine(chat())
+    gate = await gateway(
+        backend,
+        telemetry={"scrape_interval_s": 0.05},
+        reliability={"health_interval_s": 0.05, "health_failures": 1},
+    )
+    await eventually(lambda: "/health" in backend.probes)
+    gate.relay.engine.guards["e0"] = lambda address: f"{address} is refused"
+    engine_side = backend.connections
+    await backend.stop()  # what is open would still be used
+    await backend.start()
+    (state,) = gate.relay.engine.dispatcher.state.backends
+    await eventually(lambda: not state.healthy)
+    backend.probes.clear()
+    await eventually(lambda: backend.connections > engine_side + 2)
+    assert backend.probes == []

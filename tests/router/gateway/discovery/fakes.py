@@ -30,6 +30,7 @@ class FakeBooks:
     def __init__(self) -> None:
         self.state = fleet_state()
         self.calls: list[str] = []
+        self.awaited: list[str] = []
 
     @property
     def names(self) -> list[str]:
@@ -44,6 +45,9 @@ class FakeBooks:
         backend = self.state.get(name)
         self.state.remove(name)
         return backend
+
+    def await_model(self, model: str) -> None:
+        self.awaited.append(model)
 
     def drain_backend(self, name: str) -> None:
         self.calls.append(f"drain {name}")

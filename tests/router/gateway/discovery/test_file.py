@@ -7,6 +7,7 @@ import json
 from pathlib import Path
 from typing import Any
 
+from router.config.load import load_config
 from tests.router.gateway.conftest import StartEngine
 from tests.router.gateway.fakes import MODEL, Gateway, chat, eventually, fleet, running, stream
 
@@ -47,6 +48,52 @@ async def test_a_file_may_come_change_break_and_go(engine: StartEngine, tmp_path
         path.unlink()
         await asyncio.sleep(0.1)
         assert names(gate) == [two.url], "a file that is gone is an error, not a fleet of none"
+
+
+async def test_a_model_whose_last_backend_left_is_awaited_for_a_while(
+    engine: StartEngine, tmp_path: Path
+) -> None:
+    """It is on its way to another node, say: clients are to come again, not to give up."""
+    backend, other = await engine(chat()), await engine(chat())
+    path = tmp_path / "fleet.yaml"
+    write(path, backend.url)
+    config = settings(path)
+    config["discovery"]["grace_s"] = 100.0
+    config["backends"] = [
+        {"gpu": "a100-80", "model": "qwen2.5-7b", "name": "other", "url": other.url}
+    ]
+    async with running(config) as gate:
+        await eventually(lambda: backend.url in names(gate))
+        path.write_text(json.dumps({"backends": []}))
+        await eventually(lambda: len(list(gate.relay.engine.dispatcher.state.backends)) == 1)
+        answered = await gate.post()
+        assert (answered.status_code, answered.headers["retry-after"]) == (503, "5")
+        error = answered.json()["error"]
+        assert (error["code"], MODEL in error["message"]) == ("no_healthy_backend", True)
+        never = await gate.post(body=b'{"model":"gpt-9"}')
+        assert never.status_code == 404, "what nobody ever served is unknown"
+        gate.clock.ahead_s += 101.0
+        assert (await gate.post()).status_code == 404
+        write(path, backend.url)
+        await eventually(lambda: backend.url in names(gate))
+        assert (await gate.post()).status_code == 200
+
+
+async def test_a_model_that_the_configuration_dropped_is_unknown_at_once(
+    engine: StartEngine, tmp_path: Path
+) -> None:
+    path = tmp_path / "fleet.yaml"
+    backend, other = await engine(chat()), await engine(chat())
+    keeps = {"gpu": "a100-80", "model": "qwen2.5-7b", "name": "other", "url": other.url}
+    config = fleet(backend)
+    config["backends"].append(keeps)
+    path.write_text(json.dumps(config))
+    async with running(config, load=lambda: load_config(path)) as gate:
+        assert (await gate.post()).status_code == 200
+        path.write_text(json.dumps(config | {"backends": [keeps]}))
+        assert gate.relay._rest.state.runtime.reloader.reload("test").ok
+        await eventually(lambda: len(list(gate.relay.engine.dispatcher.state.backends)) == 1)
+        assert (await gate.post()).status_code == 404
 
 
 async def test_a_backend_that_leaves_finishes_its_streams(
