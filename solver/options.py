@@ -11,6 +11,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
 
 from router.domain.errors import UnknownNameError, WorkloadError
+from router.domain.fleet import BackendSpec
 from router.domain.slo import DEFAULT_SLOS, Slo
 
 
@@ -73,8 +74,9 @@ class Limits:
         ceilings: utilizations that a replica may be planned up to; latency targets are checked
             at them.
         kv_ceiling: most of the KV memory that a plan may fill in the mean.
-        quality: measured quality of each weight format, 1 being the unquantized model; formats
-            left out pass every floor.
+        quality: measured quality of each weight format ("awq") or of one model in it
+            ("llama-3.1-8b/awq"), 1 being the unquantized model; what is left out passes every
+            floor. ``motley evaluate`` measures it.
         quality_floor: least quality by SLO class.
         slos: latency targets by SLO class.
         strict_slo: refuse to plan for a class whose target no engine meets even at the lowest
@@ -125,6 +127,11 @@ class Limits:
             _require(
                 math.isfinite(price) and price >= 0, f"the price of {gpu} must be 0 or more", price
             )
+
+    def quality_of(self, spec: BackendSpec) -> float | None:
+        """Measured quality of what a backend serves; ``None`` if nobody measured it."""
+        of_format = self.quality.get(spec.quantization)
+        return self.quality.get(f"{spec.model}/{spec.quantization}", of_format)
 
 
 def _require(condition: bool, demand: str, value: object) -> None:

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from router.config.load import MotleyConfig
 from router.config.planner import PlannerSection
+from router.domain.errors import UnknownNameError
 from solver.options import Limits
 
 if TYPE_CHECKING:
@@ -22,11 +23,14 @@ def limits_of(config: MotleyConfig, *, allow_unserved: bool = False) -> Limits:
 
     Raises:
         WorkloadError: a number that makes no sense.
-        UnknownNameError: a GPU that is in no catalogue.
+        UnknownNameError: a GPU that is in no catalogue, a class without targets.
     """
     section = config.planner
     for gpu in section.usd_per_hour:
         config.hardware.catalog.gpu(gpu)
+    for slo_class in section.quality_floor:
+        if slo_class not in config.slos:
+            raise UnknownNameError("SLO class (planner.quality_floor)", slo_class, config.slos)
     return Limits(
         budget_usd_per_hour=section.budget_usd_per_hour,
         min_replicas=section.min_replicas,

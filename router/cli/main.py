@@ -35,6 +35,7 @@ COMMANDS = (
     "calibrate",
     "validate",
     "bench",
+    "evaluate",
     "replay",
     "metrics",
 )
