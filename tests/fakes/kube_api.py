@@ -21,6 +21,7 @@ import json
 import time
 import uuid
 from collections.abc import Iterator
+from contextlib import suppress
 from typing import Any, Self
 
 from aiohttp import web
@@ -43,6 +44,8 @@ class FakeKubeApi:
             roles let them. Everybody else is an administrator.
         absent: API groups that are not installed; the operators' are not.
         denied: "who verb resource" of every request that roles did not let through.
+        asked: (who, verb, resource) of every request with a known token.
+        graceful: resources whose DELETE only marks them; whoever plays the kubelet removes them.
     """
 
     def __init__(self) -> None:
@@ -52,6 +55,8 @@ class FakeKubeApi:
         self.tokens: dict[str, str] = {}
         self.absent = {"monitoring.coreos.com", "keda.sh", "gateway.networking.k8s.io"}
         self.denied: list[str] = []
+        self.asked: set[tuple[str, str, str]] = set()
+        self.graceful: set[str] = set()
         self.url = ""
         self._version = 100
         self._compacted = 0
@@ -105,7 +110,7 @@ class FakeKubeApi:
             namespace = meta.setdefault("namespace", namespace)
         key = self._key(resource, namespace, meta["name"])
         meta.setdefault("uid", str(uuid.uuid4()))
-        meta.setdefault("creationTimestamp", time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()))
+        meta.setdefault("creationTimestamp", _now())
         thing.update(apiVersion=kind.api_version, kind=kind.name)
         verb = "MODIFIED" if key in self._objects else "ADDED"
         self._objects[key] = thing
@@ -115,6 +120,11 @@ class FakeKubeApi:
     def get(self, resource: str, name: str, namespace: str = "default") -> Object:
         """An object as it stands."""
         return copy.deepcopy(self._objects[self._key(resource, namespace, name)])
+
+    def everything(self, resource: str) -> list[Object]:
+        """All objects of a resource."""
+        found = sorted((k, thing) for k, thing in self._objects.items() if k[0] == resource)
+        return [copy.deepcopy(thing) for _, thing in found]
 
     def delete(self, resource: str, name: str, namespace: str = "default") -> Object:
         """Remove an object."""
@@ -170,6 +180,8 @@ class FakeKubeApi:
             return _status(404, "NotFound", "the server could not find the requested resource")
         namespace = request.match_info.get("namespace", "")
         who = self._who(request)
+        if who:
+            self.asked.add((who, verb, resource))
         if self._may(who, verb, resource, namespace):
             return None
         shown = who or "default:motley"
@@ -247,6 +259,12 @@ class FakeKubeApi:
         async def send(verb: str, thing: Object) -> None:
             await answer.write(json.dumps({"type": verb, "object": thing}).encode() + b"\n")
 
+        with suppress(ConnectionError):  # whoever watched has left
+            await self._tell_all(resource, request, send)
+            await answer.write_eof()
+        return answer
+
+    async def _tell_all(self, resource: str, request: web.Request, send: Any) -> None:
         asked = request.query.get("resourceVersion", "")
         if asked in ("", "0"):
             seen = self._version
@@ -259,8 +277,6 @@ class FakeKubeApi:
             await send("ERROR", _failure(410, "Expired", message))
         else:
             await self._follow(resource, request, send, seen)
-        await answer.write_eof()
-        return answer
 
     async def _follow(self, resource: str, request: web.Request, send: Any, seen: int) -> None:
         drops, loop = self._drops, asyncio.get_running_loop()
@@ -294,6 +310,9 @@ class FakeKubeApi:
         if request.method == "GET":
             return web.json_response(thing)
         if request.method == "DELETE":
+            if resource in self.graceful:
+                thing["metadata"]["deletionTimestamp"] = _now()
+                return web.json_response(self.put(resource, thing, namespace))
             return web.json_response(self.delete(resource, name, namespace))
         return await self._change(resource, thing, request)
 
@@ -346,6 +365,10 @@ class FakeKubeApi:
                 "status": {"replicas": ready},
             }
         )
+
+
+def _now() -> str:
+    return time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
 
 
 def _selected(thing: Object, request: web.Request) -> bool:
