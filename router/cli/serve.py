@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import sys
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -113,9 +114,11 @@ def serve(
 
     _start_logging(log_level, log_format)
 
-    source: Path | dict[str, Any] = config or static_fleet(
-        static_backends, static_models, static_gpus, static_engines
-    )
+    source: Path | dict[str, Any]
+    if config is None and static_backends is None and _discovers(settings or ()):
+        source = {"backends": []}
+    else:
+        source = config or static_fleet(static_backends, static_models, static_gpus, static_engines)
 
     def load() -> MotleyConfig:
         """The file as it is now, with the command line on top."""
@@ -289,6 +292,11 @@ def _asked(row: dict[str, str]) -> dict[str, Any]:
             f"{', '.join(gpu_names())}"
         )
     return known
+
+
+def _discovers(settings: Sequence[str]) -> bool:
+    """Whether backends come from elsewhere."""
+    return any(setting.startswith("discovery.") for setting in settings)
 
 
 def _listed(text: str) -> list[str]:

@@ -95,13 +95,6 @@ FLAGS: Mapping[str, Flag] = {
     ),
     "--static-model-labels": _no(1, "--static-model-labels: set labels under backends in a file"),
     "--static-model-types": _no(1, "--static-model-types: engines say themselves what they can do"),
-    "--k8s-namespace": _no(
-        1, "--k8s-namespace: set discovery.kubernetes in a file; see deploy/fleets/discovery.yaml"
-    ),
-    "--k8s-label-selector": _no(
-        1, "--k8s-label-selector: set discovery.kubernetes[].label_selector in a file"
-    ),
-    "--k8s-port": _no(1, "--k8s-port: set discovery.kubernetes[].port in a file"),
     "--callbacks": _no(1, "--callbacks: use telemetry.record, or OpenTelemetry"),
     "--feature-gates": _no(1, "--feature-gates: there are none; every feature has its setting"),
     "--sentry-dsn": _no(1, "--sentry-dsn: use telemetry.otlp_endpoint"),
@@ -145,7 +138,6 @@ FLAGS: Mapping[str, Flag] = {
         1, "--prometheus-port: /metrics is on the API's port; or set admin.port"
     ),
     "--prometheus-host": _no(1, "--prometheus-host: set admin.host and admin.port"),
-    "--selector": _no(-1, "--selector: set discovery.kubernetes[].label_selector in a file"),
     "--pd-disaggregation": _no(0, "--pd-disaggregation: set the backends' roles in a file"),
     "--prefill": _no(-1, "--prefill: set the backends' roles in a file"),
     "--decode": _no(-1, "--decode: set the backends' roles in a file"),
@@ -167,6 +159,7 @@ def translated(arguments: Sequence[str]) -> list[str]:
         ConfigError: a flag of theirs that has no meaning here; says what to use instead.
     """
     ours: list[str] = []
+    pods: dict[str, str] = {}
     rest = list(arguments)
     while rest:
         name, mark, inline = rest.pop(0).partition("=")
@@ -174,14 +167,17 @@ def translated(arguments: Sequence[str]) -> list[str]:
             values = [inline] if mark else _taken(rest, 1, name)
             ours += _policy(values)
         elif name == "--service-discovery":
-            ours += _service_discovery([inline] if mark else _taken(rest, -1, name))
+            _service_discovery(pods, [inline] if mark else _taken(rest, -1, name))
+        elif name in _PODS:
+            values = [inline] if mark else _taken(rest, -1 if name == "--selector" else 1, name)
+            pods |= {_PODS[name]: ",".join(values), "flag": name}
         elif name in FLAGS:
             flag = FLAGS[name]
             values = [inline] if mark else _taken(rest, flag.takes, name)
             ours += flag.rewrite(values)
         else:
             ours.append(f"{name}{mark}{inline}")
-    return ours
+    return ours + _discovered(pods)
 
 
 def _taken(rest: list[str], count: int, name: str) -> list[str]:
@@ -193,9 +189,49 @@ def _taken(rest: list[str], count: int, name: str) -> list[str]:
     return values
 
 
-def _service_discovery(values: list[str]) -> list[str]:
-    if values == ["static"]:
+_PODS: Mapping[str, str] = {
+    # production-stack
+    "--k8s-namespace": "namespace",
+    "--k8s-label-selector": "pod_selector",
+    "--k8s-port": "port",
+    # SGLang's routers
+    "--selector": "pod_selector",
+    "--service-discovery-namespace": "namespace",
+    "--service-discovery-port": "port",
+}
+"""Theirs for ready pods by label, and the field of ``discovery.kubernetes`` that means the same."""
+
+_PORT = "8000"
+"""Theirs, where none is given."""
+
+
+def _service_discovery(pods: dict[str, str], values: list[str]) -> None:
+    """``static`` or ``k8s``; nothing means Kubernetes, as SGLang's routers have it."""
+    if values not in (["static"], ["k8s"], []):
+        raise ConfigError(
+            f"--service-discovery: static and k8s are known here, not {' '.join(values)!r}; for "
+            "DNS and files see deploy/fleets/discovery.yaml"
+        )
+    if values != ["static"]:
+        pods["kind"] = "k8s"
+
+
+def _discovered(pods: Mapping[str, str]) -> list[str]:
+    """The setting that has the same pods for backends."""
+    if not pods:
         return []
-    raise ConfigError(
-        "--service-discovery: set discovery.kubernetes in a file; see deploy/fleets/discovery.yaml"
-    )
+    if "kind" not in pods:
+        raise ConfigError(f"{pods['flag']}: goes with --service-discovery k8s")
+    selector = pods.get("pod_selector", "")
+    if not selector:
+        raise ConfigError(
+            "--service-discovery: k8s needs --k8s-label-selector, for example app=vllm"
+        )
+    port = pods.get("port", _PORT)
+    if not port.isdigit():
+        raise ConfigError(f"--k8s-port must be a number, not {port!r}")
+    fields = {"pod_selector": f"'{selector}'", "port": port, "ask_engines": "true"}
+    if "namespace" in pods:
+        fields["namespace"] = f"'{pods['namespace']}'"
+    told = ", ".join(f"{name}: {value}" for name, value in fields.items())
+    return ["--set", f"discovery.kubernetes=[{{{told}}}]"]

@@ -54,9 +54,10 @@ class DnsSource(Section):
 
 
 class KubernetesSource(Section):
-    """Ready endpoints of a service (extra ``kubernetes``).
+    """Ready endpoints of a service, or ready pods by label (extra ``kubernetes``).
 
-    What neither pod nor node tells is the template's.
+    What neither pod nor node tells is the template's; with ``ask_engines``, model and engine (and
+    SGLang's card) are asked of the engine itself.
     GPU type: annotation ``motley.dev/gpu`` of the pod, else the labels of its node
     (``nvidia.com/gpu.product``, clouds' accelerator labels), else the template. Model, engine,
     tensor parallelism and context: annotations or labels ``motley.dev/model``, ``/engine``,
@@ -66,6 +67,8 @@ class KubernetesSource(Section):
     namespace: str | None = None
     service: str | None = None
     label_selector: str | None = None
+    pod_selector: str | None = None
+    ask_engines: bool = False
     port: int | str | None = None
     scheme: Literal["http", "https"] = "http"
     node_labels: bool = True
@@ -77,8 +80,14 @@ class KubernetesSource(Section):
 
     @model_validator(mode="after")
     def _selects_something(self) -> Self:
-        if not (self.service or self.label_selector):
-            raise ValueError("give service, or label_selector of the services' EndpointSlices")
+        if not (self.service or self.label_selector or self.pod_selector):
+            raise ValueError(
+                "give service, or label_selector of the services' EndpointSlices, or pod_selector"
+            )
+        if self.pod_selector and (self.service or self.label_selector):
+            raise ValueError("pod_selector stands alone: pods are taken as they are, not services")
+        if self.pod_selector and not isinstance(self.port, int):
+            raise ValueError("pod_selector needs port, a number: there is no service to look it up")
         return self
 
 

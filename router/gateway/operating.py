@@ -19,6 +19,7 @@ from router.gateway.discovery.follow import follow
 from router.gateway.discovery.kubernetes import FromKubernetes
 from router.gateway.discovery.roster import Roster, in_flight_of
 from router.gateway.discovery.seam import Source
+from router.gateway.identity import Identity
 from router.gateway.reload import Loader, Reloader
 from router.gateway.runtime import Chore, Runtime
 from router.gateway.server import bind, url_of
@@ -27,6 +28,7 @@ from router.gateway.shared.redis_board import RedisBoard
 from router.gateway.shared.sharing import Sharing
 from router.perf.catalog import gpu_names
 from telemetry import metric_table as table
+from telemetry.http_get import HttpGetter
 
 LED = frozenset(("scraper", "planner", "placement"))
 """Chores that one replica does for all."""
@@ -144,5 +146,12 @@ def sources(config: MotleyConfig) -> list[Source]:
     rng = random.Random(config.policy.seed)
     found: list[Source] = [FromFile(section) for section in wanted.files]
     found += [FromDns(section) for section in wanted.dns]
-    found += [FromKubernetes(section, gpu_names(), rng) for section in wanted.kubernetes]
+    identity = Identity(config.upstream)
+
+    def fetcher_of(name: str) -> HttpGetter:
+        return HttpGetter(lambda: identity.tls(name), header=lambda: identity.authorization(name))
+
+    found += [
+        FromKubernetes(section, gpu_names(), rng, fetcher_of) for section in wanted.kubernetes
+    ]
     return found

@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import random
-from collections.abc import AsyncIterator, Iterable, Mapping
+from collections.abc import AsyncIterator, Callable, Iterable, Mapping
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -18,14 +18,20 @@ from typing import Any
 from router.config.discovery import KubernetesSource
 from router.config.schema import BackendEntry
 from router.domain.errors import ConfigError
+from router.gateway.discovery.asked import Asked
 from router.gateway.discovery.informer import Informer, Thing
 from router.gateway.discovery.line import read_line
+from router.gateway.discovery.pods import as_slices
 from router.gateway.discovery.seam import DiscoveryError, Seen
 from router.perf.gpu_names import gpu_of
+from telemetry.http_get import HttpGetter
 
 log = logging.getLogger("motley.discovery")
 
 PREFIX = "motley.dev/"
+ASK_AGAIN_S = 5.0
+"""An engine that did not answer may still be loading its model."""
+
 SETTLE_S = 0.05
 """Changes come in bursts (a rollout); one fleet is made of each."""
 
@@ -54,12 +60,19 @@ class FromKubernetes:
         settings: the section of the file.
         gpus: names in the catalogue.
         rng: spreads retries.
+        fetcher_of: how to ask the engine of a backend of this name.
 
     Raises:
         ConfigError: the extra ``kubernetes`` is not installed.
     """
 
-    def __init__(self, settings: KubernetesSource, gpus: Iterable[str], rng: random.Random) -> None:
+    def __init__(
+        self,
+        settings: KubernetesSource,
+        gpus: Iterable[str],
+        rng: random.Random,
+        fetcher_of: Callable[[str], HttpGetter] = lambda _: HttpGetter(),
+    ) -> None:
         try:
             import kubernetes_asyncio  # noqa: F401, PLC0415 - optional
         except ImportError as error:
@@ -69,10 +82,12 @@ class FromKubernetes:
             ) from error
         self._settings = settings
         self._namespace = settings.namespace or own_namespace()
-        chosen = settings.service or settings.label_selector
+        chosen = settings.service or settings.label_selector or settings.pod_selector
         self.name = f"kubernetes {self._namespace}/{chosen}"
         self.retry_s = settings.retry_s
         self._gpus = list(gpus)
+        self._asked = Asked(self._gpus, fetcher_of) if settings.ask_engines else None
+        self._again: Callable[[], None] = lambda: None
         self._rng = rng
         self._nodes: dict[str, Mapping[str, str]] = {}
         self._nodes_forbidden = False
@@ -85,18 +100,28 @@ class FromKubernetes:
         async with client.ApiClient(await self._configuration()) as api:
             core, discovery = client.CoreV1Api(api), client.DiscoveryV1Api(api)
             watched = partial(self._informer, changed.set)
-            slices = watched(
-                "endpointslices.discovery.k8s.io",
-                discovery.list_namespaced_endpoint_slice,
-                self._selector(),
-            )
-            pods = watched("pods", core.list_namespaced_pod, None)
-            tasks = [asyncio.create_task(informer.run()) for informer in (slices, pods)]
+            pods = watched("pods", core.list_namespaced_pod, self._settings.pod_selector)
+            informers = [pods]
+            if not self._settings.pod_selector:
+                slices = watched(
+                    "endpointslices.discovery.k8s.io",
+                    discovery.list_namespaced_endpoint_slice,
+                    self._selector(),
+                )
+                informers.insert(0, slices)
+            loop = asyncio.get_running_loop()
+
+            def again() -> None:
+                loop.call_later(ASK_AGAIN_S, changed.set)
+
+            self._again = again
+            tasks = [asyncio.create_task(informer.run()) for informer in informers]
             try:
                 while True:
                     await self._next(changed, tasks)
-                    if slices.synced.is_set() and pods.synced.is_set():
-                        yield await self._seen(core, slices.things, pods.things)
+                    if all(informer.synced.is_set() for informer in informers):
+                        by_pod = as_slices(pods.things) if len(informers) == 1 else slices.things
+                        yield await self._seen(core, by_pod, pods.things)
             finally:
                 for task in tasks:
                     task.cancel()
@@ -160,28 +185,52 @@ class FromKubernetes:
     async def _seen(
         self, core: Any, slices: Mapping[str, Thing], pods: Mapping[str, Thing]
     ) -> Seen:
-        entries: dict[str, BackendEntry] = {}
-        refused: list[str] = []
+        making = []
         for piece in slices.values():
             for endpoint in piece.get("endpoints") or []:
                 if not _ready(endpoint):
                     continue
                 pod = pods.get(_pod_of(endpoint), {})
                 node = await self._node(core, endpoint.get("nodeName") or "")
-                made = self._entry(endpoint, piece, pod, node)
-                if isinstance(made, str):
-                    refused.append(made)
-                elif made.name:
-                    entries[made.name] = made
+                making.append(self._made(endpoint, piece, pod, node))
+        entries: dict[str, BackendEntry] = {}
+        refused: list[str] = []
+        for made in await asyncio.gather(*making):
+            if isinstance(made, str):
+                refused.append(made)
+            elif made.name:
+                entries[made.name] = made
         return Seen([entries[name] for name in sorted(entries)], tuple(sorted(refused)))
 
-    def _entry(
+    async def _made(
         self, endpoint: Thing, piece: Thing, pod: Thing, node: Mapping[str, str]
     ) -> BackendEntry | str:
-        """One backend, or why it cannot be one."""
+        """One backend, its engine asked for what is missing, or why it cannot be one."""
+        made = self._entry(endpoint, piece, pod, node, {})
+        port = _port(piece, self._settings.port)
+        if not isinstance(made, str) or self._asked is None or not port:
+            return made
+        address = endpoint["addresses"][0]
+        name = _pod_of(endpoint) or address
+        said = await self._asked.or_why_not(name, self._url(address, port))
+        if isinstance(said, str):
+            self._again()
+            return said
+        return self._entry(endpoint, piece, pod, node, said)
+
+    def _entry(
+        self,
+        endpoint: Thing,
+        piece: Thing,
+        pod: Thing,
+        node: Mapping[str, str],
+        said: Mapping[str, Any],
+    ) -> BackendEntry | str:
+        """One backend, or why it cannot be one; ``said`` is what its engine told."""
         address = endpoint["addresses"][0]
         name = _pod_of(endpoint) or address
         fields: dict[str, Any] = self._settings.template.model_dump(exclude_none=True)
+        fields |= said
         told = _told(pod)
         port = _port(piece, self._settings.port)
         if "backend" in told and port:

@@ -65,7 +65,12 @@ def test_sglang_routers_words() -> None:
 
 @pytest.mark.parametrize(
     "arguments",
-    ["--session-key x", "--max-concurrent-requests 9", "--k8s-namespace d", "--selector a=b c=d"],
+    [
+        "--session-key x",
+        "--max-concurrent-requests 9",
+        "--k8s-namespace d",
+        "--service-discovery etcd",
+    ],
 )
 def test_what_has_no_meaning_here_says_what_to_use(
     arguments: str, capsys: pytest.CaptureFixture[str]
@@ -116,3 +121,38 @@ def test_settings_do_not_touch_what_they_are_laid_over() -> None:
 def test_what_neither_flags_nor_engine_tell_must_be_given() -> None:
     with pytest.raises(ConfigError, match="does not say what it serves"):
         static_fleet("http://127.0.0.1:9", None, None, None)
+
+
+def test_production_stacks_pods_are_selected_as_it_selects_them() -> None:
+    config = load_config(
+        {"backends": []},
+        settings(
+            "--service-discovery k8s --k8s-namespace llm --k8s-port 8100 "
+            "--k8s-label-selector app=vllm,tier=gold"
+        ),
+    )
+    (source,) = config.discovery.kubernetes
+    assert (source.pod_selector, source.namespace) == ("app=vllm,tier=gold", "llm")
+    assert (source.port, source.ask_engines, source.service) == (8100, True, None)
+
+
+def test_sglang_routers_pods_are_too() -> None:
+    words = "--service-discovery --selector app=sglang role=worker --service-discovery-port 30000"
+    config = load_config({"backends": []}, settings(words))
+    (source,) = config.discovery.kubernetes
+    assert (source.pod_selector, source.port) == ("app=sglang,role=worker", 30000)
+    assert source.namespace is None
+
+
+@pytest.mark.parametrize(
+    ("words", "says"),
+    [
+        ("--service-discovery k8s", "--k8s-label-selector"),
+        ("--k8s-label-selector app=vllm", "goes with --service-discovery k8s"),
+        ("--service-discovery k8s --k8s-label-selector a=b --k8s-port http", "must be a number"),
+        ("--service-discovery consul", "static and k8s are known"),
+    ],
+)
+def test_what_is_missing_for_pods_is_said(words: str, says: str) -> None:
+    with pytest.raises(ConfigError, match=says):
+        translated(words.split())

@@ -65,6 +65,7 @@ class FakeEngine:
         self.probes: list[str] = []
         self.probe_keys: list[str] = []
         self.probe_status = 200
+        self.listed: dict[str, Any] | None = {"data": []}
         self.connections = 0
         self.port = 0
         self.tls: ssl.SSLContext | None = None
@@ -103,7 +104,7 @@ class FakeEngine:
                 if request.head.startswith("GET "):
                     self.probes.append(request.head.split()[1])
                     self.probe_keys.append(request.headers.get("authorization", ""))
-                    keep = bool(await answer(self.probe_status, b"")(request))
+                    keep = bool(await self._page(request.head.split()[1])(request))
                     continue
                 self.received.append(request)
                 behaviour = self.script.pop(0) if len(self.script) > 1 else self.script[0]
@@ -112,6 +113,11 @@ class FakeEngine:
             pass
         finally:
             writer.close()
+
+    def _page(self, path: str) -> Behaviour:
+        if path != "/v1/models":
+            return answer(self.probe_status, b"")
+        return answer(503, b"") if self.listed is None else answer(self.probe_status, self.listed)
 
 
 async def _read_request(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> Received:

@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 
 from router.config.discovery import KubernetesSource
+from router.gateway.discovery import kubernetes as kubernetes_module
 from router.gateway.discovery.follow import follow
 from router.gateway.discovery.kubernetes import FromKubernetes
 from router.gateway.discovery.roster import in_flight_of
@@ -286,3 +287,48 @@ async def test_a_gateway_serves_what_it_finds_there(kube: FakeKubeApi, engine: S
         answered = await gate.post()
         assert answered.headers["x-motley-backend"] == "a"
         assert answered.json()["choices"][0]["message"]["content"] == "from a pod"
+
+
+async def test_pods_by_label_need_no_service_and_say_what_they_serve(
+    kube: FakeKubeApi, start: Any, engine: StartEngine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As production-stack finds them: the model is asked of the engine."""
+    monkeypatch.setattr(kubernetes_module, "ASK_AGAIN_S", 0.05)
+    listed = {"data": [{"id": MODEL, "owned_by": "sglang", "max_model_len": 4096}]}
+    backend = await engine(chat())
+    backend.listed = listed
+
+    def put(name: str, *, ready: bool, labels: dict[str, str], **meta: Any) -> None:
+        conditions = [{"type": "Ready", "status": str(ready)}]
+        status = {"podIP": "127.0.0.1", "conditions": conditions}
+        kube.put(
+            "pods",
+            {
+                "metadata": {"name": name, "labels": labels, **meta},
+                "spec": {"nodeName": "big"},
+                "status": status,
+            },
+        )
+
+    followed = start(
+        service=None,
+        pod_selector="app=vllm",
+        port=backend.port,
+        ask_engines=True,
+        template={},
+    )
+    put("one", ready=True, labels={"app": "vllm"})
+    put("two", ready=False, labels={"app": "vllm"})
+    put("other", ready=True, labels={"app": "web"})
+    await followed.until("one")
+    spec = followed.books.state.get("one").spec
+    assert (spec.model, spec.engine, spec.gpu) == (MODEL, "sglang", "a100-80")
+    assert (spec.max_model_len, spec.url) == (4096, f"http://127.0.0.1:{backend.port}")
+    backend.listed = None  # it does not answer yet
+    put("two", ready=True, labels={"app": "vllm"})
+    await asyncio.sleep(0.2)
+    assert followed.books.names == ["one"]
+    backend.listed = listed
+    await followed.until("one", "two")
+    put("one", ready=True, labels={"app": "vllm"}, deletionTimestamp="2026-01-01T00:00:00Z")
+    await followed.until("two")
