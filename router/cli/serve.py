@@ -181,6 +181,7 @@ def _board_of(config: MotleyConfig, worker: Worker | None) -> Board | None:
 
 def with_own_files(config: MotleyConfig, worker: Worker | None) -> MotleyConfig:
     """Each worker writes files of its own, and has an admin port of its own."""
+    from router.gateway.bookkeeping import WORKER_FOLDER
     from router.gateway.processes import own_file
 
     if worker is None:
@@ -195,7 +196,8 @@ def with_own_files(config: MotleyConfig, worker: Worker | None) -> MotleyConfig:
     record = config.telemetry.record
     if record is None:
         return config
-    own = record.model_copy(update={"directory": f"{record.directory}/worker-{worker.index}"})
+    folder = f"{record.directory}/{WORKER_FOLDER}{worker.index}"
+    own = record.model_copy(update={"directory": folder})
     return replace(config, telemetry=config.telemetry.model_copy(update={"record": own}))
 
 

@@ -11,6 +11,7 @@ import logging
 import secrets
 import time
 from collections.abc import Callable, Coroutine
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -28,6 +29,8 @@ from telemetry.record_rows import RowMaker
 from telemetry.recorder import Recorder, RecorderLimits
 
 SALT_FILE = ".salt"
+WORKER_FOLDER = "worker-"
+"""Beginning of the name of a worker's own folder in the record."""
 FLUSH_S = 1.0
 log = logging.getLogger("motley.telemetry")
 
@@ -129,15 +132,22 @@ def _why(account: Account) -> str:
 def _kept_salt(directory: Path) -> bytes:
     """The directory's own salt, made once: the same tenant has the same hash after a restart.
 
+    Workers that write a folder each share the salt of the folder above.
+
     Raises:
         ConfigError: the directory cannot be made or written to.
     """
-    path = directory / SALT_FILE
+    home = directory.parent if directory.name.startswith(WORKER_FOLDER) else directory
+    path = home / SALT_FILE
     try:
         directory.mkdir(parents=True, exist_ok=True)
         if not path.exists():
-            path.touch(mode=0o600)
-            path.write_bytes(secrets.token_hex(16).encode())
+            fresh = home / f"{SALT_FILE}-{secrets.token_hex(4)}"
+            fresh.touch(mode=0o600)
+            fresh.write_bytes(secrets.token_hex(16).encode())
+            with suppress(FileExistsError):  # another worker was faster: it is everybody's
+                path.hardlink_to(fresh)
+            fresh.unlink()
         return path.read_bytes()
     except OSError as error:
         raise ConfigError(f"traffic record: cannot write to {directory}: {error}") from error

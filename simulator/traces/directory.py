@@ -1,7 +1,9 @@
 """A directory of trace files, such as the gateway's traffic record, read as one trace.
 
-The record is cut into files as it grows, each in order of arrival; a request is written when it
-ends, so neighbouring files overlap. They are merged, and only those that overlap are open.
+Several workers (``motley serve --workers``) write a folder each, ``worker-0`` and so on; they are
+read as one as well. The record is cut into files as it grows, each in order of arrival; a request
+is written when it ends, so neighbouring files overlap. They are merged, and only those that
+overlap are open.
 """
 
 from __future__ import annotations
@@ -15,6 +17,7 @@ from simulator.traces.parsing import Numbered
 from simulator.traces.record import ReadReport
 
 ENDINGS = (".parquet", ".jsonl", ".csv", ".jsonl.gz", ".csv.gz")
+WORKERS = "worker-*"
 JOURNAL = ".journal"
 """Of a traffic record: the file being written, one JSON line a request, in order of their ends."""
 
@@ -22,13 +25,25 @@ Reader = Callable[[Path, ReadReport], Iterator[Numbered]]
 
 
 def files_in(directory: Path) -> list[Path]:
-    """Every trace file right there, by name; hidden ones are left out.
+    """Every trace file right there or in a worker's folder, by name; hidden ones are left out.
 
     So is a journal whose finished file is there: it is about to be deleted.
 
     Raises:
         TraceError: there is none.
     """
+    workers = sorted(path for path in directory.glob(WORKERS) if path.is_dir())
+    found = [path for folder in (directory, *workers) for path in _right_there(folder)]
+    if not found:
+        raise TraceError(
+            f"holds no trace file ({', '.join(ENDINGS)}); if it is a traffic record, there is no "
+            "traffic in it yet",
+            path=str(directory),
+        )
+    return found
+
+
+def _right_there(directory: Path) -> list[Path]:
     listed = [path for path in directory.iterdir() if not path.name.startswith(".")]
     done = [path for path in listed if path.name.endswith(ENDINGS)]
     stems = {path.stem for path in done}
@@ -37,14 +52,7 @@ def files_in(directory: Path) -> list[Path]:
         for path in listed
         if path.suffix == JOURNAL and path.stem not in stems and path.stat().st_size
     ]
-    found = sorted(done + journals)
-    if not found:
-        raise TraceError(
-            f"holds no trace file ({', '.join(ENDINGS)}); if it is a traffic record, there is no "
-            "traffic in it yet",
-            path=str(directory),
-        )
-    return found
+    return sorted(done + journals)
 
 
 def _sorted(reader: Reader) -> Reader:

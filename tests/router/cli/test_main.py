@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import shutil
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -82,3 +84,25 @@ def test_a_command_loads_its_own_parts_and_no_others():
         [sys.executable, "-c", script], check=False, capture_output=True, text=True
     )
     assert ended.returncode == 0, ended.stderr
+
+
+@pytest.mark.skipif(shutil.which("bash") is None, reason="no bash here")
+@pytest.mark.parametrize(
+    ("line", "offered"),
+    [
+        ("motley s", {"serve", "simulate", "sweep"}),
+        ("motley serve --static-", {"--static-backends", "--static-models"}),
+    ],
+)
+def test_a_shell_completes_commands_and_flags(line: str, offered: set[str]):
+    """In a real bash, with the script that ``--show-completion`` prints."""
+    words = line.split()
+    script = f"""
+        PATH="{Path(sys.executable).parent}:$PATH"
+        eval "$(motley --show-completion bash)"
+        COMP_WORDS=({line}) COMP_CWORD={len(words) - 1} COMPREPLY=()
+        _motley_completion motley
+        printf '%s\\n' "${{COMPREPLY[@]}}"
+    """
+    said = subprocess.run(["bash", "-c", script], capture_output=True, text=True, check=True)
+    assert offered <= set(said.stdout.split()), said.stderr

@@ -31,7 +31,8 @@ class Engine(http.server.BaseHTTPRequestHandler):
 
     def do_POST(self) -> None:
         self.rfile.read(int(self.headers["content-length"]))
-        self._say(b'{"choices":[{"message":{"content":"hi"}}]}')
+        usage = b'"usage":{"prompt_tokens":5,"completion_tokens":3,"total_tokens":8}'
+        self._say(b'{"choices":[{"message":{"content":"hi"}}],' + usage + b"}")
 
     def _say(self, body: bytes) -> None:
         self.send_response(200)
@@ -69,6 +70,41 @@ def children(parent: int) -> list[int]:
     """Processes that ``parent`` started."""
     path = Path(f"/proc/{parent}/task/{parent}/children")
     return [int(pid) for pid in path.read_text().split()]
+
+
+def test_what_workers_record_is_read_as_one_trace(engine: str, tmp_path: Path) -> None:
+    """``motley serve --workers 2 --record DIR``, then ``motley trace DIR``."""
+    path, record = tmp_path / "fleet.yaml", tmp_path / "traffic"
+    config = {
+        "backends": [{"gpu": "a100-80", "model": MODEL, "url": engine}],
+        "server": {"port": 0},
+        "telemetry": {"enabled": False},
+    }
+    path.write_text(json.dumps(config))
+    motley = [sys.executable, "-c", "from router.cli.main import main; main()"]
+    command = [*motley, "serve", "-c", str(path), "--workers", "2", "--record", str(record)]
+    asked = 0
+    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as parent:
+        try:
+            assert parent.stderr is not None
+            url = parent.stderr.readline().split(" at ")[1].split("/v1")[0]
+            deadline_s = time.monotonic() + 60
+            while not all((record / f"worker-{n}").is_dir() for n in (0, 1)):
+                assert time.monotonic() < deadline_s
+                time.sleep(0.1)
+            journals: list[Path] = []
+            while len({file.parent for file in journals if file.stat().st_size}) < 2:
+                assert time.monotonic() < deadline_s
+                asked += ask(url) == 200
+                journals = list(record.glob("worker-*/*.journal"))
+            parent.send_signal(signal.SIGTERM)
+            assert parent.wait(timeout=30) == 0
+        finally:
+            parent.kill()
+    assert [file.name for file in record.iterdir() if file.is_file()] == [".salt"]
+    read = tmp_path / "all.jsonl"
+    subprocess.run([*motley, "trace", str(record), "--out", str(read)], check=True)
+    assert len(read.read_text().splitlines()) == asked
 
 
 @pytest.mark.skipif(not Path("/proc/self/task").exists(), reason="needs Linux's /proc")
