@@ -93,13 +93,14 @@ def check_sweep(spec: SweepSpec) -> None:
 
 def _executor(stack: ExitStack, jobs: int | None, address: str | None, *, ray: bool) -> Executor:
     from router.domain.errors import ConfigError
+    from simulator.sweep.cell import run_cell
     from simulator.sweep.executors import LocalPool, RayPool
 
     if not ray:
         if address is not None:
             raise ConfigError(f"{address!r}: an address goes with --ray, as in --ray {address}")
-        return LocalPool(jobs or os.cpu_count() or 1)
-    pool = RayPool(address, jobs)
+        return LocalPool(jobs or os.cpu_count() or 1, run_cell)
+    pool = RayPool(address, jobs, run_cell)
     stack.callback(pool.close)
     return pool
 

@@ -25,8 +25,8 @@ from router.cli.workload_options import (
 )
 
 if TYPE_CHECKING:
-    from simulator.tuning.study import Progress
-    from simulator.tuning.trial import Measured
+    from simulator.tuning.study import Progress, Together
+    from simulator.tuning.trial import Measured, Trials
 
 _GOAL, _SEARCH = "What counts", "Search"
 
@@ -86,6 +86,21 @@ def tune(
     time_limit: Annotated[
         float, typer.Option(help="Seconds for each plan.", rich_help_panel=_SEARCH)
     ] = 5.0,
+    jobs: Annotated[
+        int | None,
+        typer.Option(
+            min=1,
+            help="Trials at once; by default one, on Ray two per core.",
+            rich_help_panel=_SEARCH,
+        ),
+    ] = None,
+    ray: Annotated[
+        str | None,
+        typer.Option(
+            help="Measure trials on this Ray cluster: an address, auto, or local to start one.",
+            rich_help_panel=_SEARCH,
+        ),
+    ] = None,
 ) -> None:
     """Find the weights whose plan is cheapest while the targets hold in simulation.
 
@@ -94,6 +109,9 @@ def tune(
     again: it goes on where it was.
 
     Example: [bold]motley tune --workload trace.csv --fleet fleet.yaml --write[/bold]
+
+    Several trials at once (--jobs, --ray) are chosen without knowing of each other: the same
+    time finds more, the same number of trials a little less.
     """
     from router.cli.plan import show
     from router.config.edit import write_weights
@@ -130,9 +148,10 @@ def tune(
     chosen_by, judged_by = hold_back(trace, held_back)
     current = {k: v for k, v in config.planner.weights.items() if k in RANGES}
     question = repr((spec, seed, held_back, goal, fleet.read_text(encoding="utf-8")))
-    with _bar() as progress:
+    trial = Trials(chosen_by, config, time_limit_s=time_limit)
+    with _bar() as progress, _elsewhere(trial, jobs, ray) as (together, at_once):
         tuned = search(
-            Trials(chosen_by, config, time_limit_s=time_limit),
+            trial,
             goal,
             count=trials,
             current=current,
@@ -140,6 +159,8 @@ def tune(
             name=hashlib.sha256(question.encode()).hexdigest()[:16],
             seed=seed,
             progress=progress,
+            together=together,
+            jobs=at_once,
         )
     judge = Trials(chosen_by, config, replayed=judged_by, time_limit_s=time_limit)
     before, after = judge.measure(current), judge.measure(tuned.best.weights)
@@ -157,6 +178,25 @@ def tune(
     if outcome["written"]:
         write_weights(fleet, {**config.planner.weights, **outcome["weights"]})  # type: ignore[dict-item]
     show(outcome, lambda: _view(outcome, before, after, fleet), json_path)
+
+
+@contextmanager
+def _elsewhere(
+    trials: Trials, jobs: int | None, ray: str | None
+) -> Iterator[tuple[Together | None, int]]:
+    """Where trials are measured, and how many at once; ``None`` is right here, one by one."""
+    from simulator.sweep.executors import LocalPool, RayPool
+
+    if ray is not None:
+        pool = RayPool(None if ray == "local" else ray, jobs, trials.measure)
+        try:
+            yield pool, pool.jobs
+        finally:
+            pool.close()
+    elif jobs is not None and jobs > 1:
+        yield LocalPool(jobs, trials.measure), jobs
+    else:
+        yield None, 1
 
 
 @contextmanager

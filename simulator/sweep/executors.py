@@ -1,4 +1,4 @@
-"""Where cells run: in processes of this machine, or on Ray."""
+"""Where runs and trials happen: in processes of this machine, or on Ray."""
 
 from __future__ import annotations
 
@@ -9,21 +9,25 @@ from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
-from typing import Any
+from typing import Any, Generic, TypeVar
 
 from router.domain.errors import ConfigError
 from simulator.summary import Summary
-from simulator.sweep.cell import Cell, run_cell
+from simulator.sweep.cell import Cell
 
-Outcome = tuple[Cell, Summary | None, str]
-"""A cell, its result or ``None``, and what went wrong."""
+Work = TypeVar("Work")
+Made = TypeVar("Made")
+
+Done = tuple[Work, Made | None, str]
+"""A piece of work, its result or ``None``, and what went wrong."""
+
+Outcome = Done[Cell, Summary]
+Executor = Callable[[Sequence[Cell]], Iterator[Outcome]]
 
 _REACH_S = 5.0
 
-Executor = Callable[[Sequence[Cell]], Iterator[Outcome]]
 
-
-class LocalPool:
+class LocalPool(Generic[Work, Made]):
     """Processes of this machine, started afresh so that no state leaks in.
 
     A worker that dies (out of memory, a signal) takes the pool with it. The cells it may have
@@ -31,30 +35,32 @@ class LocalPool:
 
     Args:
         jobs: processes.
-        run: what a worker does; tests pass their own.
+        run: what a worker does with a piece of work.
     """
 
-    def __init__(self, jobs: int, run: Callable[[Cell], Summary] = run_cell) -> None:
+    def __init__(self, jobs: int, run: Callable[[Work], Made]) -> None:
         self._jobs = jobs
         self._run = run
 
-    def __call__(self, cells: Sequence[Cell]) -> Iterator[Outcome]:
+    def __call__(self, cells: Sequence[Work]) -> Iterator[Done[Work, Made]]:
         """Run cells; yields each as it ends, whatever the order."""
-        todo, suspects = deque(cells), deque[Cell]()
+        todo, suspects = deque(cells), deque[Work]()
         while todo:
             yield from self._round(todo, suspects, self._jobs)
         while suspects:
             alone = deque([suspects.popleft()])
-            dead = deque[Cell]()
+            dead = deque[Work]()
             yield from self._round(alone, dead, 1)
             for cell in dead:
                 yield cell, None, "the worker process died (out of memory?)"
 
-    def _round(self, todo: deque[Cell], suspects: deque[Cell], jobs: int) -> Iterator[Outcome]:
+    def _round(
+        self, todo: deque[Work], suspects: deque[Work], jobs: int
+    ) -> Iterator[Done[Work, Made]]:
         """Run until all is done or the pool breaks; no more is handed out than runs at once."""
         context = multiprocessing.get_context("spawn")
         pool = ProcessPoolExecutor(jobs, mp_context=context, initializer=_die_of_ctrl_c)
-        running: dict[Future[Summary], Cell] = {}
+        running: dict[Future[Made], Work] = {}
         try:
             while todo or running:
                 while todo and len(running) < jobs:
@@ -67,7 +73,8 @@ class LocalPool:
                     if isinstance(error, BrokenProcessPool):
                         suspects.extend([cell, *running.values()])
                         return
-                    yield _outcome(cell, future, error)
+                    made = future.result() if error is None else None
+                    yield cell, made, f"{type(error).__name__}: {error}" if error else ""
         finally:
             pool.shutdown(wait=False, cancel_futures=True)
 
@@ -77,30 +84,22 @@ def _die_of_ctrl_c() -> None:
     signal.signal(signal.SIGINT, signal.SIG_DFL)
 
 
-def _outcome(cell: Cell, future: Future[Summary], error: BaseException | None) -> Outcome:
-    if error is None:
-        return cell, future.result(), ""
-    return cell, None, f"{type(error).__name__}: {error}"
-
-
-class RayPool:
+class RayPool(Generic[Work, Made]):
     """Tasks on a Ray cluster; files must be visible under the same paths on every machine.
 
     Args:
         address: of the cluster; ``None`` starts one on this machine.
         jobs: tasks at once; ``None`` lets Ray decide by its CPUs.
-        run: what a task does.
+        run: what a task does with a piece of work; it travels to the cluster once.
+
+    Attributes:
+        jobs: tasks at once.
 
     Raises:
         ConfigError: Ray is not installed, or the cluster cannot be reached.
     """
 
-    def __init__(
-        self,
-        address: str | None,
-        jobs: int | None = None,
-        run: Callable[[Cell], Summary] = run_cell,
-    ) -> None:
+    def __init__(self, address: str | None, jobs: int | None, run: Callable[[Work], Made]) -> None:
         try:
             import ray  # noqa: PLC0415 - an extra, not a dependency
         except ImportError:
@@ -114,15 +113,15 @@ class RayPool:
                 ray.init(address=address, log_to_driver=False, include_dashboard=False)
             except (ConnectionError, ValueError, RuntimeError) as error:
                 raise ConfigError(f"no Ray cluster at {address!r}: {error}") from None
-        self._window = jobs or 2 * max(1, int(ray.cluster_resources().get("CPU", 1)))
+        self.jobs = jobs or 2 * max(1, int(ray.cluster_resources().get("CPU", 1)))
 
-    def __call__(self, cells: Sequence[Cell]) -> Iterator[Outcome]:
+    def __call__(self, cells: Sequence[Work]) -> Iterator[Done[Work, Made]]:
         """Run cells; yields each as it ends, whatever the order."""
         ray = self._ray
         task = ray.remote(num_cpus=1, max_retries=0)(self._run)
-        todo, running = deque(cells), dict[Any, Cell]()
+        todo, running = deque(cells), dict[Any, Work]()
         while todo or running:
-            while todo and len(running) < self._window:
+            while todo and len(running) < self.jobs:
                 cell = todo.popleft()
                 running[task.remote(cell)] = cell
             (done, *_), _ = ray.wait(list(running), num_returns=1)

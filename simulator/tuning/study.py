@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -19,6 +19,12 @@ Progress = Callable[[int, int, float], object]
 """Told (trials done, trials in all, the best score so far)."""
 
 
+Together = Callable[
+    [Sequence[Mapping[str, float]]], Iterator[tuple[Mapping[str, float], Measured | None, str]]
+]
+"""Measures several sets of weights at once, in whatever order: ``simulator.sweep.executors``."""
+
+
 @dataclass(frozen=True, slots=True)
 class Tuned:
     """The outcome.
@@ -27,7 +33,7 @@ class Tuned:
         best: measured on the slice that was chosen by.
         trials: in all, earlier runs included.
         resumed: of those, from earlier runs.
-        placements: different ones that were simulated now.
+        placements: different ones that were simulated here and now.
     """
 
     best: Measured
@@ -46,6 +52,8 @@ def tune(
     name: str,
     seed: int = 0,
     progress: Progress | None = None,
+    together: Together | None = None,
+    jobs: int = 1,
 ) -> Tuned:
     """Search until there are ``count`` trials, earlier runs of the same name included.
 
@@ -58,40 +66,60 @@ def tune(
         name: of the study: the same question must have the same name.
         seed: of the sampler.
         progress: told after every trial.
+        together: measures trials elsewhere, ``jobs`` of them at once; they are chosen without
+            knowing of each other, so that the search takes a few more of them.
+        jobs: how many.
 
     Raises:
         ConfigError: Optuna is missing, or the file cannot be used.
         PlanError: no weights lead to a plan that can be simulated.
     """
-    study = _open(path, name, seed)
+    study = _open(path, name, seed, jobs)
     resumed = len(study.trials)
     if not resumed:
         defaults = Weights()
         for first in ({**_plain(defaults), **current}, _plain(defaults)):
             study.enqueue_trial({k: _within(k, first[k]) for k in RANGES}, skip_if_exists=True)
-
-    def objective(trial: Any) -> float:
-        weights = {k: trial.suggest_float(k, *bounds, log=True) for k, bounds in RANGES.items()}
-        try:
-            measured = trials.measure(weights)
-        except (InfeasiblePlanError, SolverError, PlanError) as error:
-            trial.set_user_attr("failure", str(error))
-            return 10.0 * MISSED_USD
-        trial.set_user_attr("measured", asdict(measured))
-        return goal.score(measured)
-
-    def told(study: Any, _: Any) -> None:
-        if progress is not None:
-            progress(len(study.trials), max(count, resumed), study.best_value)
-
-    left = count - resumed
-    if left > 0:
-        study.optimize(objective, n_trials=left, callbacks=[told])
+    while len(study.trials) < count:
+        asked = [study.ask() for _ in range(min(jobs, count - len(study.trials)))]
+        for trial, measured, failure in _measured(trials, together, asked):
+            _tell(study, goal, trial, measured, failure)
+            if progress is not None:
+                progress(len(study.trials), max(count, resumed), study.best_value)
     found = study.best_trial.user_attrs.get("measured")
     if found is None:
         failure = study.best_trial.user_attrs.get("failure", "every trial failed")
         raise PlanError(f"no weights lead to a plan: {failure}")
     return Tuned(Measured(**found), len(study.trials), resumed, trials.simulated)
+
+
+def _weights_of(trial: Any) -> dict[str, float]:
+    return {k: trial.suggest_float(k, *bounds, log=True) for k, bounds in RANGES.items()}
+
+
+def _measured(
+    trials: Trials, together: Together | None, asked: Sequence[Any]
+) -> Iterator[tuple[Any, Measured | None, str]]:
+    """(trial, what it comes to, or why it comes to nothing), as they end."""
+    weighted = {tuple(sorted(_weights_of(trial).items())): trial for trial in asked}
+    if together is not None:
+        for weights, measured, failure in together([dict(key) for key in weighted]):
+            yield weighted[tuple(sorted(weights.items()))], measured, failure
+        return
+    for key, trial in weighted.items():
+        try:
+            yield trial, trials.measure(dict(key)), ""
+        except (InfeasiblePlanError, SolverError, PlanError) as error:
+            yield trial, None, str(error)
+
+
+def _tell(study: Any, goal: Goal, trial: Any, measured: Measured | None, failure: str) -> None:
+    if measured is None:
+        trial.set_user_attr("failure", failure)
+        study.tell(trial, 10.0 * MISSED_USD)
+        return
+    trial.set_user_attr("measured", asdict(measured))
+    study.tell(trial, goal.score(measured))
 
 
 def _plain(weights: Weights) -> dict[str, float]:
@@ -103,7 +131,7 @@ def _within(name: str, value: float) -> float:
     return min(high, max(low, value))
 
 
-def _open(path: Path, name: str, seed: int) -> Any:
+def _open(path: Path, name: str, seed: int, jobs: int) -> Any:
     try:
         import optuna  # noqa: PLC0415 - an extra
         from sqlalchemy.exc import SQLAlchemyError  # noqa: PLC0415 - comes with it
@@ -117,7 +145,7 @@ def _open(path: Path, name: str, seed: int) -> Any:
             study_name=name,
             storage=f"sqlite:///{path}",
             direction="minimize",
-            sampler=optuna.samplers.TPESampler(seed=seed),
+            sampler=optuna.samplers.TPESampler(seed=seed, constant_liar=jobs > 1),
             load_if_exists=True,
         )
     except SQLAlchemyError as error:

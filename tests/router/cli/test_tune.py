@@ -63,3 +63,27 @@ def test_too_short_a_trace(asked: list[str], capsys: pytest.CaptureFixture[str])
     asked[asked.index("160")] = "4"
     assert run(asked) == 2
     assert "at least 50 are needed" in capsys.readouterr().err
+
+
+def test_trials_in_processes_find_as_much(
+    asked: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    found = outcome(capsys, *asked, "--jobs", "2")
+    assert (found["better"], found["trials"]) == (True, 6)
+    assert outcome(capsys, *asked, "--jobs", "2")["resumed"] == 6
+
+
+@pytest.mark.full
+@pytest.mark.timeout(300)
+def test_trials_on_ray_find_as_much(asked: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    pytest.importorskip("ray", reason="Ray is an extra: pip install 'motley-router[ray]'")
+    found = outcome(capsys, *asked, "--ray", "local", "--jobs", "2")
+    assert (found["better"], found["trials"]) == (True, 6)
+
+
+def test_a_ray_cluster_that_is_not_there_is_one_line(
+    asked: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    pytest.importorskip("ray", reason="Ray is an extra: pip install 'motley-router[ray]'")
+    assert run([*asked, "--ray", "127.0.0.1:1"]) == 2
+    assert "no Ray cluster at '127.0.0.1:1'" in capsys.readouterr().err

@@ -209,7 +209,7 @@ def test_a_worker_that_dies_takes_only_its_own_cell_with_it(tmp_path: Path) -> N
 
 def test_real_cells_in_processes_are_the_same_as_here(tmp_path: Path) -> None:
     spec = small_spec(tmp_path, loads=(1.0,), seeds=(0,))
-    result = sweep(spec, tmp_path, LocalPool(2))
+    result = sweep(spec, tmp_path, LocalPool(2, run_cell))
 
     for cell, summary in result.results.items():
         expected = run_cell(cell)
@@ -220,7 +220,7 @@ def test_real_cells_in_processes_are_the_same_as_here(tmp_path: Path) -> None:
 def test_ray_runs_the_same_cells(tmp_path: Path) -> None:
     pytest.importorskip("ray", reason="Ray is an extra: pip install 'motley-router[ray]'")
     spec = small_spec(tmp_path, loads=(1.0,), seeds=(0, 2))
-    pool = RayPool(None, jobs=2)
+    pool = RayPool(None, 2, run_cell)
     try:
         good = sweep(spec, tmp_path, pool)
     finally:

@@ -162,4 +162,4 @@ def test_without_the_extra_the_remedy_is_told(
 
     monkeypatch.setitem(sys.modules, "optuna", None)
     with pytest.raises(ConfigError, match=r"motley-router\[tune\]"):
-        study_module._open(tmp_path / "t.sqlite", "q", 0)
+        study_module._open(tmp_path / "t.sqlite", "q", 0, 1)
