@@ -94,14 +94,14 @@ class Motley:
     def __init__(self, context: PolicyContext) -> None:
         self._rng = context.rng
         self._weights = Weights(
-            context.param("ttft_weight", 0.2),
+            context.param("ttft_weight", 0.3),
             context.param("externality", 1.0),
-            context.param("price_weight", 0.0),
+            context.param("price_weight", 1.0),
             context.param("tail_weight", 1.0),
             context.param("overshoot_weight", 1.0),
         )
         self._backlog_s = context.param("backlog_s", 0.3)
-        self._hold_margin = context.param("hold_margin", 1.2)
+        self._hold_margin = context.param("hold_margin", 1.5)
         self._prefix_weight = context.param("prefix_weight", 1.0)
         self._lanes: dict[int, Lane] = {}
         self._scale = TailScale()

@@ -208,7 +208,7 @@ def _source(
             found.notes.append(guess.doubt)
         public.setdefault(served, model)
     else:
-        found.notes.append("discovery: the model is read off pods (motley.dev/model), or --model")
+        found.notes.append("discovery: engines are asked which model they serve; --model says it")
     gpu = _chosen(choices.gpus, *names) or service.gpu
     told_all = {"engine": choices.engine or service.kind, "gpu": gpu, "model": model}
     template: dict[str, Any] = {key: value for key, value in told_all.items() if value}

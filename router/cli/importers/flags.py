@@ -189,7 +189,7 @@ _TOKENS = "engines tokenize, template and parse; nothing to configure here"
 _RETRY = "a retry goes to another backend, at once"
 _STORE = "conversations are not stored"
 REASONS: Mapping[str, str] = {
-    "--k8s-service-discovery-type": "pods are found through EndpointSlices, always by address",
+    "--k8s-service-discovery-type": "pods are always reached by their addresses",
     "--k8s-watcher-timeout-seconds": "a broken watch is taken up again by itself",
     "--backend-health-check-timeout-seconds": "set reliability.health_timeout_s",
     "--health-success-threshold": "a backend that is well again starts slowly instead",
@@ -258,6 +258,10 @@ def _fleet(found: Found, given: Mapping[str, list[str]], kind: str) -> None:
         _discovery(found, given, kind)
 
 
+POD_PORT = 8000
+"""Theirs, where none is given."""
+
+
 def _listed(given: Mapping[str, list[str]], name: str) -> list[str]:
     return [item.strip() for word in given.get(name, []) for item in word.split(",") if item]
 
@@ -267,14 +271,17 @@ def _discovery(found: Found, given: Mapping[str, list[str]], kind: str) -> None:
         found.lose("--service-discovery external-only", "list providers' URLs under backends")
         return
     selector = ",".join(given.get("--selector", []) or _listed(given, "--k8s-label-selector"))
-    fields: dict[str, object] = {"label_selector": selector or "app=vllm"}
+    if not selector:
+        found.lose("--service-discovery", "it selects no pods: give --selector, or list backends")
+        return
     namespace = given.get("--service-discovery-namespace", []) or given.get("--k8s-namespace", [])
     port = given.get("--service-discovery-port", []) or given.get("--k8s-port", [])
+    fields: dict[str, object] = {"pod_selector": selector, "ask_engines": True}
     if namespace:
         fields["namespace"] = namespace[0]
-    fields["port"] = int(port[0]) if port else 8000
+    fields["port"] = int(port[0]) if port else POD_PORT
     found.services.append(Service(kind=kind, fields=fields))
     found.notes.append(
-        "discovery: theirs selects pods, this one EndpointSlices, which have the labels of their "
-        f"service: label the engines' service {fields['label_selector']}, or name it (service:)"
+        "discovery: a pod's card is read off its node's labels (nvidia.com/gpu.product), its "
+        "annotation motley.dev/gpu, or said by --gpu"
     )

@@ -58,7 +58,7 @@ VLLM_WHY: Mapping[str, str] = {
 ROUTER_WHY: Mapping[str, str] = {
     "sessionKey": "sessions follow x-session-id; prefixes of prompts are used anyway",
     "requestStatsWindow": "choose windows in Prometheus",
-    "k8sServiceDiscoveryType": "pods are found through EndpointSlices, always by address",
+    "k8sServiceDiscoveryType": "pods are always reached by their addresses",
     "otel": "set telemetry.otlp_endpoint (OTLP over HTTP, port 4318)",
     "hf_token": "Motley loads no tokenizer",
     "lmcacheControllerPort": "LMCache's controller is not asked; prefixes are followed here",

@@ -80,10 +80,10 @@ def test_sglangs_flags_and_its_policy(tmp_path: Path, capsys: pytest.CaptureFixt
 def test_smgs_discovery(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     config, _, told = imported(HERE / "smg.sh", tmp_path, capsys, "--model", "llama-3.1-8b")
     (source,) = config.discovery.kubernetes
-    assert source.label_selector == "app=sglang,role=worker"
+    assert (source.pod_selector, source.ask_engines) == ("app=sglang,role=worker", True)
     assert (source.port, source.namespace) == (30000, "llm")
     assert (source.template.engine, source.template.model) == ("sglang", "llama-3.1-8b")
-    assert "EndpointSlices" in told
+    assert "motley.dev/gpu" in told
 
 
 def test_litellms_config(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
