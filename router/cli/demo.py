@@ -45,8 +45,12 @@ def demo(
     host: Annotated[str, typer.Option(help="Address of the gateway.")] = "127.0.0.1",
     policy: Annotated[str, typer.Option(help="Routing policy.")] = "motley",
     load: Annotated[
-        float, typer.Option(min=0.0, help="Requests per second to keep the fleet busy with.")
-    ] = 0.0,
+        str,
+        typer.Option(
+            help="Traffic: light, steady, burst (five times as much for 6 s of every 30), trace "
+            "(Azure-like conversations); or requests per second."
+        ),
+    ] = "0",
     speed: Annotated[
         float, typer.Option(min=0.001, help="Emulated seconds per second of the engines.")
     ] = 1.0,
@@ -67,7 +71,7 @@ def demo(
     llama-3.1-8b, and the gateway in front of them. Each engine batches, prefills and pages as it
     would on that card, and says w0 w1 w2... Ctrl-C stops everything.
 
-    Examples: [bold]motley demo --load 5[/bold], and in another terminal
+    Examples: [bold]motley demo --load steady[/bold], and in another terminal
     [bold]motley demo kill v100-1[/bold], [bold]motley demo throttle t4-0[/bold],
     [bold]motley demo heal t4-0[/bold], [bold]motley demo policy round-robin[/bold]
     """
@@ -86,14 +90,16 @@ def demo(
     from router.gateway.server import bind, run, url_of
     from simulator.engine_server.host import EngineHost
     from simulator.engine_server.plan import LoadPlan
+    from simulator.engine_server.profiles import parse
 
+    profile, rate_per_s = parse(load)
     chosen = {"policy": {"name": policy, "seed": seed}}
     chosen |= {"server": {"host": host, "decision_log": decision_log and str(decision_log)}}
     config = with_books(load_config({**DEMO_FLEET, **chosen}), record=record)
     # The gateway's port first: if it is taken, nothing has been started yet.
     with bind(host, port) as listener, EngineHost(config.fleet.backends) as engines:
         url = url_of(listener)
-        plan = LoadPlan(url, MODEL, load, seed) if load else None
+        plan = LoadPlan(url, MODEL, rate_per_s, seed, profile) if rate_per_s else None
         engines.start(speed=speed, seed=seed, load=plan)
         # The web framework takes as long to import as the engines take to start.
         from router.gateway.app import build_app

@@ -1,4 +1,4 @@
-"""A light open-loop load, so that an emulated fleet is busy: chats of all sizes, Poisson arrivals.
+"""An open-loop load, so that an emulated fleet is busy: chats of all sizes.
 
 Arrivals never wait for answers: a slow fleet gets no mercy, as with real users.
 """
@@ -6,18 +6,17 @@ Arrivals never wait for answers: a slow fleet gets no mercy, as with real users.
 from __future__ import annotations
 
 import asyncio
-import math
 from random import Random
 from urllib.parse import urlsplit
 
 from msgspec import json
 
 from simulator.engine_server.plan import LoadPlan
+from simulator.engine_server.profiles import Arrival, arrivals
 from simulator.engine_server.tokens import BYTES_PER_TOKEN
 
 MAX_OPEN = 256
 """Open requests above which arrivals are dropped: files and patience are finite."""
-_MEDIAN_PROMPT_TOKENS, _SIGMA, _MAX_PROMPT_TOKENS = 600, 1.0, 4_000
 _READ_BYTES = 65_536
 
 
@@ -25,10 +24,12 @@ async def run_load(plan: LoadPlan) -> None:
     """Send requests until cancelled; what comes back is read and thrown away."""
     rng = Random(plan.seed)
     open_requests: set[asyncio.Task[None]] = set()
+    clock = asyncio.get_running_loop().time
+    begin_s = clock()
     try:
-        while True:
-            await asyncio.sleep(rng.expovariate(plan.rate_per_s))
-            body = chat_body(plan, rng)
+        for arrival in arrivals(plan.profile, plan.rate_per_s, plan.seed):
+            await asyncio.sleep(max(0.0, begin_s + arrival.at_s - clock()))
+            body = chat_body(plan, arrival, rng)
             if len(open_requests) < MAX_OPEN:
                 task = asyncio.create_task(_ask(plan.url, body))
                 open_requests.add(task)
@@ -39,13 +40,15 @@ async def run_load(plan: LoadPlan) -> None:
         await asyncio.gather(*open_requests, return_exceptions=True)
 
 
-def chat_body(plan: LoadPlan, rng: Random) -> bytes:
-    """A streamed chat with a prompt of log-normal length (median 600 tokens, at most 4000)."""
-    tokens = math.exp(rng.gauss(math.log(_MEDIAN_PROMPT_TOKENS), _SIGMA))
-    length = BYTES_PER_TOKEN * min(_MAX_PROMPT_TOKENS, max(1, round(tokens)))
+def chat_body(plan: LoadPlan, arrival: Arrival, rng: Random) -> bytes:
+    """A streamed chat with a prompt of the arrival's length that no other begins like."""
+    length = BYTES_PER_TOKEN * arrival.prompt_tokens
     start = f"{rng.getrandbits(64):016x} "
     content = (start + "motley " * (length // 7 + 1))[:length]
-    body = {"model": plan.model, "stream": True, "messages": [{"role": "user", "content": content}]}
+    body: dict[str, object] = {"model": plan.model, "stream": True}
+    body["messages"] = [{"role": "user", "content": content}]
+    if arrival.output_tokens is not None:
+        body |= {"max_tokens": arrival.output_tokens, "ignore_eos": True}
     return json.encode(body)
 
 

@@ -20,7 +20,8 @@ class LoadPlan(msgspec.Struct, frozen=True):
     Attributes:
         url: base URL of the gateway.
         model: what to ask for.
-        rate_per_s: Poisson arrivals.
+        rate_per_s: arrivals; of the profile's calm, where it has bursts.
+        profile: see ``simulator.engine_server.profiles``.
         seed: of arrivals and prompts.
     """
 
@@ -28,6 +29,7 @@ class LoadPlan(msgspec.Struct, frozen=True):
     model: str
     rate_per_s: float
     seed: int = 0
+    profile: str = "steady"
 
 
 class HostPlan(msgspec.Struct, frozen=True):

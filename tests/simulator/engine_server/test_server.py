@@ -1,14 +1,12 @@
 """Emulated engines on real sockets: the official OpenAI SDK, crashes, processes."""
 
 import asyncio
-import json
 import os
 import signal
 import socket
 import subprocess
 import sys
 import time
-from random import Random
 
 import httpx
 import openai
@@ -22,8 +20,6 @@ from simulator.engine_server.build import EngineOptions
 from simulator.engine_server.fleet import EngineFleet
 from simulator.engine_server.host import EngineHost
 from simulator.engine_server.listening import PortError, listen, url_of
-from simulator.engine_server.load import chat_body
-from simulator.engine_server.plan import LoadPlan
 from simulator.engine_server.tokens import words
 
 MODEL = "llama-3.1-8b"
@@ -219,13 +215,3 @@ def test_engines_that_do_not_start_are_an_error(monkeypatch):
         engines.start()
         with pytest.raises(MotleyError, match="did not start"):
             engines.wait_until_ready()
-
-
-def test_the_load_is_the_same_under_a_seed_and_within_its_bounds():
-    plan = LoadPlan("http://127.0.0.1:1", MODEL, 1.0)
-    bodies = [chat_body(plan, rng) for rng in (Random(1), Random(1), Random(2))]
-    assert bodies[0] == bodies[1] != bodies[2]
-    rng = Random(0)
-    sizes = [len(json.loads(chat_body(plan, rng))["messages"][0]["content"]) for _ in range(500)]
-    assert max(sizes) == 4 * 4000
-    assert 4 * 500 < sorted(sizes)[250] < 4 * 720  # the median of 600 tokens, give or take
