@@ -25,6 +25,7 @@ from tests.deploy.monitoring import (
     names_in,
     panels,
     prometheus,
+    rules,
     tool,
 )
 from tests.integration.fleet import HELLO, MODEL, Gateway, engines, gateway
@@ -65,6 +66,15 @@ def test_the_dashboards_are_those_of_the_panels_file() -> None:
 def test_a_panel_asks_for_metrics_that_exist(dashboard: str, title: str, expr: str) -> None:
     assert names_in(expr)
     assert names_in(expr) <= known_names()
+
+
+def test_what_a_backend_is_is_joined_gateway_by_gateway() -> None:
+    """Several gateways tell of one backend; joined on the backend alone, Prometheus refuses."""
+    joins = [expr for _, _, expr in QUERIES if "motley_backend_info" in expr]
+    joins += [str(rule["expr"]) for rule in rules() if "motley_backend_info" in str(rule["expr"])]
+    assert len(joins) > 5
+    for expr in joins:
+        assert "on (backend)" not in " ".join(expr.split()), expr
 
 
 def test_panels_do_not_overlap_and_have_units() -> None:
