@@ -20,7 +20,7 @@ from router.domain.outcome import Outcome
 from router.domain.protocols import Observer, Planner
 from router.domain.state import EngineSignals, LinearCost
 from router.fleet_state.sharing import added, own_loads
-from router.policies.registry import BLIND_TO_SPEED
+from router.policies.registry import BLIND_TO_SPEED, polls_every_s
 from simulator.belief import make_predictor
 from simulator.options import ReplayOptions
 from simulator.processes import EngineProcess, SimClock
@@ -75,7 +75,7 @@ class Gateways:
     Args:
         members: the replicas.
         options: intervals and delays.
-        config: of the fleet file, for health checks.
+        config: of the fleet file, for its policy's own polling interval and health checks.
     """
 
     def __init__(
@@ -85,6 +85,7 @@ class Gateways:
         self._options = options
         self._reliability = config.reliability
         self._plan_interval_s = config.planner.interval_s
+        self._scrape_interval_s = polls_every_s(config.policy.name, options.scrape_interval_s)
         self.dispatchers = tuple(member.dispatcher for member in members)
         self._failures: dict[str, int] = {}
 
@@ -102,7 +103,7 @@ class Gateways:
         options = self._options
         if options.scrape_interval_s > 0 and not options.oracle:
             clock.every(
-                options.scrape_interval_s, lambda now: self._scrape(clock, engines, look, now)
+                self._scrape_interval_s, lambda now: self._scrape(clock, engines, look, now)
             )
         if options.shared_every_s > 0 and len(self.dispatchers) > 1:
             clock.every(options.shared_every_s, lambda now: self._share(look, now))

@@ -23,7 +23,8 @@ class ReplayOptions:
         model_error: sigma of the log-normal factor by which the belief about each backend's
             prefill and decode costs is off from the truth; 0.2 is what careful offline
             profiling reaches.
-        scrape_interval_s: how often each engine's metrics are read; 0 means never.
+        scrape_interval_s: how often each engine's metrics are read, 0 means never; the policies
+            of other routers are told as often as those routers poll.
         telemetry_delay_s: from reading to knowing.
         length_predictor: ``bucket`` (mean of what finished before, by prompt length),
             ``constant`` or ``oracle``.

@@ -83,6 +83,17 @@ BLIND_TO_SPEED = frozenset(
 so a simulation need not learn any."""
 
 
+def polls_every_s(name: str, otherwise_s: float) -> float:
+    """How often the router that a policy is taken from reads its engines' metrics, in seconds.
+
+    Args:
+        name: of the policy.
+        otherwise_s: what holds for all policies that have no interval of their own.
+    """
+    own_s: float = getattr(POLICIES.get(name), "scrape_interval_s", otherwise_s)
+    return own_s
+
+
 def make_policy(name: str, context: PolicyContext) -> Policy:
     """Build a policy by name.
 

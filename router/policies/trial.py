@@ -19,7 +19,14 @@ from typing import Any
 from zlib import crc32
 
 from router.domain.outcome import Outcome
-from router.domain.protocols import DispatchListener, Hold, Observer, Policy
+from router.domain.protocols import (
+    DispatchListener,
+    Hold,
+    LossListener,
+    Observer,
+    Policy,
+    PrefixHints,
+)
 from router.domain.request import Request
 from router.domain.state import BackendView
 from router.perf.estimate import tpot_s, ttft_s
@@ -76,6 +83,8 @@ class Trial:
         everyone = [one for one in (main, shadow, canary) if one is not None]
         self._observers = [one for one in everyone if isinstance(one, Observer)]
         self._listeners = [one for one in everyone if isinstance(one, DispatchListener)]
+        self._hinted = [one for one in everyone if isinstance(one, PrefixHints)]
+        self._losers = [one for one in everyone if isinstance(one, LossListener)]
 
     def choose(
         self, request: Request, candidates: Sequence[BackendView], now: float
@@ -105,6 +114,16 @@ class Trial:
             if one is decided:
                 cached = said
         return cached
+
+    def hint(self, backend: BackendView, hashes: Sequence[int], block_tokens: int) -> None:
+        """All that can use it hear what another replica of the router sent."""
+        for one in self._hinted:
+            one.hint(backend, hashes, block_tokens)
+
+    def lost(self, backend: str) -> None:
+        """All of them forget what they knew of a backend that left or fell ill."""
+        for one in self._losers:
+            one.lost(backend)
 
 
 def _compare(

@@ -82,6 +82,17 @@ def test_fast_and_exact_engines_tell_the_same_story() -> None:
         assert ours.tolist() == pytest.approx(theirs.tolist(), abs=1e-6)
 
 
+def test_other_routers_policies_are_told_as_often_as_those_routers_poll() -> None:
+    def scrapes(policy: str) -> int:
+        lines: list[bytes] = []
+        run_policy(short_trace(20), fleet_config(), policy, DEFAULTS, log=lines.append)
+        return sum(b'"scrape"' in line for line in lines)
+
+    every_second = scrapes("least-request")
+    assert 15 * every_second < scrapes("llm-d-default") < 25 * every_second
+    assert scrapes("smg-least-load") < every_second / 5
+
+
 # --- nothing lost ------------------------------------------------------------------------------
 
 

@@ -54,6 +54,10 @@ class AibrixLeastLatency:
             totals.prompt_tokens += outcome.prompt_tokens
             totals.output_tokens += outcome.output_tokens
 
+    def lost(self, backend: str) -> None:
+        """The backend left, or fell ill: one that comes back under its name starts anew."""
+        self._totals.pop(backend, None)
+
     def _latency_s(self, view: BackendView) -> float:
         own = self._totals.get(view.spec.name)
         if own is None or not own.prompt_tokens or not own.output_tokens:

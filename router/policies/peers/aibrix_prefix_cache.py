@@ -44,6 +44,10 @@ class AibrixPrefixCache:
         )
         return chosen
 
+    def lost(self, backend: str) -> None:
+        """The backend left, or fell ill: its cache is gone, and so is what is known of it."""
+        self._index.forget(backend)
+
     def _matched(self, request: Request, candidates: Sequence[BackendView]) -> BackendView | None:
         counts = [view.in_flight for view in candidates]
         if max(counts) - min(counts) > IMBALANCE:

@@ -47,8 +47,12 @@ class AibrixSloLeastLoad:
     def observe(self, outcome: Outcome) -> None:
         """Give the finished request's share back."""
         name, share = self._share.pop(outcome.request_id, ("", 0.0))
-        if name:
+        if name in self._load:
             self._load[name] = max(self._load[name] - share, 0.0)
+
+    def lost(self, backend: str) -> None:
+        """The backend left, or fell ill: nothing runs there any more."""
+        self._load.pop(backend, None)
 
 
 def _share(view: BackendView, request: Request) -> float:

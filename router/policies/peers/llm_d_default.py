@@ -53,6 +53,10 @@ class LlmDDefault:
         self._index.insert(chosen.spec.name, hashes, size, chosen.kv_capacity_tokens)
         return chosen
 
+    def lost(self, backend: str) -> None:
+        """The backend left, or fell ill: its cache is gone, and so is what is known of it."""
+        self._index.forget(backend)
+
 
 def _waiting(view: BackendView) -> int:
     return (view.signals.waiting or 0) if view.signals is not None else 0

@@ -42,8 +42,6 @@ class _Rls:
 class LlmDPredictedLatency:
     """Argmin of the pooled prediction, ties at random."""
 
-    scrape_interval_s = 0.05
-
     def __init__(self, context: PolicyContext) -> None:
         self._rng = context.rng
         self._ttft, self._tpot = _Rls(), _Rls()

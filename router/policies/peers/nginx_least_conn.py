@@ -34,6 +34,10 @@ class NginxLeastConn:
         tied = [view for score, view in scored if score <= least]
         return tied[0] if len(tied) == 1 else self._smooth(tied)
 
+    def lost(self, backend: str) -> None:
+        """The backend left, or fell ill: its turn is forgotten."""
+        self._turns.pop(backend, None)
+
     def _smooth(self, tied: list[BackendView]) -> BackendView:
         """Smooth weighted round robin: add each weight, take the highest, deduct the total."""
         total = 0.0

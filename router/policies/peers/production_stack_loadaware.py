@@ -41,3 +41,7 @@ class ProductionStackLoadaware:
         chosen = least(candidates, penalty, self._rng)
         self._index.insert(chosen.spec.name, hashes, size)
         return chosen
+
+    def lost(self, backend: str) -> None:
+        """The backend left, or fell ill: its cache is gone, and so is what is known of it."""
+        self._index.forget(backend)

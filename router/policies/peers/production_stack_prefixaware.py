@@ -42,6 +42,11 @@ class ProductionStackPrefixaware:
         self._index.insert(chosen.spec.name, hashes, size)
         return chosen
 
+    def lost(self, backend: str) -> None:
+        """The backend left, or fell ill: its cache is gone, and so is what is known of it."""
+        self._index.forget(backend)
+        self._sent.pop(backend, None)
+
     def _rate(self, view: BackendView, now: float) -> float:
         sent = self._sent.get(view.spec.name)
         while sent and sent[0] < now - WINDOW_S:

@@ -41,6 +41,10 @@ class SglangCacheAware:
         self._index.insert(chosen.spec.name, request.prefix_hashes, request.prefix_block_tokens)
         return chosen
 
+    def lost(self, backend: str) -> None:
+        """The backend left, or fell ill: its cache is gone, and so is what is known of it."""
+        self._index.forget(backend)
+
     def _by_affinity(
         self, request: Request, candidates: Sequence[BackendView]
     ) -> BackendView | None:

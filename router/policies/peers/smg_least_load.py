@@ -41,6 +41,10 @@ class SmgLeastLoad:
         self._sent[chosen.spec.name] = (polled_s, tokens + request.prompt_tokens)
         return chosen
 
+    def lost(self, backend: str) -> None:
+        """The backend left, or fell ill: what was sent there is gone."""
+        self._sent.pop(backend, None)
+
     def _load_s(self, view: BackendView) -> float:
         signals = view.signals
         _, sent_tokens = self._since_poll(view)

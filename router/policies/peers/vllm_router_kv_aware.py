@@ -39,3 +39,7 @@ class VllmRouterKvAware:
         chosen = least(candidates, score, self._rng)
         self._index.insert(chosen.spec.name, hashes, size, chosen.kv_capacity_tokens)
         return chosen
+
+    def lost(self, backend: str) -> None:
+        """The backend left, or fell ill: its cache is gone, and so is what is known of it."""
+        self._index.forget(backend)

@@ -7,7 +7,7 @@ import pytest
 
 from router.domain.errors import ConfigError, UnknownNameError
 from router.policies.context import PolicyContext
-from router.policies.registry import POLICIES, make_policy
+from router.policies.registry import POLICIES, make_policy, polls_every_s
 
 
 def context(**params: object) -> PolicyContext:
@@ -54,3 +54,17 @@ def test_parameters_have_defaults_and_may_be_whole_numbers():
     assert given.param("a", 1.0) == 3.0
     assert given.param("b", 1.5) == 1.5
     assert given.unused() == set()
+
+
+@pytest.mark.parametrize(
+    ("name", "every_s"),
+    [
+        ("llm-d-default", 0.05),
+        ("smg-least-load", 10.0),
+        ("motley", 1.0),
+        ("least-request", 1.0),
+        ("nobody", 1.0),
+    ],
+)
+def test_other_routers_poll_at_their_own_pace(name: str, every_s: float):
+    assert polls_every_s(name, 1.0) == every_s

@@ -37,6 +37,16 @@ class Fixed:
         return self.cached
 
 
+class Remembers(Fixed):
+    """Also hears what other replicas sent, and who is gone."""
+
+    def hint(self, backend: BackendView, hashes: Sequence[int], block_tokens: int) -> None:
+        self.heard.append(f"{backend.spec.name} holds {len(hashes) * block_tokens}")
+
+    def lost(self, backend: str) -> None:
+        self.heard.append(f"{backend} is lost")
+
+
 def request(n: int = 0) -> Request:
     return Request(request_id=f"r{n}", model="m", arrival_s=0.0, prompt_tokens=100)
 
@@ -110,3 +120,12 @@ def test_a_shadow_changes_no_choice_of_a_random_policy() -> None:
     for n in range(200):
         some = rng.sample(views, 3)
         assert alone.choose(request(n), some, 0.0) is watched.choose(request(n), some, 0.0)
+
+
+def test_all_that_can_hear_of_hints_and_losses() -> None:
+    main, shadow, deaf = Remembers(0), Remembers(0), Fixed(0)
+    trial = Trial(main, shadow=shadow, canary=deaf, share=0.5)
+    trial.hint(view("a"), (1, 2), 256)
+    trial.lost("b")
+    assert main.heard == shadow.heard == ["a holds 512", "b is lost"]
+    assert deaf.heard == []

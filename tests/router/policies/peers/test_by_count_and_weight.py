@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from router.domain.protocols import Observer, Policy
+from router.domain.protocols import LossListener, Observer, Policy
 from router.domain.state import EngineSignals
 from tests.fakes import FAST, SLOW, ask, outcome, spec, view, views
 from tests.router.policies.picking import picked, policy_of, scores
@@ -21,6 +21,12 @@ def told(policy: Policy) -> Observer:
     """The policy, as one that learns."""
     assert isinstance(policy, Observer)
     return policy
+
+
+def lose(policy: Policy, backend: str) -> None:
+    """Tell a policy that keeps books by backend that one is gone."""
+    assert isinstance(policy, LossListener)
+    policy.lost(backend)
 
 
 def test_weighted_random_draws_by_speed():
@@ -47,6 +53,13 @@ class TestNginxLeastConn:
         # Weights 4.46 and 1: the turns of "fast" before each choice are 4.46, 3.46, 2.46 (and the
         # other's 3: its turn), 6.92, 5.92, 4.92, 3.92, 2.92 (against 2.54), 1.92 (against 3.54).
         assert "".join(picked(policy, fleet)[0] for _ in range(9)) == "ffsfffffs"
+
+    def test_a_lost_backends_turn_is_forgotten(self):
+        policy, fleet = policy_of("nginx-least-conn"), views(a={}, b={})
+        assert picked(policy, fleet) == "a"  # b's turn is next
+        lose(policy, "b")
+        lose(policy, "a")
+        assert picked(policy, fleet) == "a"
 
     def test_equals_take_turns(self):
         policy, fleet = policy_of("nginx-least-conn"), views(a={}, b={}, c={})
@@ -79,6 +92,12 @@ class TestSmgLeastLoad:
         # a: 2.20, then 3.20 with 1,000 tokens sent; b: 2.89, then 3.39.
         assert chosen == ["a", "b", "a"]
         assert picked(policy, self.fleet(observed_s=10.0)) == "a", "a new poll: 2.20 again"
+
+    def test_what_was_sent_to_a_lost_backend_is_gone(self):
+        policy = policy_of("smg-least-load")
+        assert picked(policy, self.fleet()) == "a"  # 3.20 from now on, against 2.89
+        lose(policy, "a")
+        assert picked(policy, self.fleet()) == "a"
 
     def test_a_full_cache_is_bad_and_not_infinitely_so(self):
         full = views(
@@ -154,6 +173,13 @@ class TestAibrixLeastLatency:
         told(policy).observe(outcome("a"))
         assert picked(policy, views(a={}, b={})) == "b"
 
+    def test_one_that_was_lost_is_as_if_never_used(self):
+        policy = policy_of("aibrix-least-latency")
+        for name in ("a", "b"):
+            told(policy).observe(outcome(name))
+        lose(policy, "b")
+        assert picked(policy, views(a={}, b={})) == "b"
+
     def test_only_complete_answers_count(self):
         policy = policy_of("aibrix-least-latency")
         told(policy).observe(outcome("a", "failed"))
@@ -185,6 +211,15 @@ class TestAibrixSloLeastLoad:
             name = picked(policy, fleet, ask(f"r{n}", forecast=100.0))
             assert name == "fast"
             told(policy).observe(outcome(name, status, request_id=f"r{n}"))
+
+    def test_what_ran_on_a_lost_backend_weighs_no_more(self):
+        policy, fleet = policy_of("aibrix-slo-least-load"), views(fast={}, slow={"cost": SLOW})
+        assert picked(policy, fleet, ask("r0", forecast=100.0)) == "fast"
+        lose(policy, "fast")
+        assert picked(policy, fleet, ask("r1", forecast=100.0)) == "fast"
+        lose(policy, "fast")
+        told(policy).observe(outcome("fast", "failed", request_id="r0"))
+        assert picked(policy, fleet, ask("r2", forecast=100.0)) == "fast"
 
 
 def test_what_they_share_is_that_none_of_them_sees_the_request_itself():

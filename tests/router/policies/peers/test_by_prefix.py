@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from router.domain.protocols import Policy
+from router.domain.protocols import LossListener, Policy
 from router.domain.request import Request
 from router.domain.state import EngineSignals
 from tests.fakes import ask, view, views
@@ -24,9 +24,9 @@ def chat(blocks: int = 2, **fields: Any) -> Request:
     return ask(forecast=100.0, prefix_hashes=hashes, prefix_block_tokens=BLOCK, **fields)
 
 
-def warmed(name: str, **params: float) -> Policy:
+def warmed(name: str, seed: int = 0, **params: float) -> Policy:
     """The policy, after ``a`` served the first two blocks of the conversation."""
-    policy = policy_of(name, **params)
+    policy = policy_of(name, seed, **params)
     picked(policy, [view("a")], chat())
     return policy
 
@@ -150,3 +150,24 @@ class TestAibrixPrefixCache:
         crowd = {"in_flight": busiest}
         fleet = views(a={"in_flight": 1}, b={}, c=crowd, d=crowd)
         assert picked(warmed("aibrix-prefix-cache"), fleet, chat()) == chosen
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        *("sglang-cache-aware", "vllm-router-kv-aware", "dynamo-cost", "llm-d-default"),
+        *("production-stack-loadaware", "production-stack-prefixaware", "aibrix-prefix-cache"),
+    ],
+)
+def test_what_a_lost_backend_had_cached_is_forgotten(name: str):
+    fleet = views(a={}, b={})
+    assert {picked(warmed(name, seed), fleet, chat()) for seed in range(20)} == {"a"}
+
+    def chosen(seed: int) -> str:
+        policy = warmed(name, seed)
+        assert isinstance(policy, LossListener)
+        policy.lost("a")
+        policy.lost("never heard of")
+        return picked(policy, fleet, chat())
+
+    assert {chosen(seed) for seed in range(20)} == {"a", "b"}, "nothing tells them apart any more"
