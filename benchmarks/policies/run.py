@@ -2,26 +2,26 @@
 
 ::
 
-    python -m benchmarks.policies.run                    everything (about 25 CPU-minutes)
-    python -m benchmarks.policies.run --quick            one seed, fewer requests
+    python -m benchmarks.policies.run                    everything (about 20 CPU-minutes)
+    python -m benchmarks.policies.run --quick            one seed, few requests, the strong policies
     python -m benchmarks.policies.run --held-out         scenarios that nothing was tuned on
     python -m benchmarks.policies.run --ablation         Motley without each of its parts
 
-Finished cells are kept in ``--out`` and not run again while the code is the same. Every policy sees
-the same arrivals and lengths, a belief 25 % wrong, scrapes 1 s old (or as often as that router
-polls), predicted lengths. The peers are given every advantage: their weights are the believed
-speeds of the hardware, corrected by the same feedback. Figures are means over seeds of P99 TTFT and
-P99 E2E.
+Finished cells are kept in ``--out`` and not run again while the code is the same, so a run that was
+stopped goes on where it was. Every policy sees the same arrivals and lengths, a belief 25 % wrong,
+scrapes 1 s old (or as often as that router polls), predicted lengths. The peers are given every
+advantage: their weights are the believed speeds of the hardware, corrected by the same feedback.
+In the mix of service classes Motley's queue honours the classes and the peers, which have none,
+are as they are; their figures there are those of the interactive class.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
-from collections.abc import Iterable, Iterator
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
-from functools import partial
+from functools import cache, partial
 from hashlib import sha256
 from pathlib import Path
 from typing import Any
@@ -31,6 +31,10 @@ from rich.progress import track
 
 from benchmarks.policies.scenarios import (
     FLEETS,
+    LARGE,
+    LOADS,
+    MIXED,
+    SLO_MIX,
     WORKLOADS,
     Scenario,
     config_of,
@@ -38,16 +42,24 @@ from benchmarks.policies.scenarios import (
     scenarios,
     trace_of,
 )
-from benchmarks.policies.tables import ablation_table, summary_table
+from benchmarks.policies.slo_mix import JUDGED
+from benchmarks.policies.tables import ablation_table, evidence_tables, summary_table
 from router.policies.registry import POLICIES
 from simulator.options import ReplayOptions
 from simulator.run import run_policy
 from simulator.summary import summarize
 from simulator.sweep.cell import code_digest
+from simulator.traces.columns import Trace
 
 BASE = {"model_error": 0.25}
-SKIPPED = {"random", "round-robin", "aibrix-least-latency"}
-"""Unstable on every mixed fleet: their queues grow without bound and only burn CPU."""
+STRONG = (
+    *("least-request", "nginx-least-conn", "lmetric", "aibrix-slo-least-load"),
+    *("marginal-delay", "motley"),
+)
+"""Who had the least of either P99 in some scenario when all were run, and ours."""
+MOTLEY_FIFO = "motley, first in first out"
+BEHIND_CLASSES = ("least-request", "nginx-least-conn")
+"""Peers that are also run behind Motley's queue of classes."""
 
 ABLATIONS: dict[str, tuple[dict[str, float], dict[str, Any]]] = {
     "motley": ({}, {}),
@@ -59,86 +71,149 @@ ABLATIONS: dict[str, tuple[dict[str, float], dict[str, Any]]] = {
     "minus tail-awareness": ({"tail_weight": 0.0, "overshoot_weight": 0.0}, {}),
     "minus overshoot alone": ({"overshoot_weight": 0.0}, {}),
     "minus feedback": ({}, {"feedback": False}),
-    "plus plan prices": ({}, {"plan": True}),
+    "plus plan prices": ({"price_weight": 1.0}, {"plan": True}),
     "oracle lengths": ({}, {"length_predictor": "oracle"}),
     "oracle (bound)": ({}, {"oracle": True}),
 }
 
 
 @dataclass(frozen=True, slots=True)
-class Cell:
-    """One replay."""
+class Variant:
+    """A policy as it is run.
+
+    Attributes:
+        name: in the tables.
+        policy, params: what is run.
+        options: of the replay, where they differ.
+        classes: whether the router's queue honours service classes.
+    """
 
     name: str
     policy: str
-    params: dict[str, float]
-    options: dict[str, Any]
-    scenario: Scenario
-    seed: int
+    params: tuple[tuple[str, float], ...] = ()
+    options: tuple[tuple[str, Any], ...] = ()
+    classes: bool = False
 
-    @property
-    def key(self) -> str:
-        facts = repr((self.policy, sorted(self.params.items()), sorted(self.options.items())))
-        return sha256(f"{facts}{self.scenario}{self.seed}{code_digest()}".encode()).hexdigest()[:20]
+    def key(self, scenario: Scenario, seed: int) -> str:
+        facts = f"{self.policy}{self.params}{self.options}{self.classes}{scenario}{seed}"
+        return sha256(f"{facts}{code_digest()}{_own_digest()}".encode()).hexdigest()[:20]
 
 
-def replay(cell: Cell, out: Path) -> dict[str, Any]:
-    """Run one cell, or take it from disk."""
-    kept = out / f"{cell.key}.json"
-    if kept.exists():
-        return dict(json.loads(kept.read_text()))
-    config = config_of(cell.scenario.fleet, cell.policy, cell.params)
-    trace, rate_scale = trace_of(cell.scenario, config, cell.seed)
-    options = ReplayOptions(seed=cell.seed, **{**BASE, **cell.options})
+Group = tuple[Scenario, int, tuple[Variant, ...]]
+"""All that is run on the same arrivals."""
+
+
+@cache
+def _own_digest() -> str:
+    """Of the scenarios: another mix or window is another result."""
+    here = Path(__file__).parent
+    names = ("scenarios.py", "held_out.py", "slo_mix.py")
+    return sha256(b"".join((here / name).read_bytes() for name in names)).hexdigest()
+
+
+def replay(group: Group, out: Path) -> list[dict[str, Any]]:
+    """Run one group, or take what is there from disk."""
+    scenario, seed, variants = group
+    results, trace, rate_scale = [], None, 1.0
+    for variant in variants:
+        kept = out / f"{variant.key(scenario, seed)}.json"
+        if not kept.exists():
+            if trace is None:
+                plain = config_of(scenario.fleet, "least-request")
+                trace, rate_scale = trace_of(scenario, plain, seed)
+            kept.write_text(json.dumps(_facts(variant, scenario, seed, trace, rate_scale)))
+        results.append({**json.loads(kept.read_text()), "name": variant.name})
+    return results
+
+
+def _facts(
+    variant: Variant, scenario: Scenario, seed: int, trace: Trace, rate_scale: float
+) -> dict[str, Any]:
     from simulator.batch import make_planner  # noqa: PLC0415 - loads the solver
 
-    run = run_policy(
-        trace, config, cell.policy, options, rate_scale=rate_scale, make_planner=make_planner
+    params = dict(variant.params)
+    config = config_of(scenario.fleet, variant.policy, params, classes=variant.classes)
+    options = ReplayOptions(seed=seed, **{**BASE, **dict(variant.options)})
+    run = summarize(
+        run_policy(
+            trace,
+            config,
+            variant.policy,
+            options,
+            rate_scale=rate_scale,
+            make_planner=make_planner,
+        )
     )
-    result = {
-        "name": cell.name,
-        "scenario": cell.scenario.label,
-        "workload": cell.scenario.workload,
-        "seed": cell.seed,
-        **summarize(run),
+    classes = run["classes"]
+    judged = classes[JUDGED] if scenario.workload == SLO_MIX else run
+    return {
+        "scenario": scenario.label,
+        "workload": scenario.workload,
+        "fleet": scenario.fleet,
+        "load": scenario.load,
+        "seed": seed,
+        "p99_s": [judged["ttft_s"]["p99"], judged["e2e_s"]["p99"]],
+        "attainment": run["slo_attainment"],
+        "goodput_per_s": run["goodput_per_s"],
+        "cached_token_ratio": run["cached_token_ratio"],
+        "classes": {
+            name: {
+                "attainment": facts["slo_attainment"],
+                "turned_away": facts["rejected"] / facts["arrived"],
+                "p99_s": [facts["ttft_s"]["p99"], facts["e2e_s"]["p99"]],
+            }
+            for name, facts in classes.items()
+        },
     }
-    kept.write_text(json.dumps(result))
-    return result
 
 
-def cells(options: argparse.Namespace) -> Iterator[Cell]:
+def variants(options: argparse.Namespace, workload: str) -> tuple[Variant, ...]:
+    """What is run on a scenario."""
+    mixed = workload == SLO_MIX
+    if options.ablation:
+        return tuple(
+            Variant(name, "motley", tuple(params.items()), tuple(changed.items()), classes=mixed)
+            for name, (params, changed) in ABLATIONS.items()
+        )
+    found = [Variant(name, name, classes=mixed and name == "motley") for name in options.policies]
+    if mixed and not options.held_out:
+        found.append(Variant(MOTLEY_FIFO, "motley"))
+        found += [Variant(f"{name}, by class", name, classes=True) for name in BEHIND_CLASSES]
+    return tuple(found)
+
+
+def groups(options: argparse.Namespace) -> list[Group]:
     asked = (
         held_out_scenarios(options.requests)
         if options.held_out
         else scenarios(options.workloads, options.fleets, options.requests)
     )
-    for scenario in asked:
-        for seed in range(options.seeds):
-            if options.ablation:
-                for name, (params, changed) in ABLATIONS.items():
-                    yield Cell(name, "motley", params, changed, scenario, seed)
-            else:
-                for name in options.policies:
-                    yield Cell(name, name, {}, {}, scenario, seed)
+    return [
+        (scenario, seed, variants(options, scenario.workload))
+        for seed in range(options.seeds)
+        for scenario in asked
+        if scenario.load in options.loads or options.held_out
+    ]
 
 
-def run_all(wanted: list[Cell], out: Path, workers: int) -> list[dict[str, Any]]:
+def run_all(wanted: list[Group], out: Path, workers: int) -> list[dict[str, Any]]:
     out.mkdir(parents=True, exist_ok=True)
     with ProcessPoolExecutor(workers) as pool:
-        results: Iterable[dict[str, Any]] = pool.map(partial(replay, out=out), wanted, chunksize=2)
+        results = pool.map(partial(replay, out=out), wanted)
         console = Console(stderr=True)
-        return list(track(results, "replaying", total=len(wanted), console=console))
+        tracked = track(results, "replaying", total=len(wanted), console=console)
+        return [result for group in tracked for result in group]
 
 
 def arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    stable = [name for name in POLICIES if name not in SKIPPED]
-    parser.add_argument("--policies", nargs="+", default=stable, choices=list(POLICIES))
+    parser.add_argument("--policies", nargs="+", default=list(POLICIES), choices=list(POLICIES))
     parser.add_argument("--workloads", nargs="+", default=list(WORKLOADS), choices=WORKLOADS)
-    parser.add_argument("--fleets", nargs="+", default=list(FLEETS)[:3], choices=FLEETS)
-    parser.add_argument("--requests", type=int, default=4000)
+    parser.add_argument("--fleets", nargs="+", default=[*MIXED, LARGE], choices=FLEETS)
+    parser.add_argument("--loads", nargs="+", type=float, default=list(LOADS), choices=LOADS)
+    parser.add_argument("--requests", type=int, default=1000, help="a scenario")
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument(
         "--held-out", action="store_true", help="the scenarios that nothing was tuned on"
@@ -150,14 +225,17 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--html", type=Path, help="also write a page of plots")
     options = parser.parse_args()
     if options.quick:
-        options.seeds, options.requests = 1, min(options.requests, 2000)
+        options.seeds, options.requests, options.policies = 1, 500, list(STRONG)
     return options
 
 
 def main() -> None:
     options = arguments()
-    results = run_all(list(cells(options)), options.out, options.workers)
-    print(ablation_table(results) if options.ablation else summary_table(results))
+    results = run_all(groups(options), options.out, options.workers)
+    told = evidence_tables
+    if options.ablation or options.held_out:
+        told = ablation_table if options.ablation else summary_table
+    print(told(results))
     if options.html:
         from benchmarks.policies.page import write_page  # noqa: PLC0415 - loads matplotlib
 

@@ -1,16 +1,23 @@
-"""Workloads, fleets and loads. Nobody's policy was tuned to a single one of them."""
+"""Workloads, fleets and loads. Nobody's policy was tuned to a single one of them.
+
+A seed is another window of the trace (or another draw of what is drawn), another error of the
+belief about each backend, other limits on lengths and other tie-breaks. All policies see the same.
+"""
 
 from __future__ import annotations
 
 import os
+from bisect import bisect_left
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import lru_cache
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from benchmarks.policies import held_out
+from benchmarks.policies import held_out, slo_mix
 from router.config.load import MotleyConfig, load_config
 from router.perf.hardware import Hardware
 from simulator.traces.columns import Trace
@@ -50,7 +57,7 @@ FLEETS: dict[str, tuple[Kind, ...]] = {
 
 @dataclass(frozen=True, slots=True)
 class Workload:
-    """A trace file of ``../shared`` (or the built-in that stands in for it) and its labels.
+    """A trace file of ``../shared`` (or the built-in that stands in for it).
 
     ``load_factor`` scales the loads: the long prompts of Mooncake fit some backends only, so its
     fleets saturate at about a third of the fluid capacity.
@@ -60,26 +67,26 @@ class Workload:
     stand_in: str
     start_s: float = 0.0
     load_factor: float = 1.0
-    classes: tuple[tuple[str, float], ...] = ()
 
     def source(self) -> str:
         path = SHARED / "data" / "traces" / self.file
         return str(path) if path.is_file() else self.stand_in
 
 
-WORKLOADS: dict[str, Workload] = {
+RECORDED: dict[str, Workload] = {
     "azure-conv": Workload("azure2023_conv.csv", "azure-conv-like", 600.0),
     "azure-code": Workload("azure2023_code.csv", "azure-code-like", 600.0),
     "mooncake-prefix": Workload("mooncake_synthetic.jsonl", "chat-prefix-like", 0.0, 0.33),
-    "slo-mix": Workload(
-        "azure2023_conv.csv",
-        "azure-conv-like",
-        600.0,
-        1.0,
-        (("interactive", 3.0), ("throughput", 1.0), ("bulk", 1.0)),
-    ),
 }
+SESSIONS, SLO_MIX = held_out.SESSIONS, slo_mix.NAME
+WORKLOADS = (*RECORDED, SESSIONS, SLO_MIX)
+"""Of Mooncake's long prompts a quarter was seen before and the caches of these cards hold a tenth
+of that; of the sessions' prompts four fifths, and they fit."""
 LOADS = (0.5, 0.75, 0.9)
+MIXED = ("a100-heavy", "balanced", "t4-heavy")
+LARGE = "large"
+LARGE_TIMES = 4
+"""A fleet of 64 needs more requests to fill at all."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,8 +104,13 @@ class Scenario:
 
 
 def scenarios(workloads: Sequence[str], fleets: Sequence[str], requests: int) -> list[Scenario]:
-    """Every workload on every fleet at every load."""
-    return [Scenario(w, f, load, requests) for w in workloads for f in fleets for load in LOADS]
+    """Every workload on every fleet at every load; one load where the fleet is large."""
+    return [
+        Scenario(w, f, load, requests * (LARGE_TIMES if f == LARGE else 1))
+        for w in workloads
+        for f in fleets
+        for load in (LOADS if f != LARGE else LOADS[1:2])
+    ]
 
 
 def held_out_scenarios(requests: int) -> list[Scenario]:
@@ -106,8 +118,14 @@ def held_out_scenarios(requests: int) -> list[Scenario]:
     return [Scenario(*names, requests) for names in held_out.SCENARIOS]
 
 
-def config_of(fleet: str, policy: str, params: dict[str, float] | None = None) -> MotleyConfig:
-    """The fleet, with a queue that outlasts any burst, so that no policy can drop its tail."""
+def config_of(
+    fleet: str, policy: str, params: dict[str, float] | None = None, *, classes: bool = False
+) -> MotleyConfig:
+    """The fleet, with a queue that outlasts any burst, so that no policy can drop its tail.
+
+    With ``classes`` that queue is in order of service class, and turns away who cannot be served
+    in time.
+    """
     model = held_out.MODELS.get(fleet, MODEL)
     entries: list[dict[str, Any]] = [
         {"gpu": gpu, "count": count, "engine": engine, "tensor_parallel": cards, "model": model}
@@ -118,6 +136,7 @@ def config_of(fleet: str, policy: str, params: dict[str, float] | None = None) -
             "backends": entries,
             "policy": {"name": policy, "params": params or {}},
             "reliability": {"queue_timeout_s": 86_400, "queue_size": 1_000_000},
+            "admission": {"enabled": classes},
         }
     )
 
@@ -143,38 +162,40 @@ def capacity_per_s(config: MotleyConfig, trace: Trace) -> float:
     return total
 
 
-def trace_of(
-    scenario: Scenario, config: MotleyConfig, seed: int, workload: Workload | None = None
-) -> tuple[Trace, float]:
-    """The trace at the scenario's load, and the factor its times were divided by.
-
-    ``workload`` stands for the one that the scenario names.
-    """
-    if workload is None:
-        if scenario.workload not in WORKLOADS:
-            return _drawn(scenario, config, seed)
-        workload = WORKLOADS[scenario.workload]
-    spec = TraceSpec(workload.source(), start_s=workload.start_s, classes=dict(workload.classes))
-    plain, _ = build_trace(spec, seed)
-    if len(plain) > scenario.requests:
-        arrivals = plain.arrival_s
-        duration_s = arrivals[scenario.requests] - arrivals[0]
+def trace_of(scenario: Scenario, config: MotleyConfig, seed: int) -> tuple[Trace, float]:
+    """The trace at the scenario's load, and the factor its times were divided by."""
+    name, requests = scenario.workload, scenario.requests
+    limits = np.random.default_rng(seed)
+    if name in RECORDED:
+        plain, factor = _window(RECORDED[name], requests, seed), RECORDED[name].load_factor
+    elif name == SLO_MIX:
+        parts = [
+            _window(RECORDED[part.source], part.of(requests), seed + 1_000 * k)
+            for k, part in enumerate(slo_mix.PARTS)
+        ]
+        plain, factor = slo_mix.merged(parts, requests, seed), 1.0
     else:
-        duration_s = plain.span_s
-    wanted = scenario.load * workload.load_factor * capacity_per_s(config, plain)
-    rate_scale = wanted / (len(plain) / plain.span_s)
-    cut = TraceSpec(
-        workload.source(),
-        start_s=workload.start_s,
-        duration_s=duration_s,
-        classes=dict(workload.classes),
-        rate_scale=rate_scale,
+        plain, factor = held_out.draw(name, requests, seed), 1.0
+    per_s = len(plain) / plain.span_s
+    rate_scale = scenario.load * factor * capacity_per_s(config, plain) / per_s
+    return scale_rate(apply_max_tokens(plain, "ceiling", limits), rate_scale), rate_scale
+
+
+def _window(workload: Workload, requests: int, seed: int) -> Trace:
+    """So many requests in a row, from a place in the trace that the seed says."""
+    whole = _whole(workload)
+    last = max(len(whole) - requests, 0)
+    first = bisect_left(whole.arrival_s, whole.arrival_s[0] + workload.start_s)
+    first = min(first, last)
+    if seed:
+        first = int(np.random.default_rng([seed, 0x57A7]).integers(first, last + 1))
+    window = Trace(whole.name)
+    records = islice(whole.records(), first, first + requests)
+    return window.extend(
+        replace(r, arrival_s=r.arrival_s - whole.arrival_s[first]) for r in records
     )
-    return build_trace(cut, seed)[0], rate_scale
 
 
-def _drawn(scenario: Scenario, config: MotleyConfig, seed: int) -> tuple[Trace, float]:
-    plain = held_out.draw(scenario.workload, scenario.requests, seed)
-    factor = scenario.load * capacity_per_s(config, plain) * plain.span_s / len(plain)
-    limited = apply_max_tokens(plain, "ceiling", np.random.default_rng(seed))
-    return scale_rate(limited, factor), factor
+@lru_cache(maxsize=8)
+def _whole(workload: Workload) -> Trace:
+    return build_trace(TraceSpec(workload.source(), max_tokens="none"), 0)[0]

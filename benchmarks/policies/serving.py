@@ -21,7 +21,7 @@ from typing import Any
 
 import numpy as np
 
-from benchmarks.policies.scenarios import FLEETS, MODEL, WORKLOADS, Scenario, trace_of
+from benchmarks.policies.scenarios import FLEETS, MODEL, Scenario, trace_of
 from router.config.load import MotleyConfig, load_config
 from simulator.faults import Fault
 from simulator.options import ReplayOptions
@@ -51,16 +51,16 @@ def classes(seed: int) -> Iterator[str]:
     yield "| load | policy | admission | interactive in SLO | QoE | throughput in SLO |"
     yield " bulk served | longest bulk wait | goodput /s |\n"
     yield "|---|---|---|---|---|---|---|---|---|\n"
-    workload = replace(WORKLOADS["slo-mix"], classes=MIX)
     for load in (0.9, 1.2, 3.0):
         for admission in (False, True):
             for policy in ("least-request", "motley"):
                 sections = {"admission": {"enabled": True}} if admission else {}
                 patience = {} if admission else {"reliability": PATIENT}
                 config = fleet("balanced", **sections, **patience)
-                scenario = Scenario("slo-mix", "balanced", load, int(2_000 * load))
-                plain, _ = trace_of(scenario, config, seed, workload)
-                trace = assign(plain, "tenant", TENANTS, np.random.default_rng(seed))
+                scenario = Scenario("azure-conv", "balanced", load, int(2_000 * load))
+                plain, _ = trace_of(scenario, config, seed)
+                draw = np.random.default_rng(seed)
+                trace = assign(assign(plain, "slo_class", dict(MIX), draw), "tenant", TENANTS, draw)
                 options = replace(OPTIONS, seed=seed)
                 run = summarize(run_policy(trace, config, policy, options))
                 yield class_row(load, policy, admission, run)

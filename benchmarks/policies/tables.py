@@ -1,156 +1,252 @@
-"""From replays to Markdown: ratios to the rivals, means over scenarios, the worst scenario."""
+"""From replays to Markdown: ratios on the same arrivals, their intervals, the worst scenario."""
 
 from __future__ import annotations
 
 import math
 import statistics
 from collections import defaultdict
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-from scipy.special import stdtrit
+import numpy as np
 
+from benchmarks.policies.scenarios import SLO_MIX
 from router.policies.registry import POLICIES
 
 Result = Mapping[str, Any]
-Figures = dict[str, dict[str, tuple[float, float]]]
-"""P99 TTFT and P99 E2E in seconds, mean over seeds, by scenario and name."""
-
+Pair = tuple[float, float]
+"""P99 TTFT and P99 E2E in seconds."""
+Runs = dict[str, dict[int, dict[str, Pair]]]
+"""By scenario, seed and name."""
 Interval = tuple[float, float]
 
 OURS = ("weighted-least-request", "lmetric-normalized", "marginal-delay", "motley")
 PEERS = tuple(name for name in POLICIES if name not in OURS)
+WEIGHTED = "nginx-least-conn"
+RESAMPLES = 2_000
 
 
-def figures(results: Iterable[Result]) -> Figures:
-    """Mean over seeds of both P99s."""
-    grouped: dict[tuple[str, str], list[tuple[float, float]]] = defaultdict(list)
+def runs_of(results: Iterable[Result]) -> Runs:
+    """The two P99s of every replay."""
+    runs: Runs = defaultdict(lambda: defaultdict(dict))
     for result in results:
-        pair = (result["ttft_s"]["p99"], result["e2e_s"]["p99"])
-        grouped[result["scenario"], result["name"]].append(pair)
-    table: Figures = defaultdict(dict)
-    for (scenario, name), pairs in grouped.items():
-        ttft = statistics.fmean(pair[0] for pair in pairs)
-        table[scenario][name] = (ttft, statistics.fmean(pair[1] for pair in pairs))
-    return dict(table)
+        ttft, e2e = result["p99_s"]
+        runs[result["scenario"]][result["seed"]][result["name"]] = (ttft, e2e)
+    return {scenario: dict(seeds) for scenario, seeds in runs.items()}
 
 
-def best_peer(row: Mapping[str, tuple[float, float]]) -> str:
-    """The peer that is hardest to beat in a scenario: least product of its two P99s."""
-    peers = [name for name in row if name in PEERS]
-    return min(peers, key=lambda name: row[name][0] * row[name][1])
+def names_of(runs: Runs) -> list[str]:
+    """Policies that were run, without variants of one."""
+    found = dict.fromkeys(n for seeds in runs.values() for row in seeds.values() for n in row)
+    return [name for name in found if name in POLICIES]
 
 
-def summary_table(results: Iterable[Result]) -> str:
-    """One line a policy: both P99s relative to least request and to the best single peer."""
-    table = figures(results)
-    names = list(dict.fromkeys(name for row in table.values() for name in row))
-    strongest = _strongest_overall(table)
-    lines = [
-        f"{len(table)} scenarios; ratios of P99 (below 1 is better), geometric mean, and in "
-        f"brackets the worst scenario. The strongest peer over all is `{strongest}`; the best "
-        "peer of each scenario (by the product of both) is chosen after the fact, and so, for the "
-        "last two columns, is the peer with the least of each figure.",
-        "",
-        "| policy | TTFT / least-request | E2E / least-request | TTFT / strongest peer "
-        "| E2E / strongest peer | TTFT / best peer each | E2E / best peer each "
-        "| TTFT / least of all peers | E2E / least of all peers |",
-        "|---|--:|--:|--:|--:|--:|--:|--:|--:|",
+def log_ratios(runs: Runs, name: str, rival: str, which: int) -> list[list[float]]:
+    """One list a scenario, of one figure a seed: log of the ratio on the same arrivals."""
+    found = []
+    for seeds in runs.values():
+        rows = [row for row in seeds.values() if name in row and rival in row]
+        if rows:
+            found.append([math.log(row[name][which] / row[rival][which]) for row in rows])
+    return found
+
+
+def middle(logs: Sequence[Sequence[float]]) -> float:
+    """Geometric mean, every scenario of the same weight: a ratio and its inverse cancel."""
+    return math.exp(statistics.fmean(statistics.fmean(seeds) for seeds in logs))
+
+
+def by_scenario(logs: Sequence[Sequence[float]]) -> list[float]:
+    """Geometric mean over the seeds of each."""
+    return [math.exp(statistics.fmean(seeds)) for seeds in logs]
+
+
+def interval(logs: Sequence[Sequence[float]]) -> Interval:
+    """95 % of the geometric mean: paired bootstrap over scenarios and, within each, seeds."""
+    draw = np.random.default_rng(0)
+    means = np.zeros(RESAMPLES)
+    resampled = [
+        np.array(seeds)[draw.integers(0, len(seeds), (RESAMPLES, len(seeds)))].mean(axis=1)
+        for seeds in logs
     ]
-    for name in sorted(names, key=lambda n: _product(table, n, "least-request")):
+    chosen = draw.integers(0, len(logs), (RESAMPLES, len(logs)))
+    columns = np.stack(resampled)
+    means = columns[chosen, np.arange(RESAMPLES)[:, None]].mean(axis=1)
+    low, high = np.exp(np.quantile(means, (0.025, 0.975)))
+    return float(low), float(high)
+
+
+def to_the_best(runs: Runs, name: str, which: int) -> list[float]:
+    """By scenario: against whichever peer has the least of this very figure over the seeds.
+
+    Chosen after the fact, and another peer for each figure and scenario: harder than any peer.
+    """
+    found = []
+    for seeds in runs.values():
+        mine = _over_seeds(seeds, name, which)
+        peers = [_over_seeds(seeds, peer, which) for peer in PEERS if peer != name]
+        known = [value for value in peers if value is not None]
+        if mine is not None and known:
+            found.append(mine / min(known))
+    return found
+
+
+def _over_seeds(seeds: Mapping[int, Mapping[str, Pair]], name: str, which: int) -> float | None:
+    values = [row[name][which] for row in seeds.values() if name in row]
+    return math.exp(statistics.fmean(map(math.log, values))) if values else None
+
+
+# -- tables ------------------------------------------------------------------------------------
+
+
+def evidence_tables(results: Sequence[Result]) -> str:
+    """Every policy in one table, Motley's workloads in another, the service classes in a third."""
+    runs = runs_of(results)
+    parts = [
+        summary_table(results),
+        guard_sentences(runs),
+        workload_table(results),
+        class_table(results),
+    ]
+    return "\n\n".join(part for part in parts if part)
+
+
+def summary_table(results: Sequence[Result]) -> str:
+    """One line a policy: both P99s relative to least request and to weighted nginx."""
+    runs = runs_of(results)
+    seeds = {result["seed"] for result in results}
+    met = attainment(results)
+    lines = [
+        f"{len(runs)} scenarios, {len(seeds)} seed{'s' if len(seeds) > 1 else ''}; ratios of P99 "
+        "on the same arrivals (below 1 is better): geometric mean, its 95 % interval, and after "
+        "the bar the worst scenario.",
+        "",
+        "| policy | TTFT / least request | E2E / least request | TTFT / nginx, true weights "
+        "| E2E / nginx, true weights | in SLO |",
+        "|---|--:|--:|--:|--:|--:|",
+    ]
+    for name in sorted(names_of(runs), key=lambda n: _product(runs, n)):
         cells = [
-            _ratio(table, name, rival, which)
-            for rival in ("least-request", strongest, None)
+            _told(log_ratios(runs, name, rival, which))
+            for rival in ("least-request", WEIGHTED)
             for which in (0, 1)
         ]
-        cells += [_told(to_the_least(table, name, which)) for which in (0, 1)]
         mark = "**" if name == "motley" else ""
-        lines.append(f"| {mark}`{name}`{mark} | " + " | ".join(cells) + " |")
+        lines.append(f"| {mark}`{name}`{mark} | {' | '.join(cells)} | {met[name]:.1%} |")
     return "\n".join(lines)
 
 
-def paired_intervals(results: Iterable[Result]) -> dict[str, tuple[Interval, Interval]]:
-    """Ratio of ``motley`` to every other policy, per scenario and seed, on the same arrivals.
-
-    Geometric mean with its 95 % interval over all pairs (Student's t on the logarithms), of P99
-    TTFT and of P99 E2E.
-    """
-    pairs: dict[tuple[str, int], dict[str, tuple[float, float]]] = defaultdict(dict)
-    for result in results:
-        figure = (result["ttft_s"]["p99"], result["e2e_s"]["p99"])
-        pairs[result["scenario"], result["seed"]][result["name"]] = figure
-    names = {name for row in pairs.values() for name in row} - {"motley"}
-    rows = [row for row in pairs.values() if "motley" in row]
-    return {name: (_interval(rows, name, 0), _interval(rows, name, 1)) for name in sorted(names)}
-
-
-def _interval(rows: list[dict[str, tuple[float, float]]], name: str, which: int) -> Interval:
-    logs = [math.log(row["motley"][which] / row[name][which]) for row in rows if name in row]
-    centre = statistics.fmean(logs)
-    if len(logs) < 2:
-        return math.exp(centre), math.exp(centre)
-    reach = float(stdtrit(len(logs) - 1, 0.975)) * statistics.stdev(logs) / math.sqrt(len(logs))
-    return math.exp(centre - reach), math.exp(centre + reach)
+def guard_sentences(runs: Runs) -> str:
+    """Motley against the best peer of each single scenario, and the one it does worst in."""
+    told = []
+    for which, figure in enumerate(("TTFT", "E2E")):
+        values = to_the_best(runs, "motley", which)
+        worst = max(range(len(values)), key=values.__getitem__)
+        mean = math.exp(statistics.fmean(map(math.log, values)))
+        beyond = sum(value > 1.05 for value in values)
+        told.append(
+            f"P99 {figure}: {mean:.2f} of the least of all {len(PEERS)} peers in each scenario, "
+            f"picked after the fact; more than 5 % worse in {beyond} of {len(values)}, at worst "
+            f"{values[worst]:.2f} ({list(runs)[worst]})."
+        )
+    return "`motley` against the best peer of every single scenario:\n" + "\n".join(
+        f"- {line}" for line in told
+    )
 
 
-def ablation_table(results: Iterable[Result]) -> str:
-    """One line a variant: both P99s relative to the whole policy."""
-    table = figures(results)
-    names = list(dict.fromkeys(name for row in table.values() for name in row))
+def workload_table(results: Sequence[Result]) -> str:
+    """Motley by workload and by fleet."""
     lines = [
-        f"{len(table)} scenarios; ratios to `motley` (above 1: the part earns its place), "
-        "geometric mean and the extremes over scenarios.",
+        "| `motley` on | TTFT / least request | E2E / least request | TTFT / nginx, true weights "
+        "| E2E / nginx, true weights |",
+        "|---|--:|--:|--:|--:|",
+    ]
+    for key in ("workload", "fleet", "load"):
+        for value in dict.fromkeys(result[key] for result in results):
+            runs = runs_of(result for result in results if result[key] == value)
+            cells = [
+                f"{middle(log_ratios(runs, 'motley', rival, which)):.2f}"
+                for rival in ("least-request", WEIGHTED)
+                for which in (0, 1)
+            ]
+            told = f"load {value:g}" if key == "load" else value
+            lines.append(f"| {told} | {' | '.join(cells)} |")
+    return "\n".join(lines)
+
+
+def class_table(results: Sequence[Result], names: Sequence[str] = ()) -> str:
+    """The multi-tenant mix: who is served within the targets of his class."""
+    mixed = [result for result in results if result["workload"] == SLO_MIX]
+    if not mixed:
+        return ""
+    classes = list(dict.fromkeys(name for result in mixed for name in result["classes"]))
+    shown = names or ("least-request", WEIGHTED, "motley")
+    wanted = [n for n in dict.fromkeys(r["name"] for r in mixed) if _begins(n, shown)]
+    lines = [
+        f"| `{SLO_MIX}` | {' | '.join(f'{name} in SLO' for name in classes[:-1])} "
+        f"| turned away | {classes[0]} P99 TTFT | {classes[0]} P99 E2E | bulk P99 TTFT |",
+        "|---|" + "--:|" * (len(classes) + 3),
+    ]
+    for name in wanted:
+        mine = [result["classes"] for result in mixed if result["name"] == name]
+        cells = [
+            f"{statistics.fmean(one[slo]['attainment'] for one in mine):.1%}"
+            for slo in classes[:-1]
+        ]
+        away = statistics.fmean(one[slo]["turned_away"] for one in mine for slo in one)
+        p99s = [_mean(one[classes[0]]["p99_s"][which] for one in mine) for which in (0, 1)]
+        bulk = _mean(one[classes[-1]]["p99_s"][0] for one in mine)
+        cells += [f"{away:.1%}", f"{p99s[0]:.2f} s", f"{p99s[1]:.1f} s", f"{bulk:.1f} s"]
+        lines.append(f"| {name} | {' | '.join(cells)} |")
+    return "\n".join(lines)
+
+
+def ablation_table(results: Sequence[Result]) -> str:
+    """One line a variant: both P99s relative to the whole policy."""
+    runs = runs_of(results)
+    names = dict.fromkeys(result["name"] for result in results)
+    lines = [
+        f"{len(runs)} scenarios; ratios to `motley` (above 1: the part earns its place): geometric "
+        "mean, its 95 % interval, and after the bar the extremes over scenarios.",
         "",
         "| variant | P99 TTFT | P99 E2E |",
         "|---|--:|--:|",
     ]
     for name in names:
-        lines.append(
-            f"| {name} | {_range(table, name, 'motley', 0)} | {_range(table, name, 'motley', 1)} |"
-        )
+        cells = []
+        for which in (0, 1):
+            logs = log_ratios(runs, name, "motley", which)
+            values = by_scenario(logs)
+            low, high = interval(logs)
+            cells.append(
+                f"{middle(logs):.2f} [{low:.2f}, {high:.2f}] "
+                f"\\| {min(values):.2f} to {max(values):.2f}"
+            )
+        lines.append(f"| {name} | {' | '.join(cells)} |")
     return "\n".join(lines)
 
 
-def ratios(table: Figures, name: str, rival: str | None, which: int) -> list[float]:
-    """By scenario; against the best peer of each scenario if no rival is named."""
-    return [
-        row[name][which] / row[rival or best_peer(row)][which]
-        for row in table.values()
-        if name in row
-    ]
+def attainment(results: Iterable[Result]) -> dict[str, float]:
+    """Mean share of requests within their targets, by name."""
+    shares: dict[str, list[float]] = defaultdict(list)
+    for result in results:
+        shares[result["name"]].append(result["attainment"])
+    return {name: statistics.fmean(values) for name, values in shares.items()}
 
 
-def _strongest_overall(table: Figures) -> str:
-    names = {name for row in table.values() for name in row if name in PEERS}
-    return min(names, key=lambda name: _product(table, name, "least-request"))
+def _begins(name: str, shown: Sequence[str]) -> bool:
+    return any(name == one or name.startswith(f"{one}, ") for one in shown)
 
 
-def _product(table: Figures, name: str, rival: str) -> float:
-    return _mean(ratios(table, name, rival, 0)) * _mean(ratios(table, name, rival, 1))
+def _product(runs: Runs, name: str) -> float:
+    return math.prod(middle(log_ratios(runs, name, "least-request", k)) for k in (0, 1))
 
 
-def _ratio(table: Figures, name: str, rival: str | None, which: int) -> str:
-    return _told(ratios(table, name, rival, which))
+def _told(logs: Sequence[Sequence[float]]) -> str:
+    low, high = interval(logs)
+    worst = max(by_scenario(logs))
+    return f"{middle(logs):.2f} [{low:.2f}, {high:.2f}] \\| {worst:.2f}"
 
 
-def to_the_least(table: Figures, name: str, which: int) -> list[float]:
-    """By scenario, to whichever peer has the least of that very figure."""
-    return [
-        row[name][which] / min(row[peer][which] for peer in row if peer in PEERS and peer != name)
-        for row in table.values()
-        if name in row
-    ]
-
-
-def _told(values: list[float]) -> str:
-    return f"{_mean(values):.2f} ({max(values):.2f})"
-
-
-def _range(table: Figures, name: str, rival: str, which: int) -> str:
-    values = ratios(table, name, rival, which)
-    return f"{_mean(values):.2f} ({min(values):.2f} to {max(values):.2f})"
-
-
-def _mean(values: list[float]) -> float:
-    """Geometric: a ratio and its inverse cancel."""
-    return math.exp(statistics.fmean(math.log(value) for value in values))
+def _mean(values: Iterable[float]) -> float:
+    return math.exp(statistics.fmean(math.log(max(value, 1e-3)) for value in values))

@@ -37,6 +37,9 @@ Why each term:
 * ``stretch``: while an engine prefills, decoding stands still (SGLang) or crawls (vLLM), so TPOT
   grows with the share of prefill; it is the main cost of putting long prompts on slow cards.
 
+Prices are only added where ``price_weight`` says so: ``benchmarks/price_ablation.py`` found no
+fleet where they pay beside the externality, which sees the same crowding at once.
+
 What is not known is inferred from what is late: a prefill that should be over and is not counts
 as taking that long again, and if it is long overdue, the engine is taken to admit no more than it
 holds now (``Lane.wait_s``, ``Lane._learn_kv_limit``): engines set memory aside by rules of their

@@ -75,8 +75,8 @@ def test_the_fast_card_is_filled_until_the_slow_one_adds_less_pain(n: int, chose
 def test_a_price_on_the_fast_group_sends_requests_to_the_slow_one(price: float, chosen: str):
     assert scores({"fast": fast_pain(0, price), "slow": slow_pain()}) == chosen
     fleet = views(fast={"price": price}, slow={"cost": SLOW})
-    assert picked(policy_of("motley"), fleet, REQUEST) == chosen
-    assert picked(policy_of("motley", price_weight=0.0), fleet, REQUEST) == "fast"
+    assert picked(policy_of("motley", price_weight=1.0), fleet, REQUEST) == chosen
+    assert picked(policy_of("motley"), fleet, REQUEST) == "fast", "told to, and not otherwise"
 
 
 class TestLateBinding:
