@@ -85,7 +85,7 @@ of that; of the sessions' prompts four fifths, and they fit."""
 LOADS = (0.5, 0.75, 0.9)
 MIXED = ("a100-heavy", "balanced", "t4-heavy")
 LARGE = "large"
-LARGE_TIMES = 4
+LARGE_TIMES = 2
 """A fleet of 64 needs more requests to fill at all."""
 
 
