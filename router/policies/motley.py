@@ -99,7 +99,7 @@ class Motley:
         self._weights = Weights(
             context.param("ttft_weight", 0.3),
             context.param("externality", 1.0),
-            context.param("price_weight", 1.0),
+            context.param("price_weight", 0.0),
             context.param("tail_weight", 1.0),
             context.param("overshoot_weight", 1.0),
         )
