@@ -272,7 +272,7 @@ def replay(lines: Iterable[bytes], build: Callable[[Line, Sink], LoggingDispatch
 def _decode(raw: bytes, number: int) -> Line:
     try:
         line = msgspec.json.decode(raw)
-    except msgspec.DecodeError as error:
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         raise ReplayError(f"line {number}: not JSON ({error})") from error
     if not isinstance(line, dict):
         raise ReplayError(f"line {number}: not a JSON object")

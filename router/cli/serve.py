@@ -16,6 +16,7 @@ from router.config.schema import RecordSection
 from router.domain.errors import ConfigError, UnknownNameError
 from router.policies.registry import POLICIES
 from telemetry.json_log import JsonFormatter
+from telemetry.plain_log import PlainFormatter
 
 if TYPE_CHECKING:
     from router.gateway.processes import Worker
@@ -327,6 +328,11 @@ def _greeting(config: MotleyConfig, url: str) -> str:
     )
 
 
+def log_formatter(form: str) -> logging.Formatter:
+    """How log records are written: "text" or "json"."""
+    return JsonFormatter() if form == "json" else PlainFormatter(LOG_FORMAT)
+
+
 def _start_logging(level: str, form: str = "text") -> None:
     """One line an event, on standard error.
 
@@ -338,7 +344,7 @@ def _start_logging(level: str, form: str = "text") -> None:
     if level.lower() not in LEVELS:
         raise ConfigError(f"unknown log level {level!r}; one of: {', '.join(LEVELS)}")
     handler = logging.StreamHandler()
-    handler.setFormatter(JsonFormatter() if form == "json" else logging.Formatter(LOG_FORMAT))
+    handler.setFormatter(log_formatter(form))
     logging.basicConfig(handlers=[handler], level=level.upper(), force=True)
     # Its start and stop messages say nothing that the greeting does not, and its warnings are
     # about what clients send: they could fill a disk.

@@ -228,16 +228,20 @@ class Connection(asyncio.Protocol):
     # Called by httptools; an exception here would surface as a parser error, so they only note.
 
     def on_message_begin(self) -> None:
-        """Note bytes that follow a complete answer: such a connection is never reused."""
+        """Note an answer that nobody asked for, behind a complete one: nothing of it is looked at,
+        and such a connection is never reused."""
         if self._complete:
             self._discard = True
 
     def on_header(self, name: bytes, value: bytes) -> None:
         """Note one header."""
-        self._headers.append((name.lower(), value))
+        if not self._complete:
+            self._headers.append((name.lower(), value))
 
     def on_headers_complete(self) -> None:
         """Note the status; 100 Continue and 103 Early Hints are not the answer yet."""
+        if self._complete:
+            return
         status = self._parser.get_status_code()
         if status < 200:
             self._headers = []
@@ -249,10 +253,11 @@ class Connection(asyncio.Protocol):
 
     def on_body(self, body: bytes) -> None:
         """Note a piece of the body."""
-        self._parts.append(body)
+        if not self._complete:
+            self._parts.append(body)
 
     def on_message_complete(self) -> None:
         """Note the end, and whether the connection may carry more (asked later, it says no)."""
-        if self._parser.get_status_code() >= 200:
+        if self._parser.get_status_code() >= 200 and not self._complete:
             self._complete = True
             self._discard = not self._parser.should_keep_alive()

@@ -136,7 +136,7 @@ def in_band(event: bytes, backend: str) -> Problem | None:
             continue
         try:
             document = msgspec.json.decode(line[5:])
-        except msgspec.DecodeError:
+        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
             return None
         if not isinstance(document, dict) or not document.get("error"):
             return None

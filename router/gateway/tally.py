@@ -209,5 +209,5 @@ def _object_after(tail: bytes, position: int) -> Usage | None:
 def _decode(document: bytes) -> Usage | None:
     try:
         return _USAGE.decode(document)
-    except msgspec.DecodeError:
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
         return None

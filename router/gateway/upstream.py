@@ -62,11 +62,16 @@ def parse_address(name: str, url: str | None) -> Address:
         raise ConfigError(f"backend {name!r}: url {url!r} cannot be read: {error}") from error
     if parts.scheme not in ("http", "https") or not host:
         raise ConfigError(f"backend {name!r}: url {url!r} is not of the form http://host:port")
+    if "@" in parts.netloc:
+        raise ConfigError(
+            f"backend {name!r}: its url holds a user name or a password, which would be shown and "
+            "logged; give what an engine wants to see in upstream.api_key_file"
+        )
     tls = parts.scheme == "https"
     return Address(
         host=host,
         port=port or (443 if tls else 80),
-        authority=parts.netloc.rpartition("@")[2].encode(),
+        authority=parts.netloc.encode(),
         prefix=parts.path.rstrip("/").removesuffix("/v1").encode(),
         tls=tls,
     )

@@ -121,7 +121,7 @@ class AnswerReader:
             return
         try:
             chunk = self._decoder.decode(data)
-        except msgspec.DecodeError:
+        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
             self.sample.error = "garbage: an event is not what OpenAI sends"
             return
         if chunk.error:

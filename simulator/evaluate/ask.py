@@ -123,7 +123,7 @@ async def _ask(
 def _text(content: bytes, variant: Variant, asked: Asked) -> str:
     try:
         answer = msgspec.json.decode(content, type=_Answer)
-    except msgspec.DecodeError as error:
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         raise MotleyError(
             f"{variant.name} at {variant.url} answered {asked.name} with something else than a "
             f"chat completion: {error}"

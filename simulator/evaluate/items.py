@@ -106,7 +106,7 @@ def _parsed(source: str, text: str) -> Iterator[Asked]:
             continue
         try:
             item = decoder.decode(line)
-        except msgspec.DecodeError as error:
+        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
             raise ConfigError(f"{source}:{number}: {error}") from None
         category = str(type(item).__struct_config__.tag)
         yield Asked(item.id or f"line {number}", category, item)

@@ -103,7 +103,7 @@ class EngineClient:
         body = await self.page(path)
         try:
             found = msgspec.json.decode(body) if body else {}
-        except msgspec.DecodeError:
+        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
             return {}
         return found if isinstance(found, dict) else {}
 

@@ -125,7 +125,7 @@ class StreamReader:
             return
         try:
             chunk = self._decoder.decode(data)
-        except msgspec.DecodeError as error:
+        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
             raise AnswerError("not_json", f"an event is not what OpenAI sends: {error}") from None
         if chunk.error:
             raise AnswerError("in_stream", f"the engine reports in the stream: {chunk.error}")

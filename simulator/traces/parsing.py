@@ -23,7 +23,7 @@ def parse_each(
     for number, text in lines:
         try:
             record = parse(text)
-        except msgspec.DecodeError as error:
+        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
             report.bad(number, f"{error} in {shorten(text)}")
         except (ValueError, IndexError) as error:
             report.bad(number, f"{error} in {shorten(text)}")

@@ -96,5 +96,5 @@ def read_guidellm(path: Path, report: ReadReport) -> Iterator[Numbered]:
 def _decode(path: Path, kind: type[_T], what: str) -> _T:
     try:
         return msgspec.json.decode(read_all(path), type=kind)
-    except msgspec.DecodeError as error:
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         raise TraceError(f"is not {what}: {error}", path=str(path)) from None

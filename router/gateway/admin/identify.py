@@ -82,7 +82,13 @@ def _first_model(body: bytes, url: str) -> dict[str, Any]:
         first = listed[0]
         if not isinstance(first["id"], str):
             raise TypeError
-    except (msgspec.DecodeError, KeyError, IndexError, TypeError) as error:
+    except (
+        msgspec.DecodeError,
+        UnicodeDecodeError,
+        RecursionError,
+        LookupError,
+        TypeError,
+    ) as error:
         raise ConfigError(
             f"{url} lists no model under /v1/models; give model and engine"
         ) from error

@@ -111,7 +111,7 @@ def _wanted(call: Call, fields: RoutingFields, rules: ContinuationRules) -> bool
 def _text_only(body: bytes, kind: Kind) -> bool:
     try:
         asked = _DECODER.decode(body)
-    except msgspec.DecodeError:
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
         return False
     if _several(asked) or _more_than_text(asked) or _constrained(asked):
         return False

@@ -151,7 +151,7 @@ async def _follow(stream: asyncio.StreamReader, report: Report) -> str:
     while line := await stream.readline():
         try:
             told = msgspec.json.decode(line, type=dict[str, Any])
-        except msgspec.DecodeError:
+        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
             said = line.decode(errors="replace").strip().removeprefix("error: ") or said
         else:
             report.share, report.what = told.get("share", 0.0), told.get("what", "")

@@ -41,7 +41,7 @@ def decode(data: bytes) -> Facts | None:
     """Another replica's facts; ``None`` if it speaks another version."""
     try:
         return _decoder.decode(data)
-    except msgspec.DecodeError:
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
         return None
 
 

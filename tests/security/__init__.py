@@ -1,0 +1,1 @@
+"""What the threat model in the documentation promises, a test for each line."""
