@@ -83,6 +83,7 @@ class Connection(asyncio.Protocol):
         "_discard",
         "_headers",
         "_home",
+        "_open",
         "_parser",
         "_parts",
         "_reused",
@@ -102,7 +103,7 @@ class Connection(asyncio.Protocol):
         self._reset()
 
     def _reset(self) -> None:
-        self._answered = self._complete = self._close_delimited = False
+        self._answered = self._complete = self._close_delimited = self._open = False
         self._status = 0
         self._headers: Headers = []
         self._parts: list[bytes] = []
@@ -247,17 +248,18 @@ class Connection(asyncio.Protocol):
             self._headers = []
             return
         self._status = status
+        self._open = True
         names = {name for name, _ in self._headers}
         framed = b"content-length" in names or b"transfer-encoding" in names
         self._close_delimited = not framed and status not in _BODILESS
 
     def on_body(self, body: bytes) -> None:
-        """Note a piece of the body."""
-        if not self._complete:
+        """Note a piece of the answer's body; what is not the answer has none for us."""
+        if self._open:
             self._parts.append(body)
 
     def on_message_complete(self) -> None:
         """Note the end, and whether the connection may carry more (asked later, it says no)."""
         if self._parser.get_status_code() >= 200 and not self._complete:
-            self._complete = True
+            self._complete, self._open = True, False
             self._discard = not self._parser.should_keep_alive()

@@ -154,6 +154,9 @@ def _lenient(body: bytes, error: msgspec.ValidationError) -> RoutingFields:
         param = "model" if "$.model" in str(error) else None
         message = f"The request body is not a request object: {error}."
         raise BadRequestError(_bad(message, param=param)) from error
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as broken:
+        message = f"The request body is not valid JSON: {broken}."
+        raise BadRequestError(_bad(message)) from broken
 
 
 def _bad(message: str, *, code: str = "invalid_json", param: str | None = None) -> Problem:

@@ -53,8 +53,7 @@ def body(data: bytes) -> None:
     try:
         fields = fields_of(data, b"application/json")
     except ProblemError as error:
-        assert 400 <= error.problem.status < 500
-        error.problem.body()
+        _is_a_refusal(error)
         return
     limit = token_limit(fields)
     assert limit is None or limit > 0
@@ -72,6 +71,15 @@ def body(data: bytes) -> None:
         }
 
 
+def _is_a_refusal(error: ProblemError) -> None:
+    assert 400 <= error.problem.status < 500
+    json.loads(error.problem.body())
+
+
+def _says_something(complaint: MotleyError) -> None:
+    assert str(complaint)
+
+
 def _decoded(data: bytes) -> Any:
     """As Python reads it; ``None`` where it is stricter or more lenient than msgspec."""
     try:
@@ -86,7 +94,7 @@ def form(data: bytes) -> None:
         fields = fields_of(data, FORM)
         whole = form_of(data, FORM)
     except ProblemError as error:
-        assert 400 <= error.problem.status < 500
+        _is_a_refusal(error)
         return
     assert fields.model is not None
     assert "model" in whole
@@ -221,7 +229,7 @@ def config(data: bytes) -> None:
         try:
             load_config(path)
         except MotleyError as complaint:
-            assert str(complaint)
+            _says_something(complaint)
 
 
 def trace(data: bytes) -> None:
@@ -235,7 +243,7 @@ def trace(data: bytes) -> None:
                 assert record.input_tokens >= 0
                 assert record.output_tokens >= 0
         except MotleyError as complaint:
-            assert str(complaint)
+            _says_something(complaint)
 
 
 def batch(data: bytes) -> None:

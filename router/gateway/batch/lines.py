@@ -138,6 +138,6 @@ def written(content: bytes) -> set[str]:
     for raw in content.splitlines():
         try:
             found.add(msgspec.json.decode(raw, type=_Written).custom_id)
-        except msgspec.MsgspecError:
+        except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
             continue
     return found
