@@ -14,11 +14,12 @@ import math
 from collections.abc import Sequence
 from typing import Any, cast
 
-from router.dispatcher import SATURATED, Dispatcher
+from router.dispatcher import SATURATED, Dispatcher, chosen_of
 from router.domain.decision import Assign, Decision, Reject, Wait
 from router.domain.protocols import Hold
 from router.domain.request import Request
 from router.fleet_state.backend import BackendState, Flight
+from router.pairing import Pair
 from router.perf.estimate import ttft_s
 from router.queue.class_room import Entry
 from router.queue.desk import Desk
@@ -65,13 +66,6 @@ class ClassDispatcher(Dispatcher):
             decided.append((entry.request, self._rejected(entry, desk.shed(entry, (), now), now)))
         return decided
 
-    def next_poll_s(self) -> float | None:
-        """When ``poll`` must be called at the latest; ``None`` while nobody waits."""
-        if not self.queued:
-            return None
-        deadline_s = self.desk.room.next_deadline_s()
-        return min(deadline_s, self.state.next_half_open_s(), self._look_s)
-
     # -- hooks of the plain dispatcher -------------------------------------------------------
 
     def cancel(self, request_id: str, now: float, *, output_tokens: int = 0) -> None:
@@ -79,12 +73,13 @@ class ClassDispatcher(Dispatcher):
         super().cancel(request_id, now, output_tokens=output_tokens)
         self.desk.settle(now)
 
-    def _place(self, request: Request, tried: frozenset[str], now: float) -> Decision:
-        options = self._options(request, tried, now)
-        if isinstance(options, Reject):
-            return options
-        if not request.forecast.p90_tokens:
-            request.forecast = self._predictor.forecast(request)
+    def _decide(
+        self,
+        request: Request,
+        options: list[BackendState] | Wait,
+        tried: frozenset[str],
+        now: float,
+    ) -> Decision:
         desk = self.desk
         everyone = self.state.candidates(request.model, now)
         entry = desk.entry(request, tried, everyone, now)
@@ -154,9 +149,11 @@ class ClassDispatcher(Dispatcher):
     def _try(self, entry: Entry, options: list[BackendState], now: float) -> Assign | Hold | None:
         """Let the policy choose among the backends that are open to it."""
         opened = self.desk.open_to(entry, options, now) if options else options
-        if not opened:
-            return None
-        chosen = self._policy.choose(entry.request, opened, now)
+        chosen = self._policy.choose(entry.request, opened, now) if opened else None
+        if self.pairing is not None:
+            pair = self._open_pair(entry, chosen_of(chosen), now)
+            if pair is not None:
+                return self._go_to_pair(entry, pair, now)
         if chosen is None or isinstance(chosen, Hold):
             return chosen
         return self._go(entry, cast(BackendState, chosen), now)
@@ -166,6 +163,20 @@ class ClassDispatcher(Dispatcher):
         self.desk.room.leave(entry.request.request_id, sent=True)
         self.desk.sent(entry, backend, now)
         self._sent[entry.request.request_id] = entry
+        return assignment
+
+    def _open_pair(self, entry: Entry, whole: BackendState | None, now: float) -> Pair | None:
+        """A pair that keeps the request's targets and spoils nobody's."""
+        mine = self._standing(entry, now) if self._claims else (0, 0.0)
+        barred = [index for index, claim in self._claims.items() if claim < mine]
+        pair = self._pair(entry.request, whole, entry.tried, now, barred=barred)
+        return pair if pair is not None and self.desk.pair_opens(entry, pair, now) else None
+
+    def _go_to_pair(self, entry: Entry, pair: Pair, now: float) -> Assign:
+        """Send it to a pair, from which nobody takes it back."""
+        assignment = self._send_to_pair(entry.request, pair, entry.tried, now)
+        self.desk.room.leave(entry.request.request_id, sent=True)
+        self.desk.sent(entry, pair.prefill, now)
         return assignment
 
     def _again_by_class(self, entry: Entry, now: float) -> Assign | Reject | None:
@@ -181,7 +192,7 @@ class ClassDispatcher(Dispatcher):
             return decision
         if isinstance(decision, Hold):
             awaited: Sequence[BackendState] = (cast(BackendState, decision.backend),)
-        elif self._standing(entry, now)[0] == 0:
+        elif options and self._standing(entry, now)[0] == 0:
             awaited = (self.desk.gate.soonest(options),)
         else:
             awaited = options
@@ -216,15 +227,6 @@ class ClassDispatcher(Dispatcher):
     def _leave(self, entry: Entry, now: float) -> None:
         self.desk.room.leave(entry.request.request_id)
         self.desk.left(entry, now)
-
-    def _rejected(self, entry: Entry, rejection: Reject, now: float) -> Reject:
-        if entry.tried:
-            self.failed += 1
-        else:
-            self.rejected += 1
-        if entry.request.explain:
-            self._account(entry.request, rejection, entry.tried, now)
-        return rejection
 
     def _hedge_options(
         self, request: Request, tried: frozenset[str], now: float

@@ -47,7 +47,7 @@ _REQUEST_FIELDS = (
     "prefix_hashes",
     "prefix_block_tokens",
 )
-_OPTIONAL_FIELDS = ("fallbacks", "explain")
+_OPTIONAL_FIELDS = ("fallbacks", "explain", "whole")
 """Written only where they say something, as is ``slo``: logs from before them can be replayed."""
 
 
@@ -74,12 +74,22 @@ class LoggingDispatcher(Dispatcher):
         return decision
 
     def redispatch(  # noqa: D102
-        self, request_id: str, now: float, *, backpressure: bool = False, output_tokens: int = 0
+        self,
+        request_id: str,
+        now: float,
+        *,
+        backpressure: bool = False,
+        output_tokens: int = 0,
+        prefill: bool = False,
     ) -> Decision:
         decision = super().redispatch(
-            request_id, now, backpressure=backpressure, output_tokens=output_tokens
+            request_id,
+            now,
+            backpressure=backpressure,
+            output_tokens=output_tokens,
+            prefill=prefill,
         )
-        args = {"request_id": request_id, "backpressure": backpressure}
+        args: Line = {"request_id": request_id, "backpressure": backpressure, **_side(prefill)}
         if output_tokens:  # left out where there are none: older logs have no such argument
             args["output_tokens"] = output_tokens
         self._write("redispatch", now, args, _told(decision))
@@ -88,6 +98,10 @@ class LoggingDispatcher(Dispatcher):
     def first_token(self, request_id: str, now: float) -> None:  # noqa: D102
         super().first_token(request_id, now)
         self._write("first_token", now, {"request_id": request_id})
+
+    def prefilled(self, request_id: str, now: float) -> None:  # noqa: D102
+        super().prefilled(request_id, now)
+        self._write("prefilled", now, {"request_id": request_id})
 
     def presume_first_token(self, request_id: str, now: float) -> None:  # noqa: D102
         super().presume_first_token(request_id, now)
@@ -135,15 +149,26 @@ class LoggingDispatcher(Dispatcher):
         return outcome
 
     def fail(  # noqa: D102
-        self, request_id: str, now: float, *, backpressure: bool = False, output_tokens: int = 0
+        self,
+        request_id: str,
+        now: float,
+        *,
+        backpressure: bool = False,
+        output_tokens: int = 0,
+        prefill: bool = False,
     ) -> Outcome:
         outcome = super().fail(
-            request_id, now, backpressure=backpressure, output_tokens=output_tokens
+            request_id,
+            now,
+            backpressure=backpressure,
+            output_tokens=output_tokens,
+            prefill=prefill,
         )
-        args = {
+        args: Line = {
             "request_id": request_id,
             "backpressure": backpressure,
             "output_tokens": output_tokens,
+            **_side(prefill),
         }
         self._write("fail", now, args)
         return outcome
@@ -212,7 +237,8 @@ class LoggingDispatcher(Dispatcher):
     ) -> None:
         known = capability or self.state.capability_of(spec)
         super().add_backend(spec, now, capability=known)
-        self._write("add_backend", now, {"spec": asdict(spec), "capability": asdict(known)})
+        facts = {"spec": _facts(spec), "capability": _facts(known)}
+        self._write("add_backend", now, facts)
 
     def remove_backend(self, backend: str, now: float) -> None:  # noqa: D102
         super().remove_backend(backend, now)
@@ -317,6 +343,7 @@ def _call(dispatcher: LoggingDispatcher, line: Line) -> None:
         case (
             "redispatch"
             | "first_token"
+            | "prefilled"
             | "presume_first_token"
             | "complete"
             | "fail"
@@ -346,10 +373,25 @@ def _optional(request: Request) -> Line:
     return facts if request.slo is None else {**facts, "slo": asdict(request.slo)}
 
 
+def _facts(known: BackendSpec | Capability) -> Line:
+    """As a log holds it; what came later is written only where it says something."""
+    later: Line = {"role": "both", "bootstrap_port": None, "kv_events": "", "kv_replay": ""}
+    later["kv_bytes_per_token"] = 0.0
+    facts = asdict(known)
+    return {name: value for name, value in facts.items() if later.get(name, facts) != value}
+
+
+def _side(prefill: bool) -> Line:
+    """Of two backends that share a request; written only where it says something."""
+    return {"prefill": True} if prefill else {}
+
+
 def _told(decision: Decision) -> Line:
     match decision:
-        case Assign(backend, recalled):
+        case Assign(backend, recalled, prefill):
             told: Line = {"assign": backend.name}
+            if prefill is not None:
+                told["prefill"] = prefill.name
             return {**told, "recalled": list(recalled)} if recalled else told
         case Wait(reason):
             return {"wait": reason}

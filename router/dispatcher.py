@@ -3,10 +3,12 @@
 It does no IO, reads no clock and awaits nothing, so it needs no lock, and a policy cannot tell
 which world it is in. The life of a request::
 
-    dispatch ──> Assign ──> first_token ──> complete | cancel | fail
+    dispatch ──> Assign ──> [prefilled ──>] first_token ──> complete | cancel | fail
         │           └─────> redispatch (the attempt failed; nothing is sent twice) ──> Assign ...
         ├──────> Wait ───> poll ──> Assign | Reject          (or cancel while it waits)
         └──────> Reject
+
+``prefilled`` is told where two backends share a request (``router.pairing``).
 
 Invariants: I1 arrived = rejected + completed + failed + cancelled + in flight + queued;
 I2 every in-flight count returns to 0; I8 no backend gets a request twice. ``rejected`` are those
@@ -17,29 +19,23 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Mapping, Sequence
-from typing import Any, cast
+from collections.abc import Sequence
+from typing import cast
 
 from router.domain.decision import Assign, Decision, Reject, Wait
-from router.domain.errors import BadInputError, UnknownNameError
-from router.domain.fleet import BackendSpec
-from router.domain.outcome import Outcome, OutcomeStatus
+from router.domain.errors import BadInputError
 from router.domain.protocols import (
-    DispatchListener,
     Hold,
     LengthPredictor,
-    LossListener,
     Observer,
     Policy,
-    PrefixHints,
 )
 from router.domain.request import Request
-from router.domain.state import EngineSignals, RemoteLoad
-from router.explain import Explainer
-from router.fleet_state.backend import BackendState, Capability, Flight
+from router.fleet_state.backend import BackendState, Flight
 from router.fleet_state.eligible import eligible
 from router.fleet_state.fleet import FleetState
-from router.hedge import HedgeBudget
+from router.paired import Paired
+from router.pairing import Pair
 from router.perf.estimate import tpot_s, ttft_s
 from router.queue.waiting_room import Waiting, WaitingRoom
 
@@ -47,7 +43,7 @@ FRESH: frozenset[str] = frozenset()
 SATURATED = Wait("saturated")
 
 
-class Dispatcher:
+class Dispatcher(Paired):
     """Decides where each request goes and keeps the exact counts.
 
     Args:
@@ -62,8 +58,6 @@ class Dispatcher:
             and lets the engine judge.
 
     Attributes:
-        explainer: keeps the accounts of requests that asked for one.
-        hedging: the budget of second attempts; ``None`` where there are none.
         fell_back: how often one model (asked) was answered by another (served).
         recalls: whether a request may be taken back from its backend before its first byte.
     """
@@ -81,38 +75,12 @@ class Dispatcher:
         queue_timeout_s: float = 60.0,
         strict_context: bool = True,
     ) -> None:
-        self.state = state
-        self._policy = policy
-        self._predictor = predictor
-        # A policy that learns is told too, last, so that it sees what the others learned.
-        learning = (policy,) if isinstance(policy, Observer) else ()
-        self._observers = (*observers, *learning)
-        self._listener = policy if isinstance(policy, DispatchListener) else None
+        super().__init__(state, policy, predictor, observers)
         self._waiting = WaitingRoom(queue_size, queue_timeout_s)
         self._claimed: set[int] = set()  # backends, by index, that somebody waits for
         self._look_s = math.inf
         self._strict_context = strict_context
-        self._flights: dict[str, Flight] = {}
-        self.explainer = Explainer()
-        self.hedging: HedgeBudget | None = None
-        self._seconds: dict[str, Flight] = {}  # of requests that have two attempts under way
         self.fell_back: Counter[tuple[str, str]] = Counter()
-        self.arrived = self.completed = self.failed = self.cancelled = self.rejected = 0
-
-    @property
-    def in_flight(self) -> int:
-        """Requests sent to a backend and not over."""
-        return len(self._flights)
-
-    @property
-    def policy(self) -> Policy:
-        """The policy in force."""
-        return self._policy
-
-    @property
-    def flights(self) -> list[Flight]:
-        """What is in flight, oldest dispatch first; for those who look on."""
-        return list(self._flights.values())
 
     @property
     def queued(self) -> int:
@@ -123,8 +91,6 @@ class Dispatcher:
     def waiting(self) -> list[Request]:
         """Those requests, in the order of the queue."""
         return [entry.request for entry in self._waiting]
-
-    # -- the life of a request ---------------------------------------------------------------
 
     def dispatch(self, request: Request, now: float) -> Decision:
         """Decide where a new request goes.
@@ -147,7 +113,14 @@ class Dispatcher:
         return decision
 
     def redispatch(
-        self, request_id: str, now: float, *, backpressure: bool = False, output_tokens: int = 0
+    def redispatch(
+        self,
+        request_id: str,
+        now: float,
+        *,
+        backpressure: bool = False,
+        output_tokens: int = 0,
+        prefill: bool = False,
     ) -> Decision:
         """The attempt failed before its answer was complete: try another backend.
 
@@ -160,14 +133,18 @@ class Dispatcher:
             backpressure: the backend was busy (429, 503), not broken; its breaker is spared.
             output_tokens: of the answer that the client has already; where there are some, the
                 other backend is to go on after them, so it must be one that can.
+            prefill: of two backends that share it, the one that computes the prompt failed.
 
         Raises:
             UnknownNameError: the request is not in flight.
         """
         flight = self._land(request_id, now)
-        self._judge(flight, now, backpressure=backpressure)
+        flight = self._land(request_id, now)
+        failed = self._blame(flight, now, backpressure=backpressure, prefill=prefill)
         self._tell(flight, "failed", now, output_tokens, None, None)
-        tried = flight.tried | {flight.backend.spec.name}
+        tried = flight.tried | {failed}
+        if flight.prefill is not None and self.pairing is not None:
+            self.pairing.broken["prefill" if prefill else "decode", failed] += 1
         if output_tokens:
             flight.request.carry(output_tokens, flight.first_token_s)
         if flight.request.carried_tokens:
@@ -176,124 +153,6 @@ class Dispatcher:
         if type(decision) is Reject:
             self.failed += 1
         return decision
-
-    def first_token(self, request_id: str, now: float) -> None:
-        """The first token of an in-flight request arrived; later calls change nothing."""
-        flight = self._flight(request_id)
-        if flight.first_token_s is None:
-            flight.backend.first_token(flight, now)
-            # A probe need not run to its end, which may be minutes away, to show that it is served.
-            if flight.probe:
-                flight.backend.breaker.began(flight.probe)
-                self.state.changed()
-
-    def presume_first_token(self, request_id: str, now: float) -> None:
-        """By now its prefill should be over, but nobody can see that: the answer is not streamed.
-
-        Its prompt stops counting as backlog. Nobody is vouched for and nothing is learned: the
-        outcome has no first token unless one was seen.
-        """
-        flight = self._flight(request_id)
-        flight.backend.prefilled(flight, now)
-
-    def hedge_due_s(self, request_id: str) -> float | None:
-        """When to ask ``hedge`` about a request just sent; ``None``: never."""
-        flight = self._flights.get(request_id)
-        if self.hedging is None or flight is None:
-            return None
-        ahead_s = flight.predicted_ttft_s - (flight.dispatched_s - flight.request.arrival_s)
-        return self.hedging.due_s(flight.dispatched_s, ahead_s)
-
-    def hedge(self, request_id: str, now: float) -> Assign | None:
-        """A second attempt elsewhere, if the first is late, and that pays; else ``None``.
-
-        Until ``win`` or ``withdraw`` names one of the two, both are under way; whatever ends the
-        request ends both. Only for requests without a first token, and never a third attempt.
-        """
-        flight, budget = self._flights.get(request_id), self.hedging
-        if budget is None or flight is None or flight.decoding or request_id in self._seconds:
-            return None
-        request, first = flight.request, flight.backend
-        tried = flight.tried | {first.spec.name}
-        options = self._hedge_options(request, tried, now)
-        if not options:
-            return None
-        prompt = request.prompt_tokens
-        best = min(options, key=lambda b: (ttft_s(b, prompt, now), b.index))
-        cost_s = best.cost.prompt_s(prompt)
-        if not budget.pays(now - flight.dispatched_s, ttft_s(best, prompt, now), cost_s):
-            return None
-        budget.spend(cost_s)
-        second = Flight(request, best, now, tried)
-        second.predicted_ttft_s = flight.predicted_ttft_s
-        second.predicted_tpot_s = tpot_s(best, prompt, second.output_tokens)
-        self._seconds[request_id] = second
-        best.sent(second, now)
-        second.probe = best.breaker.sent()
-        if second.probe:
-            self.state.changed()
-        return Assign(best.spec)
-
-    def win(self, request_id: str, backend: str, now: float) -> None:
-        """This one of two attempts answered first; the books of the other are closed."""
-        second = self._seconds.pop(request_id, None)
-        flight = self._flight(request_id)
-        if second is None:
-            return
-        loser = second
-        if second.backend.spec.name == backend:
-            self._flights[request_id], loser = second, flight
-            if self.hedging is not None:
-                self.hedging.won += 1
-        loser.backend.ended(loser, now)
-        self._spare(loser)
-
-    def withdraw(
-        self, request_id: str, backend: str, now: float, *, backpressure: bool = False
-    ) -> None:
-        """This one of two attempts failed before its first byte; the other goes on alone."""
-        second = self._seconds.pop(request_id, None)
-        flight = self._flight(request_id)
-        if second is None:
-            return
-        failed, stays = second, flight
-        if flight.backend.spec.name == backend:
-            failed, stays = flight, second
-        self._flights[request_id] = stays
-        stays.tried = flight.tried | {failed.backend.spec.name}
-        failed.backend.ended(failed, now)
-        self._judge(failed, now, backpressure=backpressure)
-
-    def complete(
-        self,
-        request_id: str,
-        now: float,
-        *,
-        output_tokens: int,
-        prompt_tokens: int | None = None,
-        cached_tokens: int | None = None,
-    ) -> Outcome:
-        """The answer is complete; token counts are the engine's own where it gave them."""
-        flight = self._land(request_id, now)
-        self.completed += 1
-        self._vouch(flight)
-        return self._tell(flight, "completed", now, output_tokens, prompt_tokens, cached_tokens)
-
-    def fail(
-        self, request_id: str, now: float, *, backpressure: bool = False, output_tokens: int = 0
-    ) -> Outcome:
-        """The request is over with an error that the client saw."""
-        flight = self._land(request_id, now)
-        self.failed += 1
-        self._judge(flight, now, backpressure=backpressure)
-        return self._tell(flight, "failed", now, output_tokens, None, None)
-
-    def refuse(self, request_id: str, now: float) -> Outcome:
-        """The backend found fault with the request itself (4xx): nobody's failure but its own."""
-        flight = self._land(request_id, now)
-        self.failed += 1
-        self._spare(flight)
-        return self._tell(flight, "failed", now, 0, None, None)
 
     def cancel(self, request_id: str, now: float, *, output_tokens: int = 0) -> None:
         """The client left, whether the request waits here or is in flight."""
@@ -330,92 +189,6 @@ class Dispatcher:
             return None
         return min(self._waiting.next_deadline_s(), self.state.next_half_open_s(), self._look_s)
 
-    # -- what else is learned ----------------------------------------------------------------
-
-    def scrape(self, backend: str, signals: EngineSignals, now: float) -> None:  # noqa: ARG002
-        """An engine's own metrics arrived."""
-        self.state.scrape(backend, signals)
-
-    def correct(self, backend: str, *, prefill: float, decode: float, now: float) -> None:  # noqa: ARG002
-        """New learned multipliers on a backend's prior cost (1.0 = as the catalogue says)."""
-        self.state.correct(backend, prefill, decode)
-
-    def set_prices(self, prices: Mapping[str, float], now: float) -> None:  # noqa: ARG002
-        """New shadow prices by group, in seconds of delay per engine-second."""
-        self.state.set_prices(prices)
-
-    def set_health(self, backend: str, *, healthy: bool, now: float) -> None:  # noqa: ARG002
-        """An active health check spoke."""
-        self.state.set_health(backend, healthy)
-        if not healthy:
-            self._forget(backend)
-
-    def drain(self, backend: str, now: float) -> None:  # noqa: ARG002
-        """Send nothing new to this backend."""
-        self.state.drain(backend)
-
-    def share(
-        self,
-        loads: Mapping[str, RemoteLoad],
-        now: float,
-        *,
-        prefixes: Sequence[tuple[str, tuple[int, ...], int]] = (),
-    ) -> None:
-        """What other replicas of this router have under way, and what they sent where.
-
-        Args:
-            loads: by backend, everything of all others; who is not named has nothing.
-            now: the time.
-            prefixes: backend, prefix hashes and tokens a block of prompts they sent lately.
-        """
-        self.state.share(loads, now)
-        policy = self._policy
-        if prefixes and isinstance(policy, PrefixHints):
-            for name, hashes, block_tokens in prefixes:
-                if name in self.state:
-                    policy.hint(self.state.get(name), hashes, block_tokens)
-
-    def resume(self, backend: str, now: float) -> None:  # noqa: ARG002
-        """Send to this backend again: it was drained, and stays after all."""
-        self.state.resume(backend)
-
-    def use_policy(
-        self,
-        policy: Policy,
-        recipe: Mapping[str, Any],  # noqa: ARG002
-        now: float,  # noqa: ARG002
-    ) -> None:
-        """Decide with another policy from now on; what is queued is decided by it.
-
-        Args:
-            policy: a fresh one.
-            recipe: what ``policies.registry.from_recipe`` would make it of, for the log.
-            now: the time.
-        """
-        others = tuple(one for one in self._observers if one is not self._policy)
-        learning = (policy,) if isinstance(policy, Observer) else ()
-        self._policy, self._observers = policy, (*others, *learning)
-        self._listener = policy if isinstance(policy, DispatchListener) else None
-
-    def add_backend(
-        self,
-        spec: BackendSpec,
-        now: float,  # noqa: ARG002
-        *,
-        capability: Capability | None = None,
-    ) -> None:
-        """A backend joins; ``capability`` is what it can do, if that is not to be looked up."""
-        self.state.add(spec, capability)
-
-    def remove_backend(self, backend: str, now: float) -> None:  # noqa: ARG002
-        """A backend leaves; what is in flight there runs on until it is reported over."""
-        self.state.remove(backend)
-        self._forget(backend)
-
-    def _forget(self, backend: str) -> None:
-        if isinstance(self._policy, LossListener):
-            self._policy.lost(backend)
-
     # -- inside ------------------------------------------------------------------------------
 
     def _place(self, request: Request, tried: frozenset[str], now: float) -> Decision:
@@ -424,6 +197,16 @@ class Dispatcher:
             return options
         if not request.forecast.p90_tokens:
             request.forecast = self._predictor.forecast(request)
+        return self._decide(request, options, tried, now)
+
+    def _decide(
+        self,
+        request: Request,
+        options: list[BackendState] | Wait,
+        tried: frozenset[str],
+        now: float,
+    ) -> Decision:
+        """Send a request, let it wait, or turn it away."""
         full = self._waiting.full
         decision = self._ask(request, options, tried, now, claims=not full)
         if type(decision) is Wait:
@@ -469,7 +252,8 @@ class Dispatcher:
     def _options(
         self, request: Request, tried: frozenset[str], now: float
     ) -> list[BackendState] | Wait | Reject:
-        return eligible(self.state, request, tried, now, strict_context=self._strict_context)
+        options = eligible(self.state, request, tried, now, strict_context=self._strict_context)
+        return self._or_pairs(options, request, tried) if self.pairing is not None else options
 
     def _ask(
         self,
@@ -491,6 +275,10 @@ class Dispatcher:
         elif self._claimed:
             options = [b for b in options if b.index not in self._claimed]
         chosen = self._policy.choose(request, options, now) if options else None
+        if self.pairing is not None:
+            pair = self._pair(request, chosen_of(chosen), tried, now, barred=self._claimed)
+            if pair is not None:
+                return self._send_to_pair(request, pair, tried, now)
         if chosen is None or isinstance(chosen, Hold):
             if claims:
                 awaited = options if chosen is None else (chosen.backend,)
@@ -520,14 +308,30 @@ class Dispatcher:
             self.state.changed()
         return Assign(backend.spec)
 
+    def _send_to_pair(
+        self, request: Request, pair: Pair, tried: frozenset[str], now: float
+    ) -> Assign:
+        if request.explain:
+            decision = Assign(pair.decode.spec, prefill=pair.prefill.spec)
+            self._account(request, decision, tried, now, pair=pair)
+        return self._send_pair(request, pair, tried, now)
+
     def _account(
-        self, request: Request, decision: Decision, tried: frozenset[str], now: float
+        self,
+        request: Request,
+        decision: Decision,
+        tried: frozenset[str],
+        now: float,
+        *,
+        pair: Pair | None = None,
     ) -> None:
         """Write down why, for a request that asked."""
         offered, barred = self._offered(request, tried, now)
-        self.explainer.note(
+        account = self.explainer.note(
             request, decision, self._policy, self.state.backends, offered, barred, self.queued, now
         )
+        if pair is not None:
+            account.pair = pair.account()
 
     def _offered(
         self, request: Request, tried: frozenset[str], now: float
@@ -550,14 +354,17 @@ class Dispatcher:
             if now < entry.deadline_s:
                 return None
             decision = self._waiting.give_up(entry.request)
-        if isinstance(decision, Reject):
-            if entry.tried:
-                self.failed += 1
-            else:
-                self.rejected += 1
-            if entry.request.explain:
-                self._account(entry.request, decision, entry.tried, now)
-        return decision
+        return self._rejected(entry, decision, now) if isinstance(decision, Reject) else decision
+
+    def _rejected(self, entry: Waiting, rejection: Reject, now: float) -> Reject:
+        """Count a request that leaves the queue without an answer."""
+        if entry.tried:
+            self.failed += 1
+        else:
+            self.rejected += 1
+        if entry.request.explain:
+            self._account(entry.request, rejection, entry.tried, now)
+        return rejection
 
     def _again(self, entry: Waiting, hopeless: set[str], now: float) -> Decision:
         """Ask for a queued request; note models of which nothing is left for those behind it."""
@@ -573,88 +380,7 @@ class Dispatcher:
                 hopeless.add(request.model)
         return decision
 
-    def _flight(self, request_id: str) -> Flight:
-        try:
-            return self._flights[request_id]
-        except KeyError:
-            raise UnknownNameError("request in flight", request_id, ()) from None
 
-    def _land(self, request_id: str, now: float) -> Flight:
-        flight = self._flight(request_id)
-        del self._flights[request_id]
-        flight.backend.ended(flight, now)
-        if self._seconds:
-            second = self._seconds.pop(request_id, None)
-            if second is not None:
-                second.backend.ended(second, now)
-                self._spare(second)
-        return flight
-
-    def _vouch(self, flight: Flight) -> None:
-        """The backend serves."""
-        breaker = flight.backend.breaker
-        was = breaker.state
-        breaker.succeeded(flight.probe)
-        if breaker.state != was:
-            self.state.changed()
-
-    def _judge(self, flight: Flight, now: float, *, backpressure: bool) -> None:
-        """A failed attempt speaks of the backend's health, unless it was merely busy."""
-        if backpressure:
-            self._spare(flight)
-            return
-        flight.backend.breaker.failed(now, flight.probe)
-        if not flight.backend.usable:
-            self.state.changed()
-
-    def _spare(self, flight: Flight) -> None:
-        """The attempt says nothing about the backend's health; free its probe if it was one."""
-        if flight.probe:
-            flight.backend.breaker.abandoned(flight.probe)
-            self.state.changed()
-
-    def _tell(  # noqa: PLR0917
-        self,
-        flight: Flight,
-        status: OutcomeStatus,
-        now: float,
-        output_tokens: int,
-        prompt_tokens: int | None,
-        cached_tokens: int | None,
-    ) -> Outcome:
-        request = flight.request
-        outcome = Outcome(
-            request.request_id,
-            request.model,
-            request.slo_class,
-            request.tenant,
-            flight.backend.spec.name,
-            status,
-            request.arrival_s,
-            flight.dispatched_s,
-            flight.first_token_s,
-            now,
-            request.prompt_tokens if prompt_tokens is None else prompt_tokens,
-            output_tokens,
-            cached_tokens,
-            request.max_tokens,
-            flight.prefilling_at_dispatch,
-            flight.decoding_at_dispatch,
-            flight.predicted_ttft_s,
-            flight.predicted_tpot_s,
-            flight.output_tokens,
-            request.slo,
-            flight.fresh_tokens,
-            flight.meanwhile(),
-        )
-        if request.carried_tokens:
-            outcome.carried_tokens = request.carried_tokens
-            outcome.shown_first_s = request.shown_first_s
-            if request.max_tokens is not None:
-                outcome.max_tokens = request.max_tokens + request.carried_tokens
-        if request.explain:
-            self.explainer.ended(outcome)
-        self._predictor.observe(outcome)
-        for observer in self._observers:
-            observer.observe(outcome)
-        return outcome
+def chosen_of(chosen: object) -> BackendState | None:
+    """Whom the policy chose, if it did not decide to wait."""
+    return chosen if isinstance(chosen, BackendState) else None

@@ -143,6 +143,10 @@ def compact(account: Explanation) -> str:
         f"{account.decision};waited_s={account.waited_s:.3f};queued={account.queued}"
         f";candidates={len(account.candidates)}"
     ]
+    if account.pair is not None:
+        parts[0] += (
+            f";prefill={account.pair['prefill']};transfer_s={account.pair['transfer_s']:.4f}"
+        )
     for one in account.candidates[:_NAMED]:
         text = f"{one.backend};ttft_s={one.predicted_ttft_s:.3f};tpot_s={one.predicted_tpot_s:.4f}"
         if one.score is not None and math.isfinite(one.score):

@@ -25,6 +25,7 @@ from router.domain.outcome import Outcome
 from router.domain.state import LinearCost
 from telemetry.calibration import SMALLEST_S, Calibration
 from telemetry.drift import Drift, DriftDetector
+from telemetry.halves import halves
 from telemetry.kin import Member, blend
 from telemetry.log_filter import LogFilter, Step
 from telemetry.sightings import VLLM_LIKE, EngineShape, Sighting, Sightings
@@ -168,6 +169,13 @@ class Feedback:
 
     def observe(self, outcome: Outcome) -> None:
         """Put down one finished attempt, to be learned from."""
+        if outcome.prefill is not None:
+            for half in halves(outcome, outcome.prefill):
+                self._put_down(half)
+        else:
+            self._put_down(outcome)
+
+    def _put_down(self, outcome: Outcome) -> None:
         backend = self._backends.get(outcome.backend)
         if backend is None:
             self.unknown += 1

@@ -23,6 +23,7 @@ from router.fleet_state.backend import Capability
 from router.fleet_state.fleet import CapabilityOf, FleetState
 from router.health.breaker import BreakerConfig
 from router.hedge import HedgeBudget, HedgeRules
+from router.pairing import Pairing, PairRules
 from router.perf.hardware import Hardware
 from router.perf.length import BucketLengthPredictor
 from router.policies.registry import from_recipe
@@ -37,8 +38,10 @@ def catalogue_belief(hardware: Hardware) -> Belief:
     return lambda spec: hardware.iteration_model(spec).linear()
 
 
-def capability(spec: BackendSpec, hardware: Hardware, belief: Belief) -> Capability:
-    """What a backend can do, before any telemetry."""
+def capability(
+    spec: BackendSpec, hardware: Hardware, belief: Belief, *, pairs: bool = False
+) -> Capability:
+    """What a backend can do, before any telemetry; ``pairs`` if its KV may have to move."""
     defaults = hardware.engine_defaults(spec)
     return Capability(
         cost=belief(spec),
@@ -46,6 +49,7 @@ def capability(spec: BackendSpec, hardware: Hardware, belief: Belief) -> Capabil
         max_context_tokens=hardware.max_context_tokens(spec),
         chunk_tokens=defaults.max_num_batched_tokens,
         max_num_seqs=defaults.max_num_seqs,
+        kv_bytes_per_token=hardware.kv_bytes_per_token(spec) if pairs else 0.0,
     )
 
 
@@ -73,7 +77,9 @@ def build_dispatcher(
     capabilities: dict[str, Capability] = {}
 
     def remembered(spec: BackendSpec) -> Capability:
-        known = capabilities[spec.name] = capability(spec, config.hardware, believed)
+        known = capabilities[spec.name] = capability(
+            spec, config.hardware, believed, pairs=config.disaggregation.enabled
+        )
         return known
 
     header = _header(config, strict_context=strict_context)
@@ -124,6 +130,8 @@ def _header(config: MotleyConfig, *, strict_context: bool) -> dict[str, Any]:
         header["admission"] = config.admission.model_dump(exclude={"enabled"})
     if config.hedging.enabled:
         header["hedging"] = config.hedging.model_dump(exclude={"enabled"})
+    if config.disaggregation.enabled:
+        header["disaggregation"] = config.disaggregation.model_dump(exclude={"enabled"})
     return header
 
 
@@ -147,6 +155,8 @@ def _assemble(
     )
     if "hedging" in header:
         dispatcher.hedging = HedgeBudget(HedgeRules(**header["hedging"]))
+    if "disaggregation" in header:
+        dispatcher.pairing = Pairing(PairRules(**header["disaggregation"]))
     if isinstance(dispatcher, ClassDispatcher):
         slos = {name: slo_from_json(slo) for name, slo in header["slos"].items()}
         rules = ClassRules(**header["admission"])

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from router.config.schema import AdmissionSection, SloSection
+from router.config.schema import AdmissionSection, DisaggregationSection, SloSection
 from router.domain.errors import ConfigError, UnknownNameError
-from router.domain.fleet import Fleet
+from router.domain.fleet import BackendSpec, Fleet
 from router.domain.slo import DEFAULT_SLOS, Slo
 
 
@@ -48,6 +48,44 @@ def check_classes(
     for name in admission.max_wait_s:
         if name not in slos:
             raise UnknownNameError("service class", name, slos)
+
+
+def check_roles(fleet: Fleet, disaggregation: DisaggregationSection) -> None:
+    """Make sure that nobody has half a role where requests are not split.
+
+    Raises:
+        ConfigError: otherwise; or a prefill server of SGLang without a bootstrap port, or one
+            half of a model that no other backend completes.
+    """
+    for spec in fleet.backends:
+        if spec.role != "both" and not disaggregation.enabled:
+            raise ConfigError(
+                f"backend {spec.name!r} has the role {spec.role!r}, and requests are not split "
+                "here: set disaggregation.enabled: true, or leave the role out"
+            )
+        if spec.role == "prefill" and spec.engine == "sglang" and spec.bootstrap_port is None:
+            raise ConfigError(
+                f"backend {spec.name!r}: a prefill server of SGLang needs its bootstrap_port "
+                "(--disaggregation-bootstrap-port, 8998 unless you gave another)"
+            )
+    for spec in fleet.backends:
+        if spec.role != "both" and not _other_half(spec, fleet):
+            raise ConfigError(
+                f"backend {spec.name!r} is for {spec.role} only, and no other backend of "
+                f"{spec.model!r} with the same engine, engine_version and quantization does the "
+                "other half"
+            )
+
+
+def _other_half(spec: BackendSpec, fleet: Fleet) -> bool:
+    def kin(one: BackendSpec) -> tuple[str, ...]:
+        return one.model, one.engine, one.engine_version, one.quantization
+
+    return any(
+        other.role != spec.role and kin(other) == kin(spec)
+        for other in fleet.backends
+        if spec.engine == "vllm" or other.role != "both"
+    )
 
 
 def check_fallbacks(fallbacks: Mapping[str, list[str]], fleet: Fleet) -> None:

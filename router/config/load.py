@@ -14,7 +14,7 @@ from pydantic import ValidationError
 from yaml.constructor import ConstructorError
 
 from router.config.access import AccessSection, AdminSection
-from router.config.classes import check_classes, check_fallbacks, slos_of
+from router.config.classes import check_classes, check_fallbacks, check_roles, slos_of
 from router.config.discovery import DiscoverySection
 from router.config.overlay import overlaid
 from router.config.planner import PlannerSection
@@ -23,6 +23,7 @@ from router.config.schema import (
     BackendEntry,
     BatchSection,
     ConfigFile,
+    DisaggregationSection,
     HedgingSection,
     PolicySection,
     ReliabilitySection,
@@ -80,6 +81,7 @@ class MotleyConfig:
         hardware: the catalogue, with the file's own models and measurements.
         admission: how service classes are scheduled, if they are.
         hedging: second attempts, if there are any.
+        disaggregation: prompts and answers on different backends, if that is wanted.
         fallbacks: models that may answer in place of one, best first, for requests that allow it.
     """
 
@@ -103,6 +105,7 @@ class MotleyConfig:
     adapters: Mapping[str, str] = field(default_factory=dict)
     hedging: HedgingSection = field(default_factory=HedgingSection)
     batch: BatchSection = field(default_factory=BatchSection)
+    disaggregation: DisaggregationSection = field(default_factory=DisaggregationSection)
 
 
 def load_config(
@@ -155,6 +158,7 @@ def _checked(content: dict[str, Any], source: str) -> MotleyConfig:
         _check_aliases("alias", parsed.aliases, fleet.models | set(parsed.adapters))
         _check_aliases("adapter", parsed.adapters, fleet.models)
         check_fallbacks(parsed.fallbacks, fleet)
+    check_roles(fleet, parsed.disaggregation)
     slos = slos_of(parsed.slos)
     check_classes(parsed.admission, parsed.slos, slos, None if parsed.discovery else fleet)
     return MotleyConfig(
@@ -178,6 +182,7 @@ def _checked(content: dict[str, Any], source: str) -> MotleyConfig:
         parsed.adapters,
         parsed.hedging,
         parsed.batch,
+        parsed.disaggregation,
     )
 
 

@@ -37,6 +37,10 @@ class BackendEntry(Section):
     engine_args: dict[str, StrictBool | StrictInt | StrictFloat | StrictStr] = Field(
         default_factory=dict
     )
+    role: Literal["both", "prefill", "decode"] = "both"
+    bootstrap_port: int | None = Field(default=None, ge=1, le=65535)
+    kv_events: str = Field(default="", pattern=r"^$|^(tcp|ipc)://.+")
+    kv_replay: str = Field(default="", pattern=r"^$|^(tcp|ipc)://.+")
 
 
 class ShadowSection(Section):
@@ -144,6 +148,18 @@ class HedgingSection(Section):
     after: float = Field(default=3.0, ge=1.0, allow_inf_nan=False)
     at_least_s: Seconds = 0.5
     gain: float = Field(default=2.0, ge=0.0, allow_inf_nan=False)
+
+
+class DisaggregationSection(Section):
+    """Prompts computed on one backend, answers on another; see ``router.pairing``."""
+
+    enabled: bool = False
+    link_gb_per_s: float = Field(default=12.5, gt=0.0, allow_inf_nan=False)
+    cross_zone_gb_per_s: float | None = Field(default=None, gt=0.0, allow_inf_nan=False)
+    latency_s: float = Field(default=0.005, ge=0.0, allow_inf_nan=False)
+    gain: float = Field(default=0.1, ge=0.0, allow_inf_nan=False)
+    min_prompt_tokens: int = Field(default=256, ge=0)
+    backlog_s: Seconds = 0.3
 
 
 class TelemetrySection(Section):
@@ -257,6 +273,7 @@ class ConfigFile(Section):
     slos: dict[str, SloSection] = Field(default_factory=dict)
     admission: AdmissionSection = AdmissionSection()
     hedging: HedgingSection = HedgingSection()
+    disaggregation: DisaggregationSection = DisaggregationSection()
     telemetry: TelemetrySection = TelemetrySection()
     reliability: ReliabilitySection = ReliabilitySection()
     planner: PlannerSection = PlannerSection()

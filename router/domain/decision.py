@@ -28,10 +28,12 @@ class Assign:
         backend: where to.
         recalled: requests whose attempts must be broken off first: they wait in the router again
             and have been taken out of the books.
+        prefill: where the prompt is computed, if not there; its KV then moves to ``backend``.
     """
 
     backend: BackendSpec
     recalled: tuple[str, ...] = ()
+    prefill: BackendSpec | None = None
 
 
 @dataclass(frozen=True, slots=True)

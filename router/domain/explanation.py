@@ -76,6 +76,9 @@ class Explanation:
         queued: requests waiting in the router then.
         candidates: best first.
         actual: what came of it, once it is over.
+        pair: where two backends share the request: ``prefill`` and ``decode``, the predicted
+            ``transfer_s``, ``ttft_s`` and ``tpot_s``, and the cost in seconds of the pair and of
+            serving it whole (``None`` if nobody could); ``None`` where one serves it.
     """
 
     request_id: str
@@ -94,3 +97,4 @@ class Explanation:
     queued: int
     candidates: list[Candidate]
     actual: dict[str, Any] | None = None
+    pair: dict[str, Any] | None = None

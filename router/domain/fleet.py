@@ -8,6 +8,7 @@ from typing import Literal
 
 EngineName = Literal["vllm", "sglang"]
 EngineArg = bool | int | float | str
+Role = Literal["both", "prefill", "decode"]
 
 CONTINUATION = "continuation"
 """Label of a backend; ``off`` keeps it from going on with an answer that broke off elsewhere: its
@@ -40,6 +41,11 @@ class BackendSpec:
         labels: free-form, for the user.
         engine_args: flags the engine was started with, by their own names (see
             ``router.perf.engine_args``).
+        role: which half of a request it may serve where prompts and answers are computed apart
+            (``router.pairing``); ``both`` serves whole requests and either half.
+        bootstrap_port: where a prefill server of SGLang tells others how to fetch its KV.
+        kv_events: where it publishes what is in its prefix cache (``tcp://host:5557``).
+        kv_replay: where missed events can be asked for again.
     """
 
     name: str
@@ -59,6 +65,10 @@ class BackendSpec:
     served_model: str = ""
     labels: Mapping[str, str] = field(default_factory=dict)
     engine_args: Mapping[str, EngineArg] = field(default_factory=dict)
+    role: Role = "both"
+    bootstrap_port: int | None = None
+    kv_events: str = ""
+    kv_replay: str = ""
 
     @property
     def continues(self) -> bool:
@@ -71,7 +81,8 @@ class BackendSpec:
         tp = f"x{self.tensor_parallel}" if self.tensor_parallel > 1 else ""
         zone = f"@{self.zone}" if self.zone else ""
         quant = f":{self.quantization}" if self.quantization else ""
-        return f"{self.gpu}{tp}/{self.engine}/{self.model}{quant}{zone}"
+        role = "" if self.role == "both" else f"!{self.role}"
+        return f"{self.gpu}{tp}/{self.engine}/{self.model}{quant}{zone}{role}"
 
 
 @dataclass(frozen=True, slots=True)

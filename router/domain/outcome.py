@@ -28,6 +28,23 @@ class Meanwhile(NamedTuple):
     prefill_pairs: float
 
 
+@dataclass(frozen=True, slots=True)
+class PrefillHalf:
+    """Where and when the prompt of a request was computed, if not where its answer was.
+
+    Attributes:
+        backend: its name.
+        finished_s: when it was computed; ``None`` if that was never heard.
+        prefilling_at_dispatch, decoding_at_dispatch, fresh_tokens: see ``Outcome``.
+    """
+
+    backend: str
+    finished_s: float | None
+    prefilling_at_dispatch: int
+    decoding_at_dispatch: int
+    fresh_tokens: int
+
+
 @dataclass(slots=True)
 class Outcome:
     """One finished attempt. Not frozen, for speed only: nobody writes to one.
@@ -55,6 +72,8 @@ class Outcome:
         carried_tokens: tokens of the answer from attempts that broke before this one, which are
             part of ``prompt_tokens`` here and not of ``output_tokens``.
         shown_first_s: when the client got the first of those; ``None`` if there were none.
+        prefill: the other half, where two backends shared the request; ``backend`` is the one
+            that gave the answer.
     """
 
     request_id: str
@@ -81,6 +100,7 @@ class Outcome:
     meanwhile: Meanwhile | None = None
     carried_tokens: int = 0
     shown_first_s: float | None = None
+    prefill: PrefillHalf | None = None
 
     @property
     def answer_tokens(self) -> int:

@@ -50,6 +50,14 @@ class DispatchListener(Protocol):
 
 
 @runtime_checkable
+class CacheBelief(Protocol):
+    """A policy that can say what it believes to be cached, without anything being sent."""
+
+    def believed_cached(self, request: Request, backend: BackendView) -> int:
+        """Prompt tokens that the backend probably has cached; must change nothing."""
+
+
+@runtime_checkable
 class PrefixHints(Protocol):
     """A policy that can use what other replicas of the router sent."""
 

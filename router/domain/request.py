@@ -61,6 +61,7 @@ class Request:
         carried_tokens: tokens of its answer that an attempt gave before it broke, and that are
             part of the prompt since (mid-stream continuation).
         shown_first_s: when the client got the first of them; ``None`` while there are none.
+        whole: whether one backend must serve all of it, prompt and answer.
     """
 
     request_id: str
@@ -79,6 +80,7 @@ class Request:
     explain: bool = False
     carried_tokens: int = 0
     shown_first_s: float | None = None
+    whole: bool = False
 
     def carry(self, tokens: int, first_s: float | None) -> None:
         """Its answer broke off after so many tokens: what is left is a longer prompt.

@@ -26,6 +26,7 @@ class Capability:
         max_context_tokens: longest prompt plus output it accepts.
         chunk_tokens: prompt tokens per iteration at most.
         max_num_seqs: requests running at once at most.
+        kv_bytes_per_token: keys and values of one token, on all its cards together.
     """
 
     cost: LinearCost
@@ -33,6 +34,7 @@ class Capability:
     max_context_tokens: int
     chunk_tokens: int
     max_num_seqs: int
+    kv_bytes_per_token: float = 0.0
 
 
 TOGETHER_S = 0.002
@@ -40,7 +42,11 @@ TOGETHER_S = 0.002
 
 
 class Flight:
-    """One attempt in flight."""
+    """One attempt in flight.
+
+    ``prefill`` is the other half of an attempt that two backends share, ``prefilled_s`` when that
+    half was over.
+    """
 
     __slots__ = (
         "backend",
@@ -54,6 +60,8 @@ class Flight:
         "pairs",
         "predicted_tpot_s",
         "predicted_ttft_s",
+        "prefill",
+        "prefilled_s",
         "prefilling_at_dispatch",
         "probe",
         "prompt_tokens",
@@ -86,6 +94,8 @@ class Flight:
         self.predicted_tpot_s = math.nan
         self.tried = tried
         self.probe = NO_PROBE
+        self.prefill: Flight | None = None
+        self.prefilled_s: float | None = None
         self.before: Meanwhile | None = None
 
     def meanwhile(self) -> Meanwhile | None:
@@ -124,6 +134,7 @@ class BackendState:
         "healthy",
         "in_flight",
         "index",
+        "kv_bytes_per_token",
         "kv_capacity_tokens",
         "max_context_tokens",
         "max_num_seqs",
@@ -148,6 +159,7 @@ class BackendState:
         self.version = 0
         self.prior = self.cost = capability.cost
         self.kv_capacity_tokens = capability.kv_capacity_tokens
+        self.kv_bytes_per_token = capability.kv_bytes_per_token
         self.max_context_tokens = min(capability.max_context_tokens, capability.kv_capacity_tokens)
         self.chunk_tokens = capability.chunk_tokens
         self.max_num_seqs = capability.max_num_seqs
@@ -200,10 +212,27 @@ class BackendState:
         self.pending_output_tokens += flight.residual_tokens
         self.version += 1
 
+    def adopted(self, flight: Flight, now: float) -> None:
+        """Its prompt is computed elsewhere: only its answer will cost time here.
+
+        It counts as decoding from the start, for its KV has to have room when it comes.
+        """
+        flight.decoding = True
+        self._decoded(now)
+        self.in_flight += 1
+        self.arrivals_s += flight.request.arrival_s
+        self.decoding += 1
+        self.context_tokens += flight.prompt_tokens + flight.residual_tokens
+        self.pending_output_tokens += flight.residual_tokens
+        self.version += 1
+
     def first_token(self, flight: Flight, now: float) -> None:
         """Its first token came: prefill is over, decoding begins."""
         flight.first_token_s = now
         self.prefilled(flight, now)
+        if flight.before is None:  # it was prefilled elsewhere
+            self._decoded(now)
+            flight.before = self.work()
 
     def prefilled(self, flight: Flight, now: float) -> None:
         """Its prefill is over, seen or presumed; later calls change nothing."""

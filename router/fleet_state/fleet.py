@@ -33,6 +33,7 @@ class FleetState:
         self._breaker = breaker or BreakerConfig()
         self._by_name: dict[str, BackendState] = {}
         self._usable: dict[str, list[BackendState]] = {}
+        self._sides: dict[str, list[BackendState]] = {}
         self._held_by_all: dict[str, int] = {}
         self._half_opens_s = math.inf
         self._next_index = 0
@@ -91,23 +92,33 @@ class FleetState:
     def changed(self) -> None:
         """Availability of some backend changed: forget who is usable."""
         self._usable.clear()
+        self._sides.clear()
         self._held_by_all.clear()
         self._half_opens_s = min(
             (b.breaker.half_opens_s for b in self._by_name.values()), default=math.inf
         )
 
     def candidates(self, model: str, now: float) -> list[BackendState]:
-        """Backends of ``model`` that may be used now; do not mutate the list."""
+        """Backends that may serve a whole request of ``model`` now; do not mutate the list."""
         if now >= self._half_opens_s:
             for backend in self._by_name.values():
                 backend.breaker.tick(now)
             self.changed()
         usable = self._usable.get(model)
         if usable is None:
-            usable = [b for b in self._by_name.values() if b.spec.model == model and b.usable]
+            usable = [b for b in self.sides(model) if b.spec.role == "both"]
             if usable:  # names that clients invent are not remembered
                 self._usable[model] = usable
                 self._held_by_all[model] = min(b.max_context_tokens for b in usable)
+        return usable
+
+    def sides(self, model: str) -> list[BackendState]:
+        """Usable ones of ``model`` as of the last ``candidates``, those for one half included."""
+        usable = self._sides.get(model)
+        if usable is None:
+            usable = [b for b in self._by_name.values() if b.spec.model == model and b.usable]
+            if usable:
+                self._sides[model] = usable
         return usable
 
     def held_by_all(self, model: str) -> int:

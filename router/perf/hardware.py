@@ -32,6 +32,10 @@ class Hardware:
         """See ``router.perf.build.kv_capacity_tokens``."""
         return build.kv_capacity_tokens(spec, catalog=self.catalog)
 
+    def kv_bytes_per_token(self, spec: BackendSpec) -> float:
+        """Keys and values of one token, on all cards of a backend together."""
+        return self.catalog.model(spec.model).kv_bytes_per_token()
+
     def max_context_tokens(self, spec: BackendSpec) -> int:
         """See ``router.perf.build.max_context_tokens``."""
         return build.max_context_tokens(spec, catalog=self.catalog)

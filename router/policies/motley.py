@@ -257,6 +257,10 @@ class Motley:
                 best, least = lane, pain
         return best, least
 
+    def believed_cached(self, request: Request, backend: BackendView) -> int:
+        """Prompt tokens the backend probably has."""
+        return self._cached(self._lane(backend), request)
+
     def _cached(self, lane: Lane, request: Request) -> int:
         """Prompt tokens the backend probably has; an engine always computes the last one."""
         matched = self._matched(lane.view, request)

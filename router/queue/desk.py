@@ -18,6 +18,7 @@ import math
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Protocol
 
 from router.domain.decision import Reject
 from router.domain.request import Request
@@ -44,6 +45,18 @@ class ClassRules:
     protect: float = 0.5
     headroom: float = 0.8
     preempt: bool = True
+
+
+class Shared(Protocol):
+    """What is predicted of two backends that share a request."""
+
+    @property
+    def ttft_s(self) -> float:
+        """Until its first token, from now on."""
+
+    @property
+    def tpot_s(self) -> float:
+        """A token."""
 
 
 class Desk:
@@ -150,6 +163,20 @@ class Desk:
         limits = self.limits(entry.request.model, now)
         aged = self.room.rank(entry, now)[0] == 0
         return self.gate.open(entry, options, limits, now, aged=aged, last=last)
+
+    def pair_opens(self, entry: Entry, pair: Shared, now: float) -> bool:
+        """Whether two backends that share a request keep its targets and those of others."""
+        margin, limits = self.rules.margin, self.limits(entry.request.model, now)
+        if pair.tpot_s > margin * limits.tpot_s:
+            return False
+        ttft_s = now - entry.request.arrival_s + pair.ttft_s
+        slo = entry.slo
+        if not entry.urgent:
+            return True
+        if slo.ttft_s is not None and ttft_s > margin * slo.ttft_s:
+            return False
+        e2e_s = ttft_s + max(entry.request.forecast.mean_tokens, 1.0) * pair.tpot_s
+        return slo.e2e_s is None or e2e_s <= margin * slo.e2e_s
 
     def limits(self, model: str, now: float) -> Limits:
         """The tightest targets in use on a model."""

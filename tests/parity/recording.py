@@ -22,6 +22,11 @@ FLEET: list[dict[str, Any]] = [
     {"gpu": "v100-32", "model": MODEL, "zone": "old"},
     {"gpu": "t4", "count": 2, "tensor_parallel": 2, "model": MODEL, "labels": {"rack": "7"}},
 ]
+HALVES: list[dict[str, Any]] = [
+    *FLEET,
+    {"gpu": "l40s", "name": "first", "model": MODEL, "role": "prefill"},
+    {"gpu": "a100-80", "name": "then", "model": MODEL, "role": "decode"},
+]
 OTHER = {"name": "least-request", "params": {}, "seed": 2, "slos": {"interactive": SLO}}
 JOINING = BackendEntry(gpu="l4", model=MODEL, max_model_len=8_192)
 
@@ -42,9 +47,10 @@ class Recording:
 
     def __init__(self, policy: str, calls: int = 120, **settings: Any) -> None:
         self.log: list[bytes] = []
+        self._halves = "disaggregation" in settings
         config = load_config(
             {
-                "backends": FLEET,
+                "backends": HALVES if self._halves else FLEET,
                 "policy": {"name": policy, "seed": 5},
                 "reliability": {"queue_size": 20, "queue_timeout_s": 0.4},
                 **settings,
@@ -133,9 +139,13 @@ class Recording:
     def _end(self, name: str, n: int) -> None:
         dispatcher, now = self._dispatcher, self._now
         self._race(name, n)
+        if self._halves and n % 2:
+            dispatcher.prefilled(name, now)
         way = self._pace.randrange(8)
         if way == 0:
-            self._follow(name, dispatcher.redispatch(name, now, backpressure=n % 2 == 0))
+            half = self._halves and n % 4 == 0
+            decision = dispatcher.redispatch(name, now, backpressure=n % 2 == 0, prefill=half)
+            self._follow(name, decision)
             return
         if way == 1:
             dispatcher.presume_first_token(name, now)
@@ -146,7 +156,8 @@ class Recording:
                 decision = dispatcher.redispatch(name, now, output_tokens=7)
                 self._follow(name, decision)
             case 2:
-                dispatcher.fail(name, now, output_tokens=3)
+                half = self._halves and n % 4 == 2
+                dispatcher.fail(name, now, output_tokens=3, prefill=half)
             case 3:
                 dispatcher.refuse(name, now)
             case 4:

@@ -47,6 +47,17 @@ def test_so_does_a_scheduler_of_classes(policy: str):
     assert b'"recalled"' in text
 
 
+@pytest.mark.parametrize("classes", [False, True])
+def test_so_does_one_that_splits_requests(classes: bool):
+    links = {"enabled": True, "gain": 0.0}
+    settings = {"admission": {"enabled": True}} if classes else {}
+    log = Recording("motley", disaggregation=links, **settings).log
+    assert replay(log, rebuild_dispatcher) == len(log) - 1 > 300
+    text = b"".join(log)
+    assert b'"prefill":"first"' in text
+    assert b'"prefill":true' in text, "nobody blamed a prefill side"
+
+
 def test_the_same_run_writes_the_same_bytes(log: list[bytes]):
     assert Recording("motley").log == log
 
@@ -57,7 +68,8 @@ def test_every_call_that_changes_the_dispatcher_is_in_the_log(log: list[bytes]):
         for name, member in inspect.getmembers(Dispatcher, inspect.isfunction)
         if not name.startswith("_")
     }
-    log = Recording("motley", hedging={"enabled": True, "extra": 1.0, "gain": 0.0}).log
+    hedging = {"enabled": True, "extra": 1.0, "gain": 0.0}
+    log = Recording("motley", hedging=hedging, disaggregation={"enabled": True}).log
     assert public - set(calls(log)) == {"next_poll_s", "hedge_due_s"}, "which only ask"
 
 

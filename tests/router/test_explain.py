@@ -201,7 +201,7 @@ def test_the_document_is_stable():
     assert list(told) == [
         *("request_id", "model", "slo_class", "tenant", "prompt_tokens", "policy"),
         *("decided_s", "waited_s", "forecast_mean_tokens", "forecast_p90_tokens"),
-        *("decision", "backend", "reason", "queued", "candidates", "actual"),
+        *("decision", "backend", "reason", "queued", "candidates", "actual", "pair"),
     ]
     assert list(told["candidates"][0]) == [
         *("backend", "gpu", "predicted_ttft_s", "predicted_tpot_s", "predicted_e2e_s"),
