@@ -58,6 +58,7 @@ class PairRules:
     gain: float = 0.1
     min_prompt_tokens: int = 256
     backlog_s: float = 0.3
+    ttft_slack: float = 1.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -136,6 +137,10 @@ class Pairing:
         pair = self._best(request, sides, now)
         if pair is None or pair.cost_s * (1.0 + self.rules.gain) >= limit_s:
             return None
+        if whole is not None:
+            first_s = ttft_s(whole, request.prompt_tokens, now, cached_tokens=cached_tokens)
+            if pair.ttft_s > self.rules.ttft_slack * first_s:
+                return None
         return replace(pair, whole_cost_s=limit_s)
 
     def possible(self, sides: Sequence[BackendState]) -> bool:

@@ -11,6 +11,7 @@ from router.config.schema import ReliabilitySection
 from router.dispatcher import Dispatcher
 from simulator.faults import Fault
 from simulator.gateways import knows
+from simulator.pairs import Pairs
 from simulator.processes import EngineProcess, SimClock
 from simulator.results import Records
 
@@ -21,11 +22,12 @@ class Patient(Protocol):
     """What a fault does to requests: implemented by ``Replay``."""
 
     records: Records
+    pairs: Pairs
 
     def attempt_lost(self, i: int, engine: EngineProcess, now: float) -> bool:
         """One of two attempts failed; ``False`` if there was only one."""
 
-    def bounce(self, i: int, now: float) -> None:
+    def bounce(self, i: int, now: float, *, busy: bool = False, prefill: bool = False) -> None:
         """An attempt failed before its first byte."""
 
     def lose(self, i: int, now: float, reason: str) -> None:
@@ -146,6 +148,9 @@ class FaultProcess:
         """The connection of an attempt broke."""
         if self._patient.attempt_lost(i, engine, now):
             return
+        if self._patient.pairs.prefills(i, engine):
+            self._patient.bounce(i, now, prefill=True)
+            return
         if math.isnan(self._patient.records.first_token_s[i]):
             self._patient.bounce(i, now)
         else:
@@ -155,7 +160,8 @@ class FaultProcess:
         if engine.hung_since_s is None:
             return
         records = self._patient.records
-        for i in records.pending_on(engine.index):
+        prompts = self._patient.pairs.prompts_on(engine)
+        for i in [*records.pending_on(engine.index), *prompts]:
             if math.isnan(records.first_token_s[i]):
                 over = now - records.dispatched_s[i] > self._reliability.first_byte_timeout_s
             else:

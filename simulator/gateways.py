@@ -248,7 +248,12 @@ def _minds(config: MotleyConfig, options: ReplayOptions) -> bool:
     """
     policy = config.policy
     alone = policy.shadow is None and policy.canary is None
-    plain = not (config.admission.enabled or config.hedging.enabled or options.fallback)
+    plain = not (
+        config.admission.enabled
+        or config.hedging.enabled
+        or config.disaggregation.enabled
+        or options.fallback
+    )
     return options.plan or not (alone and plain and policy.name in BLIND_TO_SPEED)
 
 

@@ -21,6 +21,7 @@ from simulator.fault_process import FaultProcess
 from simulator.faults import Fault
 from simulator.gateways import Gateways
 from simulator.options import ReplayOptions
+from simulator.pairs import Links, Pairs
 from simulator.processes import EngineProcess, SimClock, Verdict
 from simulator.queue_watch import QueueWatch
 from simulator.replica.interface import Replica
@@ -92,6 +93,8 @@ class Replay:
         self._bounced: set[int] = set()  # had an attempt that failed before its first byte
         self._hedges = config.hedging.enabled
         self._second: dict[int, EngineProcess] = {}  # of requests with two attempts under way
+        links = Links(config.disaggregation, config.hardware)
+        self.pairs = Pairs(self, self._clock, self._rows, links)
         self.wake_s = trace.arrival_s[0]
 
     def _engine(self, k: int, spec: BackendSpec, replica: Replica) -> EngineProcess:
@@ -133,7 +136,11 @@ class Replay:
         if type(decision) is Assign:
             if decision.recalled:
                 self._recall(decision.recalled, now)
-            self._send(i, self._engine_of[decision.backend.name], now)
+            engine = self._engine_of[decision.backend.name]
+            if decision.prefill is None:
+                self._send(i, engine, now)
+            else:
+                self.pairs.send(i, self._engine_of[decision.prefill.name], engine, now)
         elif type(decision) is Reject:
             self._settle(i, otherwise, now, decision.reason)
         else:
@@ -185,7 +192,7 @@ class Replay:
         if verdict is not Verdict.ACCEPTED:
             self.bounce(i, now, busy=verdict is Verdict.BUSY)
         elif self._hedges:
-            due_s = self._router_of(i).hedge_due_s(str(i))
+            due_s = self.router_of(i).hedge_due_s(str(i))
             if due_s is not None:
                 self._clock.call_at(due_s, partial(self._hedge, i, self.records.attempts[i]))
 
@@ -197,7 +204,7 @@ class Replay:
         same = records.attempts[i] == attempt and records.backend[i] >= 0
         if not same or records.status[i] or not math.isnan(records.first_token_s[i]):
             return
-        router = self._router_of(i)
+        router = self.router_of(i)
         decision = router.hedge(str(i), now)
         if decision is None:
             return
@@ -215,7 +222,7 @@ class Replay:
         if engine is not first and engine is not second:
             return  # an attempt given up long ago
         del self._second[i]
-        self._router_of(i).win(str(i), engine.spec.name, now)
+        self.router_of(i).win(str(i), engine.spec.name, now)
         loser = first if engine is second else second
         self.records.backend[i] = engine.index
         loser.cancel(str(i), now)
@@ -225,26 +232,34 @@ class Replay:
         second = self._second.pop(i, None)
         if second is None:
             return False
-        self._router_of(i).withdraw(str(i), engine.spec.name, now)
+        self.router_of(i).withdraw(str(i), engine.spec.name, now)
         if engine is not second:
             self.records.backend[i] = second.index
         return True
 
-    def bounce(self, i: int, now: float, *, busy: bool = False) -> None:
-        """An attempt failed before its first byte: try elsewhere, as the gateway does."""
-        router = self._router_of(i)
+    def bounce(self, i: int, now: float, *, busy: bool = False, prefill: bool = False) -> None:
+        """An attempt failed before its first byte: try elsewhere, as the gateway does.
+
+        Args:
+            i: the request.
+            now: the time.
+            busy: the engine was busy, not broken.
+            prefill: of two engines that share it, the one that computes the prompt failed.
+        """
+        router = self.router_of(i)
+        self.pairs.part(i, now)
         if self.records.attempts[i] < self._most_attempts:
-            decision = router.redispatch(str(i), now, backpressure=busy)
+            decision = router.redispatch(str(i), now, backpressure=busy, prefill=prefill)
             self._bounced.add(i)
             self._follow(decision, i, now, Status.FAILED)
         else:
-            router.fail(str(i), now, backpressure=busy)
+            router.fail(str(i), now, backpressure=busy, prefill=prefill)
             self._settle(i, Status.FAILED, now, "retries_exhausted")
         self._queues[i % len(self._queues)].look(now)
 
     def lose(self, i: int, now: float, reason: str) -> None:
         """An attempt failed after its first byte reached the client: the request is over (I8)."""
-        self._router_of(i).fail(str(i), now)
+        self.router_of(i).fail(str(i), now)
         self._settle(i, Status.FAILED, now, reason)
         self._queues[i % len(self._queues)].look(now)
 
@@ -252,13 +267,13 @@ class Replay:
         """The client's patience is over."""
         if self.records.status[i] != Status.PENDING:
             return
-        self._router_of(i).cancel(str(i), now)
+        self.router_of(i).cancel(str(i), now)
         if self.records.backend[i] >= 0:
             self.engines[self.records.backend[i]].cancel(str(i), now)
         self._settle(i, Status.CANCELLED, now, "client_timeout")
         self._queues[i % len(self._queues)].look(now)
 
-    def _router_of(self, i: int) -> Dispatcher:
+    def router_of(self, i: int) -> Dispatcher:
         """The gateway replica that request ``i`` came to."""
         return self._routers[i % len(self._routers)]
 
@@ -273,6 +288,8 @@ class Replay:
         for event in events:
             job = event.job
             i = int(job.job_id)
+            if self.pairs and self.pairs.heard(i, engine, event, now):
+                continue
             if self._second and event.kind == "first_token" and i in self._second:
                 self._won(i, engine, now)
             if records.status[i] or records.backend[i] != engine.index:
@@ -284,9 +301,13 @@ class Replay:
                 records.first_token_s[i] = now
                 router.first_token(job.job_id, now)
             elif event.kind == "aborted":
-                router.refuse(job.job_id, now)
-                self._settle(i, Status.FAILED, now, "refused_by_engine")
+                self.refused(i, now)
         self._look(now)
+
+    def refused(self, i: int, now: float) -> None:
+        """An engine will never take this request."""
+        self.router_of(i).refuse(str(i), now)
+        self._settle(i, Status.FAILED, now, "refused_by_engine")
 
     def _finished(self, i: int, job: Job, router: Dispatcher, now: float) -> None:
         router.complete(
@@ -308,6 +329,8 @@ class Replay:
     def _settle(self, i: int, status: Status, now: float, reason: str | None = None) -> None:
         if self._second:
             self._forget_second(i, now)
+        if self.pairs:
+            self.pairs.part(i, now)
         self.records.status[i] = status
         self.records.finished_s[i] = now
         if reason is not None:

@@ -59,6 +59,13 @@ class Rows:
             request.fallbacks = self._fallbacks.get(model, ())
         return request
 
+    def prefill(self, i: int) -> Job:
+        """The prompt of request ``i`` alone: an answer of one token, which nobody reads."""
+        if not self._shares:
+            return Job(str(i), self._inputs[i], 1, 1)
+        hashes = self._trace.prefix_hashes(i)
+        return Job(str(i), self._inputs[i], 1, 1, hashes, self._blocks[i])
+
     def job(self, i: int, longest_tokens: int) -> Job:
         """Request ``i`` with the truth in it; the answer stops at the engine's limit."""
         prompt, output = self._inputs[i], self._outputs[i]

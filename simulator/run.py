@@ -219,6 +219,15 @@ def _notes(trace: Trace, config: MotleyConfig, options: ReplayOptions, replay: R
             f"hedging: {sent} second attempt(s), {won} of them first to answer, "
             f"{100 * extra:.2f} % more prefill work"
         )
+    pairings = [d.pairing for d in replay.dispatchers if d.pairing is not None]
+    if pairings:
+        shared = sum(p.paired.total() for p in pairings)
+        moved_gb = sum(p.moved_bytes for p in pairings) / 1e9
+        broken = sum(p.broken.total() for p in pairings)
+        notes.append(
+            f"disaggregation: {shared} request(s) shared by two backends, {broken} of them broken "
+            f"off, {moved_gb:.3g} GB of KV moved"
+        )
     stuck = replay.reasons.get("never_finished", 0)
     if stuck:
         notes.append(f"{stuck} request(s) could never finish and were counted as failed")

@@ -61,6 +61,9 @@ class Triggers:
 
 
 def serving(backends: Iterable[BackendState]) -> list[BackendState]:
-    """Backends that a plan can count on: those that can serve now, or all if none can."""
-    known = list(backends)
+    """Backends that a plan can count on: those that can serve now, or all if none can.
+
+    Plans are of whole requests: those that serve one half only are left out.
+    """
+    known = [backend for backend in backends if backend.spec.role == "both"]
     return [backend for backend in known if backend.usable] or known

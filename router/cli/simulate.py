@@ -138,6 +138,14 @@ def simulate(
             rich_help_panel=_REAL,
         ),
     ] = None,
+    disaggregation: Annotated[
+        Switch | None,
+        typer.Option(
+            help="Whether two backends may share a request, one its prompt and one its answer; by "
+            "default as the fleet file says.",
+            rich_help_panel=_REAL,
+        ),
+    ] = None,
     fallback: Annotated[
         Switch,
         typer.Option(
@@ -245,6 +253,9 @@ def simulate(
     if hedging is not None:
         twice = config.hedging.model_copy(update={"enabled": hedging == "on"})
         config = replace(config, hedging=twice)
+    if disaggregation is not None:
+        apart = config.disaggregation.model_copy(update={"enabled": disaggregation == "on"})
+        config = replace(config, disaggregation=apart)
     batch = Batch(
         spec=spec,
         config=config,

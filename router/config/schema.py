@@ -160,6 +160,7 @@ class DisaggregationSection(Section):
     gain: float = Field(default=0.1, ge=0.0, allow_inf_nan=False)
     min_prompt_tokens: int = Field(default=256, ge=0)
     backlog_s: Seconds = 0.3
+    ttft_slack: float = Field(default=1.0, gt=0.0, allow_inf_nan=False)
 
 
 class TelemetrySection(Section):

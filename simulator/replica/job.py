@@ -24,6 +24,8 @@ class Job:
         output_hashes: hashes of the blocks that the answer completes, continuing the full blocks
             of the prompt; known where a later turn of the conversation is.
         priority: carried for the caller; the schedulers here are first come, first served.
+        received: whether the KV of its prompt came from another engine: all of it needs room, one
+            token of it is computed again. Lost to a preemption, it is computed like any other.
         submitted_s, first_token_s, finished_s: filled in by the replica.
         cached_tokens: prompt tokens found in the prefix cache at its first admission.
         preemptions: times it lost its KV cache and was queued again.
@@ -37,6 +39,7 @@ class Job:
     prefix_block_tokens: int = 0
     output_hashes: tuple[int, ...] = ()
     priority: int = 0
+    received: bool = False
     submitted_s: float = 0.0
     first_token_s: float | None = None
     finished_s: float | None = None

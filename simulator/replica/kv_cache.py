@@ -76,8 +76,11 @@ class KvPool:
     def lookup(self, job: Job, tokens: int) -> tuple[list[CachedBlock], int]:
         """The cached leading blocks, and how many of ``tokens`` need no computing for them.
 
-        At least one token is computed, or there would be no logits to sample from.
+        At least one token is computed, or there would be no logits to sample from. What came from
+        another engine needs blocks of its own.
         """
+        if job.received and not job.preemptions:
+            return [], tokens - 1
         if not (self.caching and job.prefix_hashes):
             return [], 0
         found = self.match(job)
