@@ -173,6 +173,13 @@ BLOCKS: dict[str, Callable[[], str]] = {
         "Azure conversations, a fifth interactive (TTFT 2 s, TPOT 0.1 s), a fifth throughput, the "
         "rest bulk; 9 mixed engines; goodput without bulk, which has no target.",
     ),
+    "disaggregation": table_of(
+        "python -m benchmarks.policies.disaggregation",
+        "Off / on (split where predicted to be better) / dedicated (the first kind of card only "
+        "computes prompts, the other only answers; of equal ones half each). Medians of 4000 + "
+        "200 tokens (long prompts) and 1000 + 400 (chat), seconds, 100 Gbit/s between cards, "
+        "belief 25 % wrong, policy `motley`; split: share of requests with `on`.",
+    ),
     "headline": headline,
     "policies": policies,
     "evidence": replays(

@@ -113,7 +113,6 @@ class Dispatcher(Paired):
         return decision
 
     def redispatch(
-    def redispatch(
         self,
         request_id: str,
         now: float,
@@ -138,7 +137,6 @@ class Dispatcher(Paired):
         Raises:
             UnknownNameError: the request is not in flight.
         """
-        flight = self._land(request_id, now)
         flight = self._land(request_id, now)
         failed = self._blame(flight, now, backpressure=backpressure, prefill=prefill)
         self._tell(flight, "failed", now, output_tokens, None, None)

@@ -9,9 +9,9 @@ prefill on a and the decode on b::
     cost     = TTFT + o * TPOT on b  +  delay inflicted on a by the prompt, on b by the answer
 
 against the cost of serving it whole where the policy wants it, by the same formula (own delay plus
-inflicted delay, as in ``policies.marginal_delay``). A pair must be ``gain`` better than that: two
-engines hold what one would, and predictions err. Where no backend serves whole requests, the best
-pair is taken once it is open.
+inflicted delay, as in ``policies.marginal_delay``). A pair must be ``gain`` better than that, for
+two engines hold what one would, and predictions err; and its TTFT must be at most ``ttft_slack``
+times the other. Where no backend serves whole requests, the best pair is taken once it is open.
 
 A pair is open while its prefill side has less than ``backlog_s`` of prompts before it and both
 sides have KV and a place for the request; else the request waits in the router, as it would for
@@ -50,6 +50,8 @@ class PairRules:
         gain: share by which a pair must be better than serving the request whole.
         min_prompt_tokens: shorter prompts are always served whole where somebody does that.
         backlog_s: prompts before it on the prefill side, in seconds, at most.
+        ttft_slack: multiple of the TTFT of serving it whole that the pair's may reach: a transfer
+            always costs some.
     """
 
     link_gb_per_s: float = 12.5
@@ -58,7 +60,7 @@ class PairRules:
     gain: float = 0.1
     min_prompt_tokens: int = 256
     backlog_s: float = 0.3
-    ttft_slack: float = 1.0
+    ttft_slack: float = 1.5
 
 
 @dataclass(frozen=True, slots=True)

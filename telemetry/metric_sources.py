@@ -11,6 +11,7 @@ from router.dispatcher import Dispatcher
 from router.domain.protocols import Clock
 from router.domain.state import LinearCost
 from router.fleet_state.backend import BackendState
+from router.pairing import Pairing
 from router.queue.desk import Desk
 from telemetry import metric_table as table
 from telemetry.accuracy import Accuracy
@@ -82,11 +83,22 @@ def ask_dispatcher(metrics: GatewayMetrics, dispatcher: Dispatcher) -> None:
         metrics.ask(
             table.HEDGES, lambda: [(("sent",), float(budget.sent)), (("won",), float(budget.won))]
         )
+    if dispatcher.pairing is not None:
+        ask_pairing(metrics, dispatcher.pairing)
     desk = desk_of(dispatcher)
     if desk is not None:
         ask_desk(metrics, desk)
     for metric, name in _SIGNALS:
         metrics.ask(metric, partial(_signal, dispatcher, name))
+
+
+def ask_pairing(metrics: GatewayMetrics, pairing: Pairing) -> None:
+    """What became of requests that two backends shared."""
+    metrics.ask(
+        table.SHARED_REQUESTS, lambda: ((pair, float(n)) for pair, n in pairing.paired.items())
+    )
+    metrics.ask(table.SHARED_BROKEN, lambda: ((who, float(n)) for who, n in pairing.broken.items()))
+    metrics.ask(table.KV_MOVED, lambda: [((), pairing.moved_bytes)])
 
 
 def ask_desk(metrics: GatewayMetrics, desk: Desk) -> None:

@@ -88,6 +88,23 @@ HEDGES = Metric(
     "Second attempts for a late first token: sent, and those that answered first.",
     ("result",),
 )
+SHARED_REQUESTS = Metric(
+    "motley_disaggregated_total",
+    "counter",
+    "Requests sent to two backends: the prompt to one, the answer to the other.",
+    ("prefill", "backend"),
+)
+SHARED_BROKEN = Metric(
+    "motley_disaggregation_failures_total",
+    "counter",
+    "Such requests broken off before their first byte, by the side and the backend that failed.",
+    ("side", "backend"),
+)
+KV_MOVED = Metric(
+    "motley_kv_transfer_bytes_total",
+    "counter",
+    "KV that was to move between backends, by the size of the prompts.",
+)
 RETRIES = Metric(
     "motley_retries_total",
     "counter",
@@ -473,6 +490,7 @@ BUILD_INFO = Metric("motley_build_info", "gauge", "Always 1.", ("version", "poli
 
 TABLE: tuple[Metric, ...] = (
     *(REQUESTS, ATTEMPTS, REJECTED, FALLBACKS, HEDGES, RETRIES, CONTINUATIONS),
+    *(SHARED_REQUESTS, SHARED_BROKEN, KV_MOVED),
     *(TTFT, TPOT, ITL, E2E, WAIT, OVERHEAD, FINISH_REASONS),
     *(PROMPT_TOKENS, CACHED_TOKENS, OUTPUT_TOKENS, TENANT_TOKENS),
     *(IN_FLIGHT, QUEUE_DEPTH, BACKEND_UP, BREAKER),

@@ -39,8 +39,6 @@ class BackendEntry(Section):
     )
     role: Literal["both", "prefill", "decode"] = "both"
     bootstrap_port: int | None = Field(default=None, ge=1, le=65535)
-    kv_events: str = Field(default="", pattern=r"^$|^(tcp|ipc)://.+")
-    kv_replay: str = Field(default="", pattern=r"^$|^(tcp|ipc)://.+")
 
 
 class ShadowSection(Section):
@@ -160,7 +158,7 @@ class DisaggregationSection(Section):
     gain: float = Field(default=0.1, ge=0.0, allow_inf_nan=False)
     min_prompt_tokens: int = Field(default=256, ge=0)
     backlog_s: Seconds = 0.3
-    ttft_slack: float = Field(default=1.0, gt=0.0, allow_inf_nan=False)
+    ttft_slack: float = Field(default=1.5, gt=0.0, allow_inf_nan=False)
 
 
 class TelemetrySection(Section):

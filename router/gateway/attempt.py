@@ -124,6 +124,10 @@ class Attempt:
         self._end(abort=True)
         self._ticket.cancelled(self._clock(), output_tokens=self._tally.output_tokens(None))
 
+    def give_up(self) -> None:
+        """Its owner has no use for it any more and keeps the books itself."""
+        self._end(abort=True)
+
     def recalled(self) -> None:
         """The dispatcher took the request back; its books are closed already."""
         self._end(abort=True)

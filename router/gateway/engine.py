@@ -25,6 +25,7 @@ from router.gateway.account import Account
 from router.gateway.continuation.rules import ContinuationRules
 from router.gateway.exchange import Exchange
 from router.gateway.identity import Identity
+from router.gateway.kv_transfer import shareable
 from router.gateway.limits import Limits
 from router.gateway.multipart import is_form, renamed
 from router.gateway.prefix import BLOCK_BYTES, prefix_hashes
@@ -223,6 +224,7 @@ class Engine:
             known = ", ".join(sorted(settings.slos))
             message = f"There is no service class {slo_class!r}. Classes here: {known}."
             raise BadRequestError(Problem(400, message, code="unknown_slo_class"))
+        pairs = self.dispatcher.pairing is not None
         hashes = prefix_hashes(fields.prompt_text()) if call.generates else ()
         now = self.now()
         return Request(
@@ -239,6 +241,7 @@ class Engine:
             slo=targets_of(headers, slo.of_model(model)),
             fallbacks=self._fallbacks(model, headers, grant) if settings.fallbacks else (),
             explain=self._explains(headers, now),
+            whole=pairs and not shareable(call.path, call.body),
         )
 
     def _fallbacks(

@@ -17,6 +17,7 @@ from router.gateway.anthropic_errors import spoken
 from router.gateway.attempt import Attempt
 from router.gateway.continuation.attempt import RememberedAttempt
 from router.gateway.continuation.going_on import GoingOn, going_on
+from router.gateway.halves import Halves
 from router.gateway.multipart import fields_of
 from router.gateway.problems import Problem, from_reject, model_gone
 from router.gateway.race import Race, Second
@@ -52,6 +53,7 @@ class Exchange:
         "_finish_reason",
         "_give_up_s",
         "_going_on",
+        "_halves",
         "_over",
         "_paused",
         "_race",
@@ -74,6 +76,7 @@ class Exchange:
         self._backend: BackendSpec | None = None
         self._ticket: Ticket | None = None
         self._race: Race | None = None
+        self._halves: Halves | None = None
         self._tried: list[str] = []
         self._asked = ""
         self._reason = ""
@@ -146,6 +149,7 @@ class Exchange:
         elif self.request is not None:
             engine = self.engine
             engine.dispatcher.cancel(self.request.request_id, engine.now())
+            engine.poke()
         self._answered(LEFT_EARLY)
         if self._going_on is not None:
             self._going_on.ended("cancelled")
@@ -166,6 +170,8 @@ class Exchange:
             attempt.look(now)
         if self._race is not None and self._race.second is not None:
             self._race.second.attempt.look(now)
+        if self._halves is not None:
+            self._halves.look(now)
 
     def pause(self) -> None:
         """The client reads slowly."""
@@ -186,7 +192,7 @@ class Exchange:
         if isinstance(decision, Assign):
             if decision.recalled:
                 engine.recall(decision)
-            self._try(decision.backend, now)
+            self._try(decision.backend, now, decision.prefill)
         elif isinstance(decision, Reject) and self._status:
             self._break_off(from_reject(decision))
         elif isinstance(decision, Reject):
@@ -199,7 +205,7 @@ class Exchange:
         else:
             engine.queued()
 
-    def _try(self, backend: BackendSpec, now: float) -> None:
+    def _try(self, backend: BackendSpec, now: float, prefill: BackendSpec | None = None) -> None:
         engine = self.engine
         assert self.request is not None
         self._backend = backend
@@ -207,8 +213,12 @@ class Exchange:
             engine.events.waited(self.request.model, now - self.request.arrival_s)
         self._tried.append(backend.name)
         if engine.sent is not None:
-            engine.sent(self.request, backend.name)
+            engine.sent(self.request, (prefill or backend).name)
         self._ticket = Ticket(engine.dispatcher, self.request.request_id, engine.poke)
+        if prefill is not None:
+            self._halves = Halves(self, prefill, backend)
+            self._halves.begin(now)
+            return
         attempt = self.attempt = self.attempt_at(backend, self, self._ticket, now)
         if not self._streams:
             engine.presumed.at(now + engine.backlog_s(backend.name), self._ticket)
@@ -217,12 +227,44 @@ class Exchange:
             self._race = self._race or Race(self)
             self._race.plan(self.request.request_id, now)
 
-    # For its race
+    # For its race, and for two backends that share it
 
-    def attempt_at(self, backend: BackendSpec, owner: Owner, ticket: Ticket, now: float) -> Attempt:
-        """An attempt that may be sent."""
+    @property
+    def body(self) -> bytes:
+        """What is asked of a backend."""
+        return self._call.body if self._going_on is None else self._going_on.body
+
+    def begin_answer(self, backend: BackendSpec, body: bytes, now: float) -> None:
+        """The second of two halves begins."""
+        assert self._ticket is not None
+        self.attempt = self.attempt_at(backend, self, self._ticket, now)
+        self.send(self.attempt, backend, body)
+
+    def prompt_computed(self, now: float) -> None:
+        """The first of two halves is over."""
+        assert self._ticket is not None
+        self._ticket.prefilled(now)
+
+    def prompt_failed(self, setback: Setback) -> None:
+        """The first of two halves came to nothing; so does the second."""
+        attempt, self.attempt = self.attempt, None
+        if attempt is not None:
+            attempt.give_up()
+        self.attempt_failed(setback, prefill=True)
+
+    def attempt_at(
+        self,
+        backend: BackendSpec,
+        owner: Owner,
+        ticket: Ticket,
+        now: float,
+        *,
+        remembered: bool = True,
+    ) -> Attempt:
+        """An attempt that may be sent; ``remembered`` if it may have to be gone on with."""
         engine = self.engine
-        kind = Attempt if self._going_on is None else RememberedAttempt
+        going = self._going_on if remembered else None
+        kind = Attempt if going is None else RememberedAttempt
         attempt = kind(
             owner,
             ticket,
@@ -233,14 +275,14 @@ class Exchange:
             now=now,
             mark=TOKEN_MARKS.get(self._call.path, b""),
         )
-        if self._going_on is not None:
-            cast(RememberedAttempt, attempt).transcript = self._going_on.transcript
+        if going is not None:
+            cast(RememberedAttempt, attempt).transcript = going.transcript
         return attempt
 
-    def send(self, attempt: Attempt, backend: BackendSpec) -> None:
-        """Send the client's request there."""
+    def send(self, attempt: Attempt, backend: BackendSpec, body: bytes | None = None) -> None:
+        """Send the client's request there, or what is made of it for one half."""
         pool = self.engine.pool(backend)
-        body = self._call.body if self._going_on is None else self._going_on.body
+        body = self.body if body is None else body
         attempt.begin(
             pool, self.engine.upstream_request(self._call, body, self._asked, backend, pool.address)
         )
@@ -253,26 +295,31 @@ class Exchange:
 
     # Elsewhere
 
-    def _retry(self, setback: Setback, ticket: Ticket) -> None:
+    def _retry(self, setback: Setback, ticket: Ticket, *, prefill: bool = False) -> None:
         engine = self.engine
         now = engine.now()
         tries = 1 + engine.limits.retries
         if self._going_on is not None:
             tries += self._going_on.transcript.continuations
         if len(self._tried) >= tries or now >= self._give_up_s:
-            ticket.failed(now, backpressure=setback.backpressure)
+            ticket.failed(now, backpressure=setback.backpressure, prefill=prefill)
             self._answer(all_tried(setback.problem, self._tried))
             return
-        decision = ticket.moved(now, backpressure=setback.backpressure)
+        failed = self._halves.prefill.name if prefill and self._halves else self._tried[-1]
+        self._halves = None
+        decision = ticket.moved(now, backpressure=setback.backpressure, prefill=prefill)
         if isinstance(decision, Reject):
             self._answer(all_tried(setback.problem, self._tried))
         else:
-            engine.events.retried(self._tried[-1], setback.reason)
+            engine.events.retried(failed, setback.reason)
             self._follow(decision, now)
 
     def go_on(self, decision: Decision, now: float) -> None:
         """Another backend is to go on with the stream."""
         self.attempt = None
+        if self._halves is not None:
+            self._halves.end()
+            self._halves = None
         self._follow(decision, now)
 
     # What the attempt reports (``seams.Owner``)
@@ -332,18 +379,21 @@ class Exchange:
         self._client.cut()
         self._close()
 
-    def attempt_failed(self, setback: Setback) -> None:
-        """Elsewhere, if elsewhere may do better."""
+    def attempt_failed(self, setback: Setback, *, prefill: bool = False) -> None:
+        """Elsewhere, if elsewhere may do better; ``prefill`` if the first of two halves failed."""
         self.attempt = None
         ticket = self._ticket
         assert ticket is not None
+        if self._halves is not None:
+            self._halves.end()
         if setback.reason == "model" and self.engine.is_adapter(self._asked):
             setback = replace(setback, backpressure=True)  # it may serve all others well
         if not setback.retryable:
             ticket.refused(self.engine.now())
-            self._answer(not_the_clients(self.engine, setback.problem, self._tried[-1]))
+            failed = self._halves.prefill.name if prefill and self._halves else self._tried[-1]
+            self._answer(not_the_clients(self.engine, setback.problem, failed))
         elif self._race is None or not self._race.first_failed(self._tried[-1], ticket, setback):
-            self._retry(setback, ticket)
+            self._retry(setback, ticket, prefill=prefill)
 
     # The end
 
@@ -377,13 +427,16 @@ class Exchange:
         return NO_MODEL if unknown or self.request is None else self.request.model
 
     def _own_headers(self) -> Headers:
-        return own_headers(self.engine, self._call, self.request, self._backend)
+        prefill = self._halves.prefill if self._halves is not None else None
+        return own_headers(self.engine, self._call, self.request, self._backend, prefill)
 
     def _close(self) -> None:
         self._over = True
         self.attempt = None
         if self._race is not None:
             self._race.end()
+        if self._halves is not None:
+            self._halves.end()
         if self.request is not None:
             self.engine.left(self.request.request_id)
         if self._going_on is not None and self._going_on.outcome is not None:

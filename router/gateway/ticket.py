@@ -62,19 +62,57 @@ class Ticket:
                 cached_tokens=usage.cached if usage else None,
             )
 
-    def failed(self, now: float, *, backpressure: bool = False, output_tokens: int = 0) -> None:
-        """The backend failed, or was too busy, and the client saw it."""
+    def failed(
+        self,
+        now: float,
+        *,
+        backpressure: bool = False,
+        output_tokens: int = 0,
+        prefill: bool = False,
+    ) -> None:
+        """The backend failed, or was too busy, and the client saw it.
+
+        Args:
+            now: the time.
+            backpressure: it was busy, not broken.
+            output_tokens: that the client has.
+            prefill: of two backends that share the request, the one that computes the prompt.
+        """
         if self._close():
             self._dispatcher.fail(
-                self._request_id, now, backpressure=backpressure, output_tokens=output_tokens
+                self._request_id,
+                now,
+                backpressure=backpressure,
+                output_tokens=output_tokens,
+                prefill=prefill,
             )
 
-    def moved(self, now: float, *, backpressure: bool = False, output_tokens: int = 0) -> Decision:
-        """The backend failed, after so many tokens that the client has: where else?"""
+    def moved(
+        self,
+        now: float,
+        *,
+        backpressure: bool = False,
+        output_tokens: int = 0,
+        prefill: bool = False,
+    ) -> Decision:
+        """The backend failed, after so many tokens that the client has: where else?
+
+        Arguments as those of ``failed``.
+        """
         self._close()
         return self._dispatcher.redispatch(
-            self._request_id, now, backpressure=backpressure, output_tokens=output_tokens
+            self._request_id,
+            now,
+            backpressure=backpressure,
+            output_tokens=output_tokens,
+            prefill=prefill,
         )
+
+    def prefilled(self, now: float) -> None:
+        """The prompt is computed by the other of two backends."""
+        if self._open:
+            self._dispatcher.prefilled(self._request_id, now)
+            self._changed()
 
     def committed(self, now: float) -> None:
         """The answer is about to reach the client: from here on nobody may take it back.

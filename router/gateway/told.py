@@ -19,13 +19,18 @@ if TYPE_CHECKING:
 LOAD = b"endpoint-load-metrics"
 NOT_FOR_CLIENTS = HOP_BY_HOP | {
     *(b"date", b"server", b"x-request-id", b"x-motley-backend", b"x-motley-policy"),
+    b"x-motley-prefill",
     LOAD,
 }
 """Headers of an engine's answer that end here."""
 
 
 def own_headers(
-    engine: Engine, call: Call, request: Request | None, backend: BackendSpec | None
+    engine: Engine,
+    call: Call,
+    request: Request | None,
+    backend: BackendSpec | None,
+    prefill: BackendSpec | None = None,
 ) -> Headers:
     """Who was asked, who answers, and why, as far as the client may know."""
     headers = [
@@ -36,6 +41,8 @@ def own_headers(
         headers.append((b"x-motley-backend", backend.name.encode()))
         if request is not None and request.fallbacks:
             headers.append((b"x-motley-model", backend.model.encode()))
+    if prefill is not None:
+        headers.append((b"x-motley-prefill", prefill.name.encode()))
     if request is not None and request.explain and wants(dict(call.headers), EXPLAIN):
         account = engine.dispatcher.explainer.get(request.request_id)
         if account is not None:

@@ -50,6 +50,8 @@ class EngineApp:
         self.driver, self.dialect, self.facts, self.limits = driver, dialect, facts, limits
         self.on_kill: Kill | None = None
         self._metrics, self.completions = metrics, completions
+        handover = completions.handover
+        self._below = {} if handover is None else handover.pages()
         self.routes: dict[str, dict[str, Handler]] = {
             "/metrics": {"GET": self._metrics_page},
             "/v1/models": {"GET": self._models},
@@ -81,6 +83,9 @@ class EngineApp:
 
     async def _page(self, scope: Scope, body: bytes) -> Page:
         path, method = scope["path"], scope["method"]
+        for prefix, page in self._below.items():
+            if path.startswith(prefix):
+                return await page(path.removeprefix(prefix))
         methods = self.routes.get(path, {})
         if method in methods:
             return await methods[method](body)

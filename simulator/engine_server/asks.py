@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass, replace
-from typing import Literal, TypeVar
+from typing import Any, Literal, TypeVar
 
 import msgspec
 
@@ -50,6 +50,10 @@ class Sampling(msgspec.Struct, kw_only=True):
     temperature: float | None = None
     seed: int | None = None
     rid: str | None = None
+    kv_transfer_params: dict[str, Any] | None = None
+    bootstrap_host: str | None = None
+    bootstrap_port: int | None = None
+    bootstrap_room: int | None = None
 
 
 class ChatBody(Sampling, kw_only=True):
@@ -85,6 +89,8 @@ class Ask:
         min_tokens, ignore_eos, temperature, seed, rid: as in the API.
         stream: whether to answer with server-sent events.
         stream_options: as sent; ``None`` when absent.
+        kv_transfer_params: vLLM's, for a prompt computed for another engine, or by one.
+        room, bootstrap: SGLang's room in which both engines meet (empty: none), and where.
     """
 
     kind: AskKind
@@ -104,6 +110,9 @@ class Ask:
     rid: str | None
     stream: bool
     stream_options: StreamOptions | None
+    kv_transfer_params: dict[str, Any] | None = None
+    room: str = ""
+    bootstrap: tuple[str, int] = ("", 0)
 
 
 class TokenizeBody(msgspec.Struct):
@@ -242,6 +251,9 @@ def _ask(  # noqa: PLR0917
         rid=body.rid,
         stream=bool(body.stream),
         stream_options=body.stream_options,
+        kv_transfer_params=body.kv_transfer_params,
+        room="" if body.bootstrap_room is None else str(body.bootstrap_room),
+        bootstrap=(body.bootstrap_host or "", body.bootstrap_port or 0),
     )
 
 

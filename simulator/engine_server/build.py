@@ -8,12 +8,14 @@ from random import Random
 
 from router.domain.fleet import BackendSpec
 from router.perf.build import check_feasible, engine_defaults, iteration_model
+from router.perf.hardware import Hardware
 from simulator.engine_server.app import EngineApp
 from simulator.engine_server.clock import EngineClock
 from simulator.engine_server.completions import Completions
 from simulator.engine_server.dialect import Dialect, Limits
 from simulator.engine_server.driver import Driver, RealTimeLoop
 from simulator.engine_server.exposition import EngineFacts, MetricsPage
+from simulator.engine_server.handover import Handover
 from simulator.engine_server.sglang import SglangDialect
 from simulator.engine_server.sglang_metrics import SglangMetrics
 from simulator.engine_server.sglang_pages import add_sglang_pages
@@ -35,18 +37,24 @@ class EngineOptions:
         seed: of answer lengths and response ids.
         max_queued: requests the engine queues before it answers 503; ``None``: no limit.
         lengths: how long answers get.
+        link_gb_per_s: bandwidth over which KV moves between engines, in 10^9 bytes a second.
     """
 
     speed: float = 1.0
     seed: int = 0
     max_queued: int | None = None
     lengths: LengthRule = field(default_factory=LengthRule)
+    link_gb_per_s: float = 12.5
 
 
 def build_engine(
-    spec: BackendSpec, options: EngineOptions, loop: RealTimeLoop, unix_s: Callable[[], float]
+    spec: BackendSpec,
+    options: EngineOptions,
+    loop: RealTimeLoop,
+    unix_s: Callable[[], float],
+    address: tuple[str, int] = ("127.0.0.1", 0),
 ) -> EngineApp:
-    """Emulate ``spec`` on ``loop``.
+    """Emulate ``spec`` on ``loop``; ``address`` is where other engines can ask it for KV.
 
     Raises:
         UnknownNameError: a GPU, model or weight format that does not exist.
@@ -61,19 +69,23 @@ def build_engine(
     replica = make_replica(config, truth, exact=True, token_events=True)
     clock = EngineClock(loop.time, options.speed)
     driver = Driver(replica, clock, loop, EngineStats(page.bounds))
+    completions = Completions(
+        driver,
+        dialect,
+        limits,
+        rule=options.lengths,
+        seed=options.seed,
+        rng=Random(f"{spec.name} {options.seed}"),
+        unix_s=unix_s,
+    )
+    token_bytes = Hardware().kv_bytes_per_token(spec)
+    token_s = token_bytes / (options.link_gb_per_s * 1e9) / options.speed
+    completions.handover = Handover(spec, token_s, address)
     app = EngineApp(
         driver,
         dialect,
         page,
-        Completions(
-            driver,
-            dialect,
-            limits,
-            rule=options.lengths,
-            seed=options.seed,
-            rng=Random(f"{spec.name} {options.seed}"),
-            unix_s=unix_s,
-        ),
+        completions,
         facts=_facts(spec, config, unix_s()),
         limits=limits,
     )

@@ -13,6 +13,7 @@ from simulator.engine_server.asks import Ask, AskKind, StreamOptions, read_chat,
 from simulator.engine_server.dialect import Dialect, FinishReason, Head, Limits, Usage
 from simulator.engine_server.driver import Driver, Ending, Live
 from simulator.engine_server.faults import Faults
+from simulator.engine_server.handover import Handover
 from simulator.engine_server.refusal import Refusal
 from simulator.engine_server.tokens import (
     PREFIX_BLOCK_TOKENS,
@@ -71,6 +72,7 @@ class Completions:
         faults: injected.
         asleep: whether it refuses everything because its memory was given away.
         adapters: LoRA adapters that it serves beside its model: name to path.
+        handover: its part in requests that two engines share; ``None``: it has none.
     """
 
     def __init__(
@@ -87,6 +89,7 @@ class Completions:
         self.faults = Faults()
         self.asleep = False
         self.adapters: dict[str, str] = {}
+        self.handover: Handover | None = None
         self._driver, self._dialect, self._limits = driver, dialect, limits
         self._rule, self._seed, self._rng, self._unix_s = rule, seed, rng, unix_s
         self._submitted = 0
@@ -108,22 +111,40 @@ class Completions:
         base = replace(ask, model=self._limits.model) if ask.model in self.adapters else ask
         self._dialect.check(base, self._limits)
         length = length_of(ask, self._limits, self._rule, self._seed)
-        live = self._submit(ask, length)
-        if live is None:
-            await self._refuse_busy(ask, send)
-            return
+        if self.handover is not None and self.handover.prompt_only(ask):
+            length = Length(1, "length")
         leaving = asyncio.ensure_future(receive())
-        leaving.add_done_callback(lambda _: self._driver.abort(live))
+        live: Live | None = None
         try:
+            received = await self._receive(ask, leaving)
+            if received is None:
+                return
+            live = self._submit(ask, length, received=received)
+            if live is None:
+                await self._refuse_busy(ask, send)
+                return
+            leaving.add_done_callback(lambda _: self._driver.abort(live))
             head = self._head(ask, request_id)
             answering = self._stream if ask.stream else self._whole
-            if await answering(live, ask.said_tokens, length.tokens, head, send) == "died":
+            if await answering(live, ask, length.tokens, head, send) == "died":
                 await self._last_words(ask, leaving, send)
         finally:
             leaving.cancel()
-            self._driver.abort(live)
+            if live is not None:
+                self._driver.abort(live)
 
-    def _submit(self, ask: Ask, length: Length) -> Live | None:
+    async def _receive(self, ask: Ask, leaving: asyncio.Future[Any]) -> bool | None:
+        """Whether the prompt's KV came from another engine; ``None`` if the client left first."""
+        if self.handover is None:
+            return False
+        coming = asyncio.ensure_future(self.handover.receive(ask))
+        await asyncio.wait([coming, leaving], return_when=asyncio.FIRST_COMPLETED)
+        if coming.done():
+            return coming.result()
+        coming.cancel()
+        return None
+
+    def _submit(self, ask: Ask, length: Length, *, received: bool) -> Live | None:
         self._submitted += 1
         job = Job(
             job_id=str(self._submitted),
@@ -134,6 +155,7 @@ class Completions:
             prefix_hashes=ask.prefix_hashes,
             prefix_block_tokens=PREFIX_BLOCK_TOKENS if ask.prefix_hashes else 0,
             output_hashes=answer_hashes(ask, length),
+            received=received,
         )
         return self._driver.submit(job, length.finish, stream=ask.stream)
 
@@ -155,16 +177,21 @@ class Completions:
         await start_stream(send)
         await send_part(send, self._dialect.in_band(busy), more=False)
 
-    async def _whole(self, live: Live, said: int, shown: int, head: Head, send: Send) -> Ending:
-        ending = await live.end()
+    def _computed(self, ask: Ask) -> dict[str, Any] | None:
+        return self.handover.computed(ask) if self.handover is not None else None
+
+    async def _whole(self, live: Live, ask: Ask, shown: int, head: Head, send: Send) -> Ending:
+        ending, said = await live.end(), ask.said_tokens
         if ending == "finished":
+            head = replace(head, kv_transfer_params=self._computed(ask))
             usage = Usage(live.job.prompt_tokens, shown, live.job.cached_tokens)
             body = self._dialect.whole(head, words(said, said + shown), live.finish, usage)
             await send_page(send, Page(body))
         return ending
 
-    async def _stream(self, live: Live, said: int, shown: int, head: Head, send: Send) -> Ending:
+    async def _stream(self, live: Live, ask: Ask, shown: int, head: Head, send: Send) -> Ending:
         """Send every token once, in order, as soon as it is there."""
+        said = ask.said_tokens
         await start_stream(send)
         frames = self._dialect.frames(head)
         usage = Usage(live.job.prompt_tokens, 0, 0)
@@ -186,6 +213,7 @@ class Completions:
             if live.ending is not None:
                 break
         if live.ending == "finished":
+            self._computed(ask)
             usage.completion_tokens = shown
             text = words(said + shown - 1, said + shown) if shown else ""
             await send_part(send, frames.closing(text, live.finish, usage), more=False)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from random import Random
-from typing import Literal, Protocol
+from typing import Any, Literal, Protocol
 
 from router.domain.fleet import EngineName
 from simulator.engine_server.asks import Ask, AskKind
@@ -33,6 +33,7 @@ class Head:
         model: the name to echo.
         usage_in_every_chunk: vLLM's and SGLang's ``continuous_usage_stats``.
         usage_at_the_end: the API's ``include_usage``.
+        kv_transfer_params: where vLLM keeps the KV for another engine, if it does.
     """
 
     kind: AskKind
@@ -41,6 +42,7 @@ class Head:
     model: str
     usage_in_every_chunk: bool
     usage_at_the_end: bool
+    kv_transfer_params: dict[str, Any] | None = None
 
 
 @dataclass(slots=True)

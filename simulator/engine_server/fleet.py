@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from router.domain.fleet import BackendSpec
 from simulator.engine_server.app import EngineApp
 from simulator.engine_server.build import EngineOptions, build_engine
+from simulator.engine_server.listening import address
 from simulator.engine_server.server import EngineServer
 
 
@@ -18,9 +19,10 @@ def make_server(
 ) -> EngineServer:
     """A server for one engine; must be called in the loop that will run it."""
     loop = asyncio.get_running_loop()
+    where = address(listener)
 
     def make() -> EngineApp:
-        return build_engine(spec, options or EngineOptions(), loop, time.time)
+        return build_engine(spec, options or EngineOptions(), loop, time.time, where)
 
     return EngineServer(make, listener)
 

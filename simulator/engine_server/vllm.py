@@ -87,7 +87,11 @@ class VllmDialect:
     def whole(self, head: Head, text: str, finish: FinishReason, usage: Usage) -> bytes:
         """A finished answer in one body."""
         chat = head.kind == "chat"
-        nothing = {"kv_transfer_params": None, "ec_transfer_params": None, "metrics": None}
+        nothing = {
+            "kv_transfer_params": head.kv_transfer_params,
+            "ec_transfer_params": None,
+            "metrics": None,
+        }
         prompt = {"prompt_logprobs": None, "prompt_token_ids": None}
         return json.encode(
             {
