@@ -78,7 +78,7 @@ class Paired(Racing):
         flight.predicted_tpot_s = pair.tpot_s
         self._flights[request.request_id] = flight
         prefill.sent(first, now)
-        decode.adopted(flight)
+        decode.adopted(flight, now)
         for one in (first, flight):
             one.probe = one.backend.breaker.sent()
             if one.probe:

@@ -31,6 +31,8 @@ def halves(outcome: Outcome, first: PrefillHalf) -> Iterator[Outcome]:
         output_tokens=1,
         prefilling_at_dispatch=first.prefilling_at_dispatch,
         decoding_at_dispatch=first.decoding_at_dispatch,
+        fresh_tokens=first.fresh_tokens,
+        meanwhile=None,
         prefill=None,
     )
     if outcome.first_token_s is not None:
@@ -39,5 +41,6 @@ def halves(outcome: Outcome, first: PrefillHalf) -> Iterator[Outcome]:
             dispatched_s=first.finished_s,
             cached_tokens=max(outcome.prompt_tokens - 1, 0),
             prefilling_at_dispatch=_QUEUED,
+            fresh_tokens=1,
             prefill=None,
         )
