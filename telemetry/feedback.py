@@ -47,7 +47,10 @@ EAGER_OUTCOMES = 100
 """The first outcomes of a backend are all learned from; later ones one per pause ..."""
 
 SURPRISING, LOOKS = 2.0, 5
-"""... and the next few at once where one was off by so many standard deviations."""
+"""... and the next few at once where one was off by so many standard deviations ..."""
+
+MOST_LOOKS = 64
+"""... but no more than this in one pause: where everything surprises, more of it teaches little."""
 
 SETTLING, SETTLED = 100, 0.12
 """Drift is judged after this many durations, where what is not known of the other phase blurs
@@ -80,6 +83,8 @@ class _Backend:
     outcomes: int = 0
     learned: int = 0
     looks: int = 0
+    looked: int = 0
+    looking_since_s: float = -math.inf
     learned_at_s: float = -math.inf
     told: tuple[float, float] = (1.0, 1.0)
     changed_s: float = -math.inf
@@ -128,7 +133,8 @@ class Feedback:
         cached_share_of: prefix-cache hit ratio of a backend as scraped, for engines that do not
             tell the cached tokens of each request.
         pause_s: time between two outcomes of one backend that are learned from while nothing
-            surprises, which bounds the price at any request rate.
+            surprises, and in which ``MOST_LOOKS`` are where much does; that bounds the price at
+            any request rate.
     """
 
     priors: Mapping[str, LinearCost]
@@ -207,17 +213,24 @@ class Feedback:
             backend.changed_s = -math.inf  # the clock was set back
         backend.heard_s = outcome.finished_s
         backend.outcomes += 1
-        elapsed_s = outcome.finished_s - backend.learned_at_s
-        learn = (
-            backend.outcomes <= EAGER_OUTCOMES
-            or backend.looks > 0
-            or not 0.0 <= elapsed_s < self.pause_s
-        )
-        if learn:
-            backend.learned_at_s = outcome.finished_s
-            backend.looks -= backend.looks > 0
+        learn = self._worth_learning(backend, outcome.finished_s)
         for sighting in backend.sightings.note(outcome, learn, self._cached_share(outcome)):
             self._learn(name, backend, sighting)
+
+    def _worth_learning(self, backend: _Backend, now: float) -> bool:
+        """Whether to learn from the outcome that ended now, or only to remember it."""
+        if not 0.0 <= now - backend.looking_since_s < self.pause_s:
+            backend.looking_since_s, backend.looked = now, 0
+        if not (
+            backend.outcomes <= EAGER_OUTCOMES
+            or (backend.looks > 0 and backend.looked < MOST_LOOKS)
+            or not 0.0 <= now - backend.learned_at_s < self.pause_s
+        ):
+            return False
+        backend.learned_at_s = now
+        backend.looked += 1
+        backend.looks -= backend.looks > 0
+        return True
 
     def _cached_share(self, outcome: Outcome) -> float:
         if outcome.cached_tokens is not None or self.cached_share_of is None:

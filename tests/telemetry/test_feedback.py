@@ -12,7 +12,7 @@ import pytest
 from router.domain.outcome import Outcome
 from router.domain.state import LinearCost
 from telemetry.drift import Drift, DriftDetector
-from telemetry.feedback import Feedback
+from telemetry.feedback import EAGER_OUTCOMES, MOST_LOOKS, Feedback
 from telemetry.sightings import EngineShape
 from tests.telemetry.tiny_engine import Speed, outcome, poisson, serve
 
@@ -267,6 +267,17 @@ def test_learning_is_paced_whatever_the_rate() -> None:
         feedback.observe(finished)
     # At most one prefill and one decode duration of each outcome that is learned from.
     assert 300 < feedback.estimates()["b"].learned <= 2 * (100 + 120 / 0.5)
+
+
+def test_surprises_are_paced_too() -> None:
+    """Engines whose speed jumps about surprise all the time: learning has a price all the same."""
+    feedback = Feedback({"b": A100}, pause_s=10.0)
+    for n, finished in enumerate(traffic(A100, 40.0, 60.0)):
+        late_s = finished.finished_s + (n % 2) * 5.0
+        feedback.observe(dataclasses.replace(finished, finished_s=late_s))
+    paused = 65.0 / 10.0 + 1
+    learned = feedback.estimates()["b"].learned
+    assert 100 < learned <= 2 * (EAGER_OUTCOMES + MOST_LOOKS * paused)
 
 
 def test_what_surprises_is_looked_at_more_closely() -> None:
