@@ -38,6 +38,9 @@ class Stage(Enum):
     OVER = auto()
 
 
+_RELAYING = Stage.RELAYING
+
+
 class Attempt:
     """Receives one backend's answer.
 
@@ -162,14 +165,15 @@ class Attempt:
 
     def on_data(self, data: bytes) -> None:
         """Relay; this is the chunk path."""
-        if self.stage is not Stage.RELAYING:
+        if self.stage is not _RELAYING:
             self._hold(data)
             return
-        if self._tally.see(data):
+        tally = self._tally
+        if tally.see(data):
             now = self._clock()
             if self._token_seen:
                 self.gaps.append(now - self._since_s)
-            elif self._tally.chunks:
+            elif tally.chunks:
                 self._token_seen = True
                 self._ticket.first_token(now)
             self._since_s = now

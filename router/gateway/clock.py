@@ -8,6 +8,5 @@ import time
 class MonotonicClock:
     """Implements ``domain.protocols.Clock``: seconds since some start, never backwards."""
 
-    def now(self) -> float:
-        """Seconds, the event loop's own axis."""
-        return time.monotonic()
+    now = staticmethod(time.monotonic)
+    """Seconds, the event loop's own axis; asked ten times a request, so with nothing around it."""

@@ -86,6 +86,7 @@ class Connection(asyncio.Protocol):
         "_open",
         "_parser",
         "_parts",
+        "_paused",
         "_reused",
         "_status",
         "_task",
@@ -98,7 +99,7 @@ class Connection(asyncio.Protocol):
         self._transport: asyncio.Transport | None = None
         self._task: asyncio.Task[None] | None = None
         self._parser = httptools.HttpResponseParser(self)
-        self._reused = self._discard = False
+        self._reused = self._discard = self._paused = False
         self.receiver: Receiver | None = None
         self._reset()
 
@@ -147,10 +148,12 @@ class Connection(asyncio.Protocol):
     def pause(self) -> None:
         """Read no more: the client is slow. TCP tells the backend."""
         if self._transport is not None and self.usable:
+            self._paused = True
             self._transport.pause_reading()
 
     def resume(self) -> None:
         """Read on."""
+        self._paused = False
         if self._transport is not None and self.usable:
             self._transport.resume_reading()
 
@@ -174,7 +177,7 @@ class Connection(asyncio.Protocol):
             self._transport.abort()
 
     def data_received(self, data: bytes) -> None:
-        """One read: parse, then hand over what it brought."""
+        """One read: parse, then hand over what it brought; the receiver may abort at any step."""
         receiver = self.receiver
         if receiver is None:
             self.close()  # an idle connection has nothing to say
@@ -185,10 +188,6 @@ class Connection(asyncio.Protocol):
         except (httptools.HttpParserError, httptools.HttpParserUpgrade) as error:
             self._fail("garbage", f"answered something that is not HTTP ({error})")
             return
-        self._deliver(receiver)
-
-    def _deliver(self, receiver: Receiver) -> None:
-        """Hand over what one read brought; the receiver may abort at any step."""
         if self._status:
             status, self._status = self._status, 0
             receiver.on_head(status, self._headers)
@@ -204,9 +203,10 @@ class Connection(asyncio.Protocol):
     def _hand_back(self) -> None:
         if self._discard or not self.usable:
             self.close()
-        else:
+            return
+        if self._paused:
             self.resume()
-            self._home.release(self)
+        self._home.release(self)
 
     def connection_lost(self, exc: Exception | None) -> None:
         """The socket is closed: the end of an unframed answer, or a failure."""

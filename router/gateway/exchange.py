@@ -43,7 +43,11 @@ _TURNED_AWAY = frozenset(("slo_unattainable", "wait_too_long", "shed"))
 
 
 class Exchange:
-    """Implements ``seams.Owner``."""
+    """Implements ``seams.Owner``.
+
+    Attributes:
+        answer_data: the client's own ``write``: one call less for every chunk.
+    """
 
     __slots__ = (
         "_asked",
@@ -63,6 +67,7 @@ class Exchange:
         "_streams",
         "_ticket",
         "_tried",
+        "answer_data",
         "attempt",
         "engine",
         "request",
@@ -72,6 +77,7 @@ class Exchange:
         self.engine = engine
         self._call = call
         self._client = client
+        self.answer_data = client.write
         self.attempt: Attempt | None = None
         self._backend: BackendSpec | None = None
         self._ticket: Ticket | None = None
@@ -340,10 +346,6 @@ class Exchange:
         self._answered(status)
         self._call.body = b""
         self._client.start(status, end_to_end(headers, NOT_FOR_CLIENTS) + self._own_headers())
-
-    def answer_data(self, data: bytes) -> None:
-        """Pass on what came."""
-        self._client.write(data)
 
     def answer_ends(self, usage: Usage | None) -> None:
         """All of it has been passed on; learn how long the prompt really was."""

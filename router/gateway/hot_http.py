@@ -95,9 +95,12 @@ class HotCycle:
             self._call.body = parts[0] if len(parts) == 1 else b"".join(parts)
             del parts
             protocol = self._protocol
-            self.exchange = protocol.engine.open(self._call, self)
+            exchange = protocol.engine.open(self._call, self)
+            if self.response_complete:
+                return
+            self.exchange = exchange
             if protocol.flow.write_paused:
-                self.exchange.pause()
+                exchange.pause()
         elif self.expects:
             self.expects = False
             self._protocol.transport.write(b"HTTP/1.1 100 Continue\r\n\r\n")
@@ -124,7 +127,7 @@ class HotCycle:
     def start(self, status: int, headers: Headers) -> None:
         """Status and headers; they leave with the first of the body."""
         self.response_started = True
-        lines = [b"%b: %b\r\n" % pair for pair in self._protocol.server_state.default_headers]
+        lines = [self._protocol.default_lines()]
         framed = status in _BODILESS
         for name, value in headers:
             if name == b"content-length":
@@ -155,6 +158,7 @@ class HotCycle:
     def end(self) -> None:
         """The answer is complete."""
         self.response_complete = True
+        self.exchange = None  # they refer to each other, and the collector's time is dear
         protocol = self._protocol
         if self.disconnected:
             return
@@ -170,6 +174,7 @@ class HotCycle:
     def cut(self) -> None:
         """Send what there is and close without an end, so that the client sees the cut."""
         self.response_complete = True
+        self.exchange = None
         if not self.disconnected:
             self._protocol.transport.close()
 
@@ -193,6 +198,8 @@ class HotHttp(StrictHttp):
         self._hot: HotCycle | None = None
         self._quiet_since_s = 0.0
         self._deaf = False
+        self._defaults: list[tuple[bytes, bytes]] = []
+        self._default_lines = b""
 
     # Called by the event loop
 
@@ -208,6 +215,14 @@ class HotHttp(StrictHttp):
         hot = self._hot
         if hot is not None and not hot.response_started:
             hot.go()
+
+    def default_lines(self) -> bytes:
+        """Header lines that every answer has; uvicorn makes a new list whenever they change."""
+        defaults = self.server_state.default_headers
+        if defaults is not self._defaults:
+            self._defaults = defaults
+            self._default_lines = b"".join([b"%b: %b\r\n" % pair for pair in defaults])
+        return self._default_lines
 
     def linger(self) -> None:
         """Close after an answer to a request that is still being sent.

@@ -27,7 +27,9 @@ from router.gateway.strict_http import StrictHttp
 FrontEnd = Literal["protocol", "asgi"]
 
 BACKLOG = 2048
-GC_THRESHOLD = 10_000
+GC_THRESHOLD = 50_000
+"""Requests leave no cycles behind, so there is little to find."""
+
 KEEP_ALIVE_S = 75.0
 """Longer than clients keep idle connections, so that they, not we, close them: no lost race."""
 
