@@ -38,7 +38,8 @@ class Line:
 
 def check(
     config: Annotated[
-        Path | None, typer.Argument(help="The YAML file; - with --manifests.", dir_okay=False)
+        Path | None,
+        typer.Argument(help="The YAML file; --manifests has its own.", dir_okay=False),
     ] = None,
     probe: Annotated[
         bool, typer.Option("--probe", help="Ask every engine what it serves, and compare.")
@@ -79,7 +80,7 @@ def check(
 
     Exit codes: 0 fine, 1 warnings with --strict or problems in the cluster, 2 the file is wrong.
     """
-    from router.cli.check_cluster import look_at_cluster, manifests_of, print_cluster
+    from router.cli.check_cluster import look_at_cluster, manifests_of, pools_of, print_cluster
     from router.config.load import load_config
     from router.domain.errors import ConfigError
 
@@ -87,7 +88,8 @@ def check(
     if config is None and content is None:
         raise ConfigError("which file? motley check fleet.yaml")
     loaded = load_config(content if config is None and content is not None else config or Path())
-    lines = [describe(loaded, spec) for spec in loaded.fleet.backends]
+    pools = pools_of(things)
+    lines = [describe(loaded, spec) for spec in (*loaded.fleet.backends, *pools)]
     found = warnings(loaded, lines)
     if probe:
         found += asyncio.run(_probed(loaded))

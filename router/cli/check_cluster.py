@@ -14,6 +14,7 @@ import typer
 
 if TYPE_CHECKING:
     from router.config.load import MotleyConfig
+    from router.domain.fleet import BackendSpec
     from router.gateway.preflight.finding import Finding, Thing
 
 
@@ -28,6 +29,19 @@ def manifests_of(path: Path) -> tuple[list[Thing], dict[str, Any]]:
     name = "standard input" if str(path) == "-" else str(path)
     things = read_manifests(sys.stdin.read(), name) if str(path) == "-" else read_file(path)
     return things, config_in(things, name)
+
+
+def pools_of(things: Sequence[Thing]) -> tuple[BackendSpec, ...]:
+    """The engines of a rendered chart; none where one of them cannot run, which is told apart."""
+    from router.config.load import load_config
+    from router.domain.errors import BadInputError
+    from router.gateway.preflight.manifests import pools_in
+
+    content = pools_in(things)
+    try:
+        return load_config(content).fleet.backends if content else ()
+    except BadInputError:
+        return ()
 
 
 def look_at_cluster(

@@ -20,7 +20,7 @@ OPERATORS = {
     "keda.sh": "install KEDA, or set gateway.autoscaling.kind to none or hpa",
     "gateway.networking.k8s.io": "install Gateway API and a controller, or use ingress.enabled",
 }
-FILE = "motley.yaml"
+FILE, POOLS = "motley.yaml", "pools.yaml"
 
 
 def read_manifests(text: str, source: str) -> list[Thing]:
@@ -51,6 +51,15 @@ def config_in(things: Sequence[Thing], source: str) -> dict[str, Any]:
             content: dict[str, Any] = yaml.safe_load(thing["data"][FILE])
             return content
     raise ConfigError(f"{source} has no config map with {FILE}: is it the Motley chart?")
+
+
+def pools_in(things: Sequence[Thing]) -> dict[str, Any] | None:
+    """The pools as ``backends``, out of the same config map."""
+    for thing in things:
+        if thing["kind"] == "ConfigMap" and POOLS in (thing.get("data") or {}):
+            content: dict[str, Any] = yaml.safe_load(thing["data"][POOLS])
+            return content
+    return None
 
 
 def read_file(path: Path) -> list[Thing]:
@@ -95,13 +104,15 @@ async def missing_secrets(api: KubeApi, things: Sequence[Thing], namespace: str)
     """Secrets and claims that pods name and nobody made."""
     made = {(t["kind"], t["metadata"]["name"]) for t in things}
     found: list[Finding] = []
-    for kind, name in sorted(set(_named(things)) - made):
+    for (kind, name), how in sorted(dict(_named(things)).items()):
+        if (kind, name) in made:
+            continue
         plural = {"Secret": "secrets", "PersistentVolumeClaim": "persistentvolumeclaims"}[kind]
         try:
             await api.get(f"/api/v1/namespaces/{namespace}/{plural}/{name}")
         except RefusedError as error:
             if error.status == 404:
-                remedy = f"kubectl -n {namespace} create secret generic {name} ..."
+                remedy = f"kubectl -n {namespace} create secret generic {name} {how}"
                 if kind != "Secret":
                     remedy = "create it, or leave existingClaim empty"
                 found.append(
@@ -115,19 +126,21 @@ async def missing_secrets(api: KubeApi, things: Sequence[Thing], namespace: str)
     return found
 
 
-def _named(things: Sequence[Thing]) -> Iterator[tuple[str, str]]:
+def _named(things: Sequence[Thing]) -> Iterator[tuple[tuple[str, str], str]]:
+    """What pods name, and how it may be made."""
     for thing in things:
         if thing["kind"] == "Deployment":
             spec = thing["spec"]["template"]["spec"]
             for secret in spec.get("imagePullSecrets") or []:
-                yield "Secret", secret["name"]
+                yield ("Secret", secret["name"]), "--type=kubernetes.io/dockerconfigjson ..."
             for volume in spec.get("volumes") or []:
                 if "secret" in volume:
-                    yield "Secret", volume["secret"]["secretName"]
+                    yield ("Secret", volume["secret"]["secretName"]), "--from-file=keys.json"
                 if "persistentVolumeClaim" in volume:
-                    yield "PersistentVolumeClaim", volume["persistentVolumeClaim"]["claimName"]
+                    claim = volume["persistentVolumeClaim"]["claimName"]
+                    yield ("PersistentVolumeClaim", claim), ""
             for container in spec["containers"]:
                 for variable in container.get("env") or []:
                     ref = (variable.get("valueFrom") or {}).get("secretKeyRef")
                     if ref:
-                        yield "Secret", ref["name"]
+                        yield ("Secret", ref["name"]), f"--from-literal={ref['key']}=..."

@@ -56,6 +56,7 @@ async def test_a_rendered_chart_before_it_is_installed(
     assert await check("--kubernetes", "--manifests", str(manifests)) == 1
     said = capsys.readouterr().out
     assert "problem: pool fleet-motley-p: no node has the labels agentpool=p" in said
+    assert "meta-llama/Llama-3.1-8B-Instruct" in said, "and what its engines will be able to do"
     labels = {"agentpool": "p"}
     status = {
         "allocatable": {"nvidia.com/gpu": "1"},

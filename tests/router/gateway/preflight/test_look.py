@@ -323,7 +323,7 @@ async def test_operators_secrets_and_nodes_that_are_missing_are_told_before(
     ]
     assert (
         "Secret 'hugging-face' is missing in namespace 'llm' and pods will not start without it: "
-        "kubectl -n llm create secret generic hugging-face ..." in findings
+        "kubectl -n llm create secret generic hugging-face --from-literal=token=..." in findings
     )
     assert sum("no node has the labels agentpool=" in said for said in findings) == 3
 
