@@ -107,6 +107,15 @@ class TestSmgLeastLoad:
         # 0.15 * 0.999 / 0.001 = 149.9 s against 400 * 1,024 / 2,000 = 204.8 s
         assert picked(policy_of("smg-least-load"), full) == "a"
 
+    @pytest.mark.parametrize(("in_flight", "chosen"), [(3, "c"), (4, "a")])
+    def test_one_without_a_poll_is_taken_to_be_as_fast_as_the_others(
+        self, in_flight: int, chosen: str
+    ):
+        # a: 2.20; c: in flight * 1,024 / 1,500, the mean of 1,000 and 2,000: 2.05 and 2.73.
+        fleet = [*self.fleet(), view("c", 2, in_flight=in_flight)]
+        assert scores({"a": 2.198, "b": 2.886, "c": in_flight * 1_024 / 1_500}) == chosen
+        assert picked(policy_of("smg-least-load"), fleet) == chosen
+
     def test_without_a_poll_it_goes_by_count(self):
         fleet = views(a={"in_flight": 2}, b={"in_flight": 1})
         assert picked(policy_of("smg-least-load"), fleet) == "b"
