@@ -9,6 +9,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from router.domain.state import BackendView
+
 NOBODY: set[str] = set()
 
 
@@ -85,3 +87,19 @@ class PrefixIndex:
             holders.discard(backend)
             if not holders:
                 del self._holders[block]
+
+
+class HeedsHints:
+    """For policies with an index that replicas of the router share (``protocols.PrefixHints``).
+
+    Attributes:
+        forgets: whether the index is bounded by each backend's KV capacity.
+    """
+
+    forgets = True
+    _index: PrefixIndex
+
+    def hint(self, backend: BackendView, hashes: Sequence[int], block_tokens: int) -> None:
+        """Another replica sent a prompt with this beginning there."""
+        capacity = backend.kv_capacity_tokens if self.forgets else None
+        self._index.insert(backend.spec.name, hashes, block_tokens, capacity)

@@ -14,12 +14,12 @@ from router.domain.request import Request
 from router.domain.state import BackendView
 from router.policies.choosing import least
 from router.policies.context import PolicyContext
-from router.policies.prefix_index import PrefixIndex
+from router.policies.prefix_index import HeedsHints, PrefixIndex
 
 IMBALANCE = 8
 
 
-class AibrixPrefixCache:
+class AibrixPrefixCache(HeedsHints):
     """Match first, within one standard deviation of the mean load."""
 
     def __init__(self, context: PolicyContext) -> None:

@@ -12,12 +12,12 @@ from router.domain.request import Request
 from router.domain.state import BackendView
 from router.policies.choosing import least
 from router.policies.context import PolicyContext
-from router.policies.prefix_index import PrefixIndex
+from router.policies.prefix_index import HeedsHints, PrefixIndex
 
 BLOCK_TOKENS = 16
 
 
-class DynamoCost:
+class DynamoCost(HeedsHints):
     """Argmin of blocks."""
 
     def __init__(self, context: PolicyContext) -> None:

@@ -13,10 +13,10 @@ from router.domain.request import Request
 from router.domain.state import BackendView
 from router.policies.choosing import least
 from router.policies.context import PolicyContext
-from router.policies.prefix_index import PrefixIndex
+from router.policies.prefix_index import HeedsHints, PrefixIndex
 
 
-class LlmDDefault:
+class LlmDDefault(HeedsHints):
     """Argmax of the weighted scores, ties at random."""
 
     scrape_interval_s = 0.05

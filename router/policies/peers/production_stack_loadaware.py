@@ -12,11 +12,13 @@ from router.domain.request import Request
 from router.domain.state import BackendView
 from router.policies.choosing import least
 from router.policies.context import PolicyContext
-from router.policies.prefix_index import PrefixIndex
+from router.policies.prefix_index import HeedsHints, PrefixIndex
 
 
-class ProductionStackLoadaware:
+class ProductionStackLoadaware(HeedsHints):
     """Argmax of the score, ties at random."""
+
+    forgets = False
 
     def __init__(self, context: PolicyContext) -> None:
         self._rng = context.rng

@@ -13,13 +13,15 @@ from router.domain.request import Request
 from router.domain.state import BackendView
 from router.policies.choosing import least
 from router.policies.context import PolicyContext
-from router.policies.prefix_index import PrefixIndex
+from router.policies.prefix_index import HeedsHints, PrefixIndex
 
 WINDOW_S = 60.0
 
 
-class ProductionStackPrefixaware:
+class ProductionStackPrefixaware(HeedsHints):
     """Longest match, whatever the load; else the lowest request rate."""
+
+    forgets = False
 
     def __init__(self, context: PolicyContext) -> None:
         self._rng = context.rng

@@ -13,13 +13,15 @@ from router.domain.request import Request
 from router.domain.state import BackendView
 from router.policies.choosing import least
 from router.policies.context import PolicyContext
-from router.policies.prefix_index import PrefixIndex
+from router.policies.prefix_index import HeedsHints, PrefixIndex
 
 MAX_TREE_TOKENS = 2**26
 
 
-class SglangCacheAware:
+class SglangCacheAware(HeedsHints):
     """Longest match above the threshold, else least in flight."""
+
+    forgets = False
 
     def __init__(self, context: PolicyContext) -> None:
         self._rng = context.rng

@@ -12,10 +12,10 @@ from router.domain.request import Request
 from router.domain.state import BackendView
 from router.policies.choosing import least
 from router.policies.context import PolicyContext
-from router.policies.prefix_index import PrefixIndex
+from router.policies.prefix_index import HeedsHints, PrefixIndex
 
 
-class VllmRouterKvAware:
+class VllmRouterKvAware(HeedsHints):
     """Argmin of the product, ties at random."""
 
     def __init__(self, context: PolicyContext) -> None:

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from router.domain.protocols import LossListener, Policy
+from router.domain.protocols import LossListener, Policy, PrefixHints
 from router.domain.request import Request
 from router.domain.state import EngineSignals
 from tests.fakes import ask, view, views
@@ -171,3 +171,29 @@ def test_what_a_lost_backend_had_cached_is_forgotten(name: str):
         return picked(policy, fleet, chat())
 
     assert {chosen(seed) for seed in range(20)} == {"a", "b"}, "nothing tells them apart any more"
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "aibrix-prefix-cache",
+        "dynamo-cost",
+        "llm-d-default",
+        "production-stack-loadaware",
+        "production-stack-prefixaware",
+        "sglang-cache-aware",
+        "vllm-router-kv-aware",
+        "motley",
+    ],
+)
+def test_what_another_replica_sent_counts_as_cached_there(name: str):
+    """Replicas that share tell each other; every policy that follows prefixes listens."""
+    policy = policy_of(name)
+    assert isinstance(policy, PrefixHints)
+    prompt = chat()
+    everywhere = {
+        picked(policy_of(name, seed=seed), views(a={}, b={}), chat()) for seed in range(8)
+    }
+    policy.hint(view("b", 1), prompt.prefix_hashes, BLOCK)
+    assert picked(policy, views(a={}, b={}), prompt) == "b"
+    assert "a" in everywhere, "without the hint it may be the other one"
