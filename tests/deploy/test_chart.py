@@ -4,6 +4,7 @@ with what the gateway reads."""
 from __future__ import annotations
 
 import json
+import subprocess
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +30,7 @@ from tests.deploy.chart import (
     run_helm,
 )
 from tests.deploy.custom_resources import complaints
+from tests.deploy.monitoring import known_names, names_in, tool
 
 AKS, PLACEMENT = (CHART / "examples" / f"{n}.yaml" for n in ("aks-a100-v100-t4", "placement-keda"))
 OLDEST, NEWEST = "1.27", kubernetes_validate.latest_version()
@@ -298,6 +300,25 @@ def test_what_scales_a_deployment_is_the_only_one_to_say_how_many() -> None:
     assert f'namespace="{NAMESPACE}"' in queries
 
 
+def test_what_keda_asks_prometheus_can_be_asked(tmp_path: Path) -> None:
+    values = pool(autoscaling={"enabled": True}) | {
+        "gateway": {"autoscaling": {"kind": "keda"}},
+        "monitoring": {"prometheusUrl": "http://prometheus:9090"},
+    }
+    scaled = of_kind(rendered(values=values), "ScaledObject")
+    asked = [t["metadata"].get("query") for one in scaled for t in one["spec"]["triggers"]]
+    queries = [query for query in asked if query]
+    assert len(queries) == 4
+    for query in queries:
+        assert names_in(query) <= known_names(), query
+    rules = [{"record": f"asked:{n}", "expr": query} for n, query in enumerate(queries)]
+    path = tmp_path / "rules.yml"
+    path.write_text(yaml.safe_dump({"groups": [{"name": "keda", "rules": rules}]}))
+    command = [tool("promtool"), "check", "rules", str(path)]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=30, check=False)
+    assert done.returncode == 0, done.stderr
+
+
 def test_streams_pass_the_ingress_and_operations_do_not() -> None:
     (ingress,) = of_kind(example(AKS), "Ingress")
     notes = ingress["metadata"]["annotations"]
@@ -360,6 +381,7 @@ IMPOSSIBLE: list[tuple[Any, str]] = [
     (pool(args=["--max-model-len=100"]), "use pools.p.maxModelLen"),
     (pool(args=["--api-key=secret"]), "use engineApiKey.existingSecret"),
     (pool(nodeSelector={}), "pools.p: nodeSelector is missing"),
+    (pool(model="/models/llama"), "pools.p.servedModelName is missing: clients ask for a name"),
     (
         pool(replicas=2, cache={"type": "pvc", "accessModes": ["ReadWriteOnce"]}),
         "several replicas cannot mount a ReadWriteOnce volume",

@@ -26,6 +26,9 @@
 {{- if not $pool.model -}}
 {{- fail (printf "%s.model is missing: a Hugging Face name, or a path in the cache" $at) -}}
 {{- end -}}
+{{- if and (hasPrefix "/" $pool.model) (not $pool.servedModelName) -}}
+{{- fail (printf "%s.servedModelName is missing: clients ask for a name, not for the path %s; use one that Motley knows, or describe it under config.models" $at $pool.model) -}}
+{{- end -}}
 {{- if and (eq $pool.engine "sglang") (lt $capability 80) -}}
 {{- fail (printf "%s: SGLang does not run on %s (its kernels need compute capability 8.0); set engine: vllm" $at $pool.gpu) -}}
 {{- end -}}

@@ -184,6 +184,17 @@ async def test_a_model_that_does_not_fit_its_pool(kube: FakeKubeApi) -> None:
     assert "tensor_parallel: 2" in said
 
 
+async def test_a_model_that_nobody_knows(kube: FakeKubeApi) -> None:
+    kube.put("nodes", node())
+    engine_slice(kube)
+    unknown = pool(gpu="t4", model="acme/tiny", nodeSelector={"agentpool": "t4"})
+    (said,) = problems(await found(kube, unknown))
+    assert said.startswith("pool fleet-motley-p: unknown model 'acme/tiny'")
+    figures = {"parameters": 10**9, "layers": 16, "hidden_size": 2048, "kv_heads": 8}
+    described = unknown | {"config": {"models": {"acme/tiny": figures}}}
+    assert problems(await found(kube, described)) == []
+
+
 # Pods
 
 
