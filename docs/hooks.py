@@ -15,6 +15,8 @@ from mkdocs.structure.files import File
 
 ROOT = Path(__file__).resolve().parents[1]
 BLOCK = re.compile(r"^```math\n(.*?)^```$", re.DOTALL | re.MULTILINE)
+FENCE = re.compile(r"^( *```\w+)((?: +\w+=\"[^\"\n]*\")+)[ ]*$", re.MULTILINE)
+FOR_TESTS = re.compile(r" +(?:notest|background|exit|tests)=\"[^\"]*\"")
 INLINE = re.compile(r"\$`([^`]+)`\$")
 
 
@@ -40,6 +42,10 @@ def on_files(files: Any, config: Any) -> Any:
 
 
 def on_page_markdown(markdown: str, **_: Any) -> str:
-    """Formulas become MathML, which every browser draws by itself."""
+    """Formulas become MathML, which every browser draws by itself; fences lose what is for tests.
+
+    A fence with options that the highlighter does not know would be taken for text.
+    """
+    markdown = FENCE.sub(lambda found: found[1] + FOR_TESTS.sub("", found[2]), markdown)
     markdown = BLOCK.sub(lambda found: f"\n{convert(found[1], display='block')}\n", markdown)
     return INLINE.sub(lambda found: convert(found[1]), markdown)

@@ -48,6 +48,13 @@ def test_the_plots_and_the_formulas_are_on_the_pages(site: Path):
     assert "```" not in page
 
 
+def test_every_fence_is_a_block(site: Path):
+    for page in site.rglob("*.html"):
+        text = re.sub(r"<code>.*?</code>", "", page.read_text("utf-8"), flags=re.DOTALL)
+        assert "```" not in text, page
+        assert 'notest="' not in text, page
+
+
 def test_every_page_is_reached_by_the_navigation(site: Path):
     start = (site / "index.html").read_text("utf-8")
     for page in (ROOT / "docs" / "pages").rglob("*.md"):
