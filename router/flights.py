@@ -65,6 +65,7 @@ class Flights(Informed):
             if flight.probe:
                 flight.backend.breaker.began(flight.probe)
                 self.state.changed()
+                self.state.recovered(flight.backend, now)
 
     def prefilled(self, request_id: str, now: float) -> None:
         """The prompt of a request that two backends share is computed; its KV is on the way.
@@ -96,9 +97,9 @@ class Flights(Informed):
         """The answer is complete; token counts are the engine's own where it gave them."""
         flight = self._land(request_id, now)
         self.completed += 1
-        self._vouch(flight)
+        self._vouch(flight, now)
         if flight.prefill is not None and flight.prefilled_s is None:
-            self._vouch(flight.prefill)
+            self._vouch(flight.prefill, now)
         return self._tell(flight, "completed", now, output_tokens, prompt_tokens, cached_tokens)
 
     def fail(
@@ -157,7 +158,7 @@ class Flights(Informed):
         flight.prefilled_s = now
         first.backend.prefilled(first, now)
         first.backend.ended(first, now)
-        self._vouch(first)
+        self._vouch(first, now)
 
     def _blame(self, flight: Flight, now: float, *, backpressure: bool, prefill: bool) -> str:
         """An attempt failed: judge the side that did, spare the other; returns its name."""
@@ -171,13 +172,17 @@ class Flights(Informed):
             self._free_probe(other)
         return culprit.backend.spec.name
 
-    def _vouch(self, flight: Flight) -> None:
+    def _vouch(self, flight: Flight, now: float) -> None:
         """The backend serves."""
-        breaker = flight.backend.breaker
+        backend = flight.backend
+        breaker = backend.breaker
         was = breaker.state
         breaker.succeeded(flight.probe)
+        if self.state.care is not None:
+            self.state.served(backend, failed=False, now=now)
         if breaker.state != was:
             self.state.changed()
+            self.state.recovered(backend, now)
 
     def _judge(self, flight: Flight, now: float, *, backpressure: bool) -> None:
         """A failed attempt speaks of the backend's health, unless it was merely busy."""
@@ -185,6 +190,8 @@ class Flights(Informed):
             self._free_probe(flight)
             return
         flight.backend.breaker.failed(now, flight.probe)
+        if self.state.care is not None:
+            self.state.served(flight.backend, failed=True, now=now)
         if not flight.backend.usable:
             self.state.changed()
 

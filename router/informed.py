@@ -54,9 +54,12 @@ class Informed:
         """New shadow prices by group, in seconds of delay per engine-second."""
         self.state.set_prices(prices)
 
-    def set_health(self, backend: str, *, healthy: bool, now: float) -> None:  # noqa: ARG002
+    def set_health(self, backend: str, *, healthy: bool, now: float) -> None:
         """An active health check spoke."""
+        was = self.state.get(backend).healthy
         self.state.set_health(backend, healthy)
+        if healthy and not was:
+            self.state.recovered(self.state.get(backend), now)
         if not healthy:
             self._forget(backend)
 
@@ -110,12 +113,12 @@ class Informed:
     def add_backend(
         self,
         spec: BackendSpec,
-        now: float,  # noqa: ARG002
+        now: float,
         *,
         capability: Capability | None = None,
     ) -> None:
         """A backend joins; ``capability`` is what it can do, if that is not to be looked up."""
-        self.state.add(spec, capability)
+        self.state.recovered(self.state.add(spec, capability), now)
 
     def remove_backend(self, backend: str, now: float) -> None:  # noqa: ARG002
         """A backend leaves; what is in flight there runs on until it is reported over."""

@@ -74,6 +74,10 @@ def ask_dispatcher(metrics: GatewayMetrics, dispatcher: Dispatcher) -> None:
         table.BREAKER,
         lambda: (((b.spec.name,), BREAKER_NUMBER[b.breaker.state]) for b in backends()),
     )
+    metrics.ask(
+        table.EJECTIONS,
+        lambda: (((name,), float(n)) for name, n in dispatcher.state.ejected.items()),
+    )
     metrics.ask(table.PRICE, prices)
     metrics.ask(
         table.FALLBACKS, lambda: ((pair, float(n)) for pair, n in dispatcher.fell_back.items())

@@ -197,6 +197,12 @@ BACKEND_UP = Metric(
     "1 if the backend may be used: healthy, not draining, breaker not open.",
     ("backend",),
 )
+EJECTIONS = Metric(
+    "motley_outlier_ejections_total",
+    "counter",
+    "Backends taken out because they failed far more often than their peers.",
+    ("backend",),
+)
 BREAKER = Metric(
     "motley_breaker_state",
     "gauge",
@@ -493,7 +499,7 @@ TABLE: tuple[Metric, ...] = (
     *(SHARED_REQUESTS, SHARED_BROKEN, KV_MOVED),
     *(TTFT, TPOT, ITL, E2E, WAIT, OVERHEAD, FINISH_REASONS),
     *(PROMPT_TOKENS, CACHED_TOKENS, OUTPUT_TOKENS, TENANT_TOKENS),
-    *(IN_FLIGHT, QUEUE_DEPTH, BACKEND_UP, BREAKER),
+    *(IN_FLIGHT, QUEUE_DEPTH, BACKEND_UP, BREAKER, EJECTIONS),
     *(SCRAPE_AGE, SCRAPE_ERRORS, SIGNAL_PROBLEMS, ENGINE_RESTARTS, ENGINE_CHANGES),
     *(ENGINE_RUNNING, ENGINE_WAITING, ENGINE_KV, ENGINE_HITS, ENGINE_PREEMPTIONS),
     *(CORRECTION, CORRECTION_DEVIATION, COEFFICIENT, COEFFICIENT_DEVIATION, DRIFTS, DEGRADATION),

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from typing import Any, TypeVar
 
 from router.class_dispatcher import ClassDispatcher
@@ -22,6 +22,7 @@ from router.domain.state import LinearCost
 from router.fleet_state.backend import Capability
 from router.fleet_state.fleet import CapabilityOf, FleetState
 from router.health.breaker import BreakerConfig
+from router.health.care import CareRules
 from router.hedge import HedgeBudget, HedgeRules
 from router.pairing import Pairing, PairRules
 from router.perf.hardware import Hardware
@@ -126,6 +127,15 @@ def _header(config: MotleyConfig, *, strict_context: bool) -> dict[str, Any]:
         "queue_timeout_s": config.reliability.queue_timeout_s,
         "strict_context": strict_context,
     }
+    care = CareRules(
+        **config.reliability.outlier.model_dump(exclude={"enabled"}),
+        slow_start_s=config.reliability.slow_start_s,
+        panic_threshold=config.reliability.panic_threshold,
+    )
+    if not config.reliability.outlier.enabled:
+        care = replace(care, failure_ratio=1.0)
+    if care.failure_ratio < 1.0 or care.slow_start_s or care.panic_threshold:
+        header["care"] = asdict(care)
     if config.admission.enabled:
         header["admission"] = config.admission.model_dump(exclude={"enabled"})
     if config.hedging.enabled:
@@ -153,6 +163,8 @@ def _assemble(
         queue_timeout_s=header["queue_timeout_s"],
         strict_context=header["strict_context"],
     )
+    if "care" in header:
+        dispatcher.state.care = CareRules(**header["care"])
     if "hedging" in header:
         dispatcher.hedging = HedgeBudget(HedgeRules(**header["hedging"]))
     if "disaggregation" in header:

@@ -191,6 +191,15 @@ class BreakerSection(Section):
         return self
 
 
+class OutlierSection(Section):
+    """Ejection of who fails far more often than its peers; see ``router.health.care``."""
+
+    enabled: bool = False
+    failure_ratio: float = Field(default=0.3, gt=0.0, lt=1.0)
+    min_requests: int = Field(default=20, ge=1)
+    max_ejected: float = Field(default=0.5, gt=0.0, le=1.0)
+
+
 class ContinuationSection(Section):
     """Mid-stream continuation: a stream that breaks off is gone on with by another backend.
 
@@ -220,6 +229,9 @@ class ReliabilitySection(Section):
     drain_timeout_s: Seconds = 30.0
     drain_delay_s: float = Field(default=0.0, ge=0, le=3600)
     breaker: BreakerSection = BreakerSection()
+    outlier: OutlierSection = OutlierSection()
+    slow_start_s: float = Field(default=0.0, ge=0, le=3600)
+    panic_threshold: float = Field(default=0.0, ge=0.0, le=1.0)
     continuation: ContinuationSection = ContinuationSection()
 
 

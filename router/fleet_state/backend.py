@@ -14,6 +14,7 @@ from router.domain.outcome import Meanwhile
 from router.domain.request import Request
 from router.domain.state import NO_LOAD, EngineSignals, LinearCost, RemoteLoad
 from router.health.breaker import NO_PROBE, BreakerConfig, CircuitBreaker
+from router.health.care import FailureShare
 
 
 @dataclass(frozen=True, slots=True)
@@ -131,6 +132,7 @@ class BackendState:
         "cost",
         "decoding",
         "draining",
+        "failures",
         "healthy",
         "in_flight",
         "index",
@@ -145,6 +147,7 @@ class BackendState:
         "prefilling",
         "price",
         "prior",
+        "ramps_from_s",
         "remote",
         "signals",
         "spec",
@@ -177,6 +180,8 @@ class BackendState:
         self.healthy = True
         self.draining = False
         self.breaker = CircuitBreaker(breaker)
+        self.failures = FailureShare()
+        self.ramps_from_s = -math.inf
         self._correction = (1.0, 1.0)
         self.remote = NO_LOAD
         self._until_s = self._seq_s = self._prefilled_pairs = 0.0

@@ -30,6 +30,8 @@ def eligible(
         strict_context: see ``Dispatcher``.
     """
     usable = state.candidates(request.model, now)
+    if now < state.ramps_until_s:
+        usable = state.ramped(usable, now)
     if not tried and usable and _wanted_tokens(request) <= state.held_by_all(request.model):
         return usable
     allowed = [b for b in usable if b.spec.name not in tried] if tried else usable

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
 
 from router.domain.errors import BadInputError, ConfigError, UnknownNameError
@@ -10,6 +11,7 @@ from router.domain.fleet import BackendSpec, Fleet
 from router.domain.state import NO_LOAD, EngineSignals, RemoteLoad
 from router.fleet_state.backend import BackendState, Capability
 from router.health.breaker import BreakerConfig
+from router.health.care import CareRules, may_take_more, stands_out
 
 CapabilityOf = Callable[[BackendSpec], Capability]
 
@@ -21,6 +23,11 @@ class FleetState:
         fleet: the backends to begin with.
         capability_of: what the hardware of a backend can do (see ``router.perf.build``).
         breaker: limits of every backend's circuit breaker.
+
+    Attributes:
+        care: what is looked at beyond the breakers; ``None`` for nothing.
+        ramps_until_s: until then some backend may be in its slow start.
+        ejected: how often each backend was ejected.
     """
 
     def __init__(
@@ -31,6 +38,9 @@ class FleetState:
     ) -> None:
         self.capability_of = capability_of
         self._breaker = breaker or BreakerConfig()
+        self.care: CareRules | None = None
+        self.ramps_until_s = -math.inf
+        self.ejected: Counter[str] = Counter()
         self._by_name: dict[str, BackendState] = {}
         self._usable: dict[str, list[BackendState]] = {}
         self._sides: dict[str, list[BackendState]] = {}
@@ -107,6 +117,8 @@ class FleetState:
         usable = self._usable.get(model)
         if usable is None:
             usable = [b for b in self.sides(model) if b.spec.role == "both"]
+            if usable and self.care is not None and self.care.panic_threshold:
+                usable = self._unless_panic(model, usable, self.care.panic_threshold)
             if usable:  # names that clients invent are not remembered
                 self._usable[model] = usable
                 self._held_by_all[model] = min(b.max_context_tokens for b in usable)
@@ -120,6 +132,55 @@ class FleetState:
             if usable:
                 self._sides[model] = usable
         return usable
+
+    def _unless_panic(
+        self, model: str, usable: list[BackendState], threshold: float
+    ) -> list[BackendState]:
+        everyone = [
+            b
+            for b in self._by_name.values()
+            if b.spec.model == model and b.spec.role == "both" and not b.draining
+        ]
+        return everyone if len(usable) < threshold * len(everyone) else usable
+
+    def served(self, backend: BackendState, *, failed: bool, now: float) -> None:
+        """A request ended there, well or not; who fails more than its peers is ejected."""
+        care = self.care
+        if care is None or care.failure_ratio >= 1.0:
+            return
+        backend.failures.note(failed, care.min_requests)
+        if not failed or backend.breaker.state != "closed":
+            return
+        model = backend.spec.model
+        peers = [b for b in self._by_name.values() if b.spec.model == model and b is not backend]
+        out = sum(b.breaker.state != "closed" for b in peers) + 1
+        if out > care.max_ejected * (len(peers) + 1):
+            return
+        if stands_out(backend.failures, [b.failures for b in peers], care):
+            backend.breaker.eject(now)
+            backend.failures.forget()
+            self.ejected[backend.spec.name] += 1
+            self.changed()
+
+    def recovered(self, backend: BackendState, now: float) -> None:
+        """A backend joined, or serves again: from now on it ramps up."""
+        if self.care is not None and self.care.slow_start_s:
+            backend.ramps_from_s = now
+            self.ramps_until_s = now + self.care.slow_start_s
+
+    def ramped(self, usable: list[BackendState], now: float) -> list[BackendState]:
+        """Without those that have what their slow start allows, unless nobody else is left."""
+        assert self.care is not None
+        slow_s = self.care.slow_start_s
+        old = [b.in_flight for b in usable if now >= b.ramps_from_s + slow_s]
+        if not old:
+            return usable
+        busiest = max(old)
+        return [
+            b
+            for b in usable
+            if now >= b.ramps_from_s + slow_s or may_take_more(b, busiest, now, slow_s)
+        ]
 
     def held_by_all(self, model: str) -> int:
         """Prompt plus output, in tokens, that the context of every candidate holds."""

@@ -117,6 +117,11 @@ class CircuitBreaker:
         elif self._is_awaited(probe):
             self._open(now, again=True)
 
+    def eject(self, now: float) -> None:
+        """It fails too often, if not in a row: open."""
+        if self.state == "closed":
+            self._open(now, again=self._trial)
+
     def _is_awaited(self, probe: int) -> bool:
         return probe != NO_PROBE and probe == self._probe
 

@@ -58,6 +58,17 @@ def test_so_does_one_that_splits_requests(classes: bool):
     assert b'"prefill":true' in text, "nobody blamed a prefill side"
 
 
+def test_so_does_who_looks_beyond_the_breakers(log: list[bytes]):
+    care = {
+        "outlier": {"enabled": True, "failure_ratio": 0.2, "min_requests": 3},
+        "slow_start_s": 5.0,
+        "panic_threshold": 0.5,
+    }
+    careful = Recording("motley", reliability=care).log
+    assert replay(careful, rebuild_dispatcher) == len(careful) - 1 > 300
+    assert careful[1:] != log[1:], "it decides otherwise"
+
+
 def test_the_same_run_writes_the_same_bytes(log: list[bytes]):
     assert Recording("motley").log == log
 
