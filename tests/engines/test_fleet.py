@@ -115,6 +115,17 @@ async def test_the_metrics_of_a_busy_engine_are_read(fleet, gateway, name):
     await eventually(lambda: backend.signals.running == 0, 30)
 
 
+async def test_vllm_sends_its_load_along_with_its_answers(fleet, gateway):
+    """ORCA: asked for by a header, read from each answer, never shown to the client."""
+    gate = await gateway(fleet.only("fast"))
+    for _ in range(3):
+        answer = await post(gate.url, body(tokens=8, stream=False))
+        assert answer.status_code == 200
+        assert not any("endpoint-load" in header for header in answer.headers)
+    told = (await gate.get("/debug/signals")).json()["backends"]["fast"]
+    assert told["orca_headers"] >= 1  # not more often than it is of use
+
+
 @pytest.mark.parametrize("name", ENGINES)
 async def test_chunks_are_not_tokens(fleet, gateway, name):
     """A token that is half a character gets no chunk; the engine's own count is what counts."""
