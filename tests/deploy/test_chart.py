@@ -197,6 +197,15 @@ def test_the_gateway_takes_the_file(things: tuple[Thing, ...], tmp_path: Path) -
     assert load_config(tmp_path / "motley.yaml").server.host == "0.0.0.0"
 
 
+def test_a_packaged_chart_has_the_alerts_and_dashboards_in_it(tmp_path: Path) -> None:
+    """In the repository they are links to the shipped ones."""
+    assert run_helm("package", CHART, "-d", tmp_path).returncode == 0
+    (archive,) = tmp_path.glob("motley-*.tgz")
+    done = run_helm("template", "fleet", archive, "-n", NAMESPACE, "-f", AKS)
+    assert done.returncode == 0, done.stderr
+    assert [t for t in yaml.safe_load_all(done.stdout) if t] == list(example(AKS))
+
+
 def test_rendering_twice_gives_the_same() -> None:
     assert rendered(AKS) == list(example(AKS))
 

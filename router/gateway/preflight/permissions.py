@@ -31,8 +31,9 @@ def _of_discovery(config: MotleyConfig) -> Iterator[Right]:
     for source in config.discovery.kubernetes:
         namespace = source.namespace or own_namespace()
         for verb in ("list", "watch"):
-            yield Right(verb, "discovery.k8s.io", "endpointslices", namespace, "rbac.create")
             yield Right(verb, "", "pods", namespace, "rbac.create")
+            if not source.pod_selector:
+                yield Right(verb, "discovery.k8s.io", "endpointslices", namespace, "rbac.create")
         if source.node_labels:
             yield Right("get", "", "nodes", "", "rbac.readNodes")
 

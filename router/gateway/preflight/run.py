@@ -103,31 +103,47 @@ def _stuck(pool: Thing) -> list[Finding]:
 async def _about_pods(
     api: KubeApi, config: MotleyConfig, namespace: str, now: datetime
 ) -> list[Finding]:
-    listed = await api.items_if_allowed(f"/api/v1/namespaces/{namespace}/pods")
+    """Those that run engines: by the chart's annotation, or because discovery looks at them."""
+    path = f"/api/v1/namespaces/{namespace}/pods"
+    listed = await api.items_if_allowed(path)
     if listed is None:
         return []
-    engines = [p for p in listed if BACKEND in (p["metadata"].get("annotations") or {})]
-    found = pods.findings(engines, now)
+    names = {p["metadata"]["name"] for p in listed if _told(p)}
+    found: list[Finding] = []
     for source in config.discovery.kubernetes:
         if (source.namespace or own_namespace()) != namespace:
             continue
+        if source.pod_selector:
+            chosen = await api.items(path, labelSelector=source.pod_selector)
+            names |= {p["metadata"]["name"] for p in chosen}
+            if not chosen:
+                found.append(_nothing("pod", namespace, source.pod_selector))
+            continue
         selector = source.label_selector or f"kubernetes.io/service-name={source.service}"
-        path = f"/apis/discovery.k8s.io/v1/namespaces/{namespace}/endpointslices"
-        slices = await api.items_if_allowed(path, labelSelector=selector)
+        where = f"/apis/discovery.k8s.io/v1/namespaces/{namespace}/endpointslices"
+        slices = await api.items_if_allowed(where, labelSelector=selector)
         if slices == []:
-            found.append(
-                problem(
-                    f"no EndpointSlice in namespace {namespace!r} has {selector}: no engine will "
-                    "be found; install the pools, or correct discovery.kubernetes"
-                )
-            )
-        elif slices and not _anybody(slices):
+            found.append(_nothing("EndpointSlice", namespace, selector))
+        ends = [end for piece in slices or [] for end in piece.get("endpoints") or []]
+        names |= {(end.get("targetRef") or {}).get("name", "") for end in ends}
+        if slices and not any(map(_ready, ends)):
             found.append(
                 note(f"no engine is ready yet behind {selector} in namespace {namespace!r}")
             )
-    return found
+    engines = [p for p in listed if p["metadata"]["name"] in names]
+    return pods.findings(engines, now) + found
 
 
-def _anybody(slices: Sequence[Thing]) -> bool:
-    ends = [end for piece in slices for end in piece.get("endpoints") or []]
-    return any((end.get("conditions") or {}).get("ready") is not False for end in ends)
+def _nothing(what: str, namespace: str, selector: str) -> Finding:
+    return problem(
+        f"no {what} in namespace {namespace!r} has {selector}: no engine will be found; install "
+        "the pools, or correct discovery.kubernetes"
+    )
+
+
+def _told(pod: Thing) -> bool:
+    return BACKEND in (pod["metadata"].get("annotations") or {})
+
+
+def _ready(end: Thing) -> bool:
+    return (end.get("conditions") or {}).get("ready") is not False

@@ -319,6 +319,41 @@ async def test_a_selector_that_finds_nothing(kube: FakeKubeApi) -> None:
     assert "no EndpointSlice in namespace 'llm' has app.kubernetes.io/instance=fleet" in said
 
 
+async def looked(kube: FakeKubeApi, **source: Any) -> list[Finding]:
+    """A gateway that somebody set up without the chart."""
+    section = {"namespace": NAMESPACE, "node_labels": False, **source}
+    config = load_config({"discovery": {"kubernetes": [section]}})
+    async with client.ApiClient(client.Configuration(host=kube.url)) as api:
+        return await look(api, config, NOW)
+
+
+async def test_pods_by_label_need_no_right_to_endpoints_and_are_looked_at(
+    kube: FakeKubeApi,
+) -> None:
+    kube.forbidden.add(("list", "endpointslices"))
+    (said,) = problems(await looked(kube, pod_selector="app=vllm", port=8000))
+    assert said.startswith("no pod in namespace 'llm' has app=vllm: no engine will be found")
+    status = container(waiting("ErrImagePull"))
+    thing = {"metadata": {"name": "v", "labels": {"app": "vllm"}}, "spec": {}, "status": status}
+    kube.put("pods", thing, NAMESPACE)
+    (said,) = problems(await looked(kube, pod_selector="app=vllm", port=8000))
+    assert said.startswith("pod v: cannot pull the image")
+
+
+async def test_pods_behind_any_service_are_looked_at(kube: FakeKubeApi) -> None:
+    labels = {"kubernetes.io/service-name": "vllm"}
+    ends = [{"targetRef": {"kind": "Pod", "name": "v"}, "conditions": {"ready": False}}]
+    thing = {"metadata": {"name": "s", "labels": labels}, "endpoints": ends}
+    kube.put("endpointslices", thing, NAMESPACE)
+    status = container(waiting("ErrImagePull"))
+    kube.put("pods", {"metadata": {"name": "v"}, "spec": {}, "status": status}, NAMESPACE)
+    first, second = await looked(kube, service="vllm")
+    assert first.text.startswith("pod v: cannot pull the image")
+    assert second.text == (
+        "no engine is ready yet behind kubernetes.io/service-name=vllm in namespace 'llm'"
+    )
+
+
 # Before it is installed
 
 
