@@ -6,11 +6,6 @@ import math
 from bisect import bisect_left
 from collections.abc import Sequence
 
-import numpy as np
-
-MANY = 32
-"""Values from which numpy's fixed cost (5 us) is the smaller one."""
-
 
 class Histogram:
     """Counts by bucket; the last one is everything above the highest bound."""
@@ -28,12 +23,8 @@ class Histogram:
         self.total += value
 
     def add_all(self, values: Sequence[float]) -> None:
-        """Take many: in one go where that is cheaper (from some 30 on)."""
-        if len(values) < MANY:
-            for value in values:
-                self.add(value)
-            return
-        found = np.searchsorted(self._bounds, values)
-        for bucket, count in enumerate(np.bincount(found).tolist()):
-            self.counts[bucket] += count
+        """Take many."""
+        bounds, counts = self._bounds, self.counts
+        for value in values:
+            counts[bisect_left(bounds, value)] += 1
         self.total += math.fsum(values)

@@ -22,9 +22,8 @@ from router.perf import profiles
 from router.perf.build import kv_capacity_tokens
 from router.perf.catalog import Catalog, default_catalog
 from router.perf.fit import fit_priors
-from router.perf.measurements import Measurement, Setup, relative_errors
+from router.perf.measurements import Measurement, Setup, Vector, relative_errors
 from router.perf.priors import Priors, priors_for
-from router.perf.roofline import Vector
 from router.perf.specs import ModelSpec
 
 FITTED = "fitted"

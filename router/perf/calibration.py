@@ -11,9 +11,8 @@ import numpy as np
 from router.perf.catalog import Catalog, default_catalog
 from router.perf.fit import fit_priors
 from router.perf.measured_csv import MeasuredBackend, read_measurements
-from router.perf.measurements import Measurement, relative_errors
+from router.perf.measurements import Measurement, Vector, relative_errors
 from router.perf.priors import Override, priors_for
-from router.perf.roofline import Vector
 
 PRIOR_STRENGTH = 1.0
 """Doubling a constant is as bad as one measurement 5 % off: what few points do not speak of

@@ -15,9 +15,8 @@ from scipy.optimize import least_squares
 
 from router.domain.errors import BadInputError
 from router.perf.catalog import Catalog
-from router.perf.measurements import Measurement, relative_errors
+from router.perf.measurements import Measurement, Vector, relative_errors
 from router.perf.priors import Priors
-from router.perf.roofline import Vector
 
 SOFT_ERROR = 0.05
 """Relative error from which the loss grows linearly instead of quadratically."""

@@ -11,13 +11,14 @@ from dataclasses import dataclass, replace
 from typing import Literal
 
 import numpy as np
+from numpy.typing import NDArray
 
 from router.perf.catalog import Catalog
 from router.perf.priors import Priors, iteration_model_from
-from router.perf.roofline import Vector
 from router.perf.specs import ModelSpec
 
 Phase = Literal["prefill", "decode", "mixed"]
+Vector = NDArray[np.float64]
 
 
 API_S = 0.007

@@ -22,7 +22,6 @@ from router.policies.peers.aibrix_slo_least_load import AibrixSloLeastLoad
 from router.policies.peers.dynamo_cost import DynamoCost
 from router.policies.peers.goodserve_just_enough import GoodserveJustEnough
 from router.policies.peers.llm_d_default import LlmDDefault
-from router.policies.peers.llm_d_predicted_latency import LlmDPredictedLatency
 from router.policies.peers.melange_static_split import MelangeStaticSplit
 from router.policies.peers.nginx_least_conn import NginxLeastConn
 from router.policies.peers.polyserve_packing import PolyservePacking
@@ -39,6 +38,15 @@ from router.policies.trial import with_trial
 from router.policies.weighted_least_request import WeightedLeastRequest
 
 PolicyFactory = Callable[[PolicyContext], Policy]
+
+
+def _llm_d_predicted_latency(context: PolicyContext) -> Policy:
+    from router.policies.peers.llm_d_predicted_latency import (  # noqa: PLC0415 - numpy: 0.2 s
+        LlmDPredictedLatency,
+    )
+
+    return LlmDPredictedLatency(context)
+
 
 POLICIES: Mapping[str, PolicyFactory] = {
     "random": RandomChoice,
@@ -60,7 +68,7 @@ POLICIES: Mapping[str, PolicyFactory] = {
     "production-stack-prefixaware": ProductionStackPrefixaware,
     "production-stack-loadaware": ProductionStackLoadaware,
     "llm-d-default": LlmDDefault,
-    "llm-d-predicted-latency": LlmDPredictedLatency,
+    "llm-d-predicted-latency": _llm_d_predicted_latency,
     "dynamo-cost": DynamoCost,
     "aibrix-prefix-cache": AibrixPrefixCache,
     "aibrix-least-latency": AibrixLeastLatency,
