@@ -146,9 +146,10 @@ class Motley:
         """Remember the prompt as cached there; return the tokens that were cached before."""
         lane = self._lane(backend)
         promised = self._matched(backend, request)
+        cached = 0
         if promised:
             self._promised[request.request_id] = (lane, promised)
-        cached = self._cached(lane, request)
+            cached = self._credit(lane, request, promised)
         lane.add_prefill(request.prompt_tokens, cached, now)
         self._index.insert(
             backend.spec.name,
@@ -244,10 +245,11 @@ class Motley:
     def _best(self, lanes: list[Lane], request: Request, now: float) -> tuple[Lane, float]:
         ask = Ask(request.prompt_tokens, request.forecast, now - request.arrival_s, now)
         best, least = lanes[0], math.inf
+        known = bool(request.prefix_hashes)
         for lane in lanes:
             pain = lane.pain(
                 ask,
-                self._cached(lane, request),
+                self._cached(lane, request) if known else 0,
                 lane.wait_s(now),
                 lane.prefill_share(now),
                 self._scale,
@@ -264,8 +266,10 @@ class Motley:
     def _cached(self, lane: Lane, request: Request) -> int:
         """Prompt tokens the backend probably has; an engine always computes the last one."""
         matched = self._matched(lane.view, request)
-        if not matched:
-            return 0
+        return self._credit(lane, request, matched) if matched else 0
+
+    def _credit(self, lane: Lane, request: Request, matched: int) -> int:
+        """Of the tokens that the index holds for the backend, those that it probably has."""
         computed_at_least = min(request.prompt_tokens, 1)
         credit = int(matched * self._prefix_weight * lane.prefix_trust)
         return min(credit, request.prompt_tokens - computed_at_least)

@@ -33,12 +33,19 @@ class PrefixIndex:
         known = self._blocks.get(backend)
         if not known or not hashes:
             return 0
-        matched = 0
-        for block in hashes:
-            if block not in known:
-                break
-            matched += 1
-        return matched * block_tokens
+        if hashes[0] not in known:
+            return 0
+        if hashes[-1] in known:
+            return len(hashes) * block_tokens
+        # Leaves are forgotten before their roots, so the blocks known are the first ones.
+        held, missing = 0, len(hashes) - 1
+        while missing - held > 1:
+            middle = (held + missing) // 2
+            if hashes[middle] in known:
+                held = middle
+            else:
+                missing = middle
+        return missing * block_tokens
 
     def holders(self, hashes: Sequence[int]) -> set[str]:
         """Names of the backends that hold at least the first block; do not mutate the set."""

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import random
+
 from router.policies.prefix_index import PrefixIndex
 
 BLOCK = 64
@@ -70,3 +72,17 @@ def test_a_restarted_backend_is_forgotten():
     assert index.matched_tokens("a", (1,), BLOCK) == 0
     assert index.holders((1,)) == {"b"}
     index.forget("never heard of")
+
+
+def test_what_is_held_is_always_a_beginning_however_it_was_forgotten():
+    """So that it can be found by halving; here it is counted from the front."""
+    rng = random.Random(0)
+    for capacity in (3, 8, 40):
+        index = PrefixIndex()
+        for _ in range(500):
+            path = [rng.randrange(3) for _ in range(rng.randrange(1, 7))]
+            chain = tuple(hash(tuple(path[: depth + 1])) for depth in range(len(path)))
+            known = index._blocks.get("a", {})
+            front = next((n for n, block in enumerate(chain) if block not in known), len(chain))
+            assert index.matched_tokens("a", chain, BLOCK) == front * BLOCK
+            index.insert("a", chain, BLOCK, capacity * BLOCK)
