@@ -123,7 +123,7 @@ class FakeEngine:
 async def _read_request(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> Received:
     raw = (await reader.readuntil(b"\r\n\r\n")).decode("latin-1")
     head, *lines = raw.rstrip().split("\r\n")
-    headers = {k.lower(): v for k, v in (line.split(": ", 1) for line in lines)}
+    headers = {k.lower(): v.strip() for k, _, v in (line.partition(":") for line in lines)}
     body = await reader.readexactly(int(headers.get("content-length", "0")))
     return Received(head, headers, body, reader, writer)
 

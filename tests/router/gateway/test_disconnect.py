@@ -61,6 +61,25 @@ async def test_the_backend_is_told_at_once(
     gate.assert_at_rest()
 
 
+@pytest.mark.parametrize("behaviour", [endless, hang], ids=["streaming", "not streaming"])
+async def test_it_hears_within_a_tenth_of_a_second(
+    engine: StartEngine, gateway: StartGateway, behaviour: object
+) -> None:
+    """The best of several: this machine may be busy with something else."""
+    backend = await engine(behaviour)  # type: ignore[arg-type]
+    gate = await gateway(backend)
+    loop, took_s = asyncio.get_running_loop(), []
+    for n in range(1, 6):
+        _, writer = await gate.ask()
+        await eventually(lambda n=n: len(backend.received) == n)
+        await asyncio.sleep(0.02)
+        writer.transport.abort()
+        left_s = loop.time()
+        await asyncio.wait_for(backend.received[-1].client_left.wait(), FAR_BELOW_ANY_TIMEOUT_S)
+        took_s.append(loop.time() - left_s)
+    assert min(took_s) < 0.1
+
+
 async def test_leaving_while_a_connection_is_being_made(
     engine: StartEngine, gateway: StartGateway
 ) -> None:

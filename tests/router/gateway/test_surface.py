@@ -6,6 +6,7 @@ import json
 
 import pytest
 
+from router.gateway.door import HOT_PATHS
 from tests.router.gateway.conftest import StartEngine, StartGateway
 from tests.router.gateway.fakes import MODEL, REQUEST, Gateway, answer, chat, events
 
@@ -189,3 +190,49 @@ def spy(gate: Gateway) -> list:  # type: ignore[type-arg]
     spying = type("Spy", (), {"observe": lambda self, outcome: outcomes.append(outcome)})()
     dispatcher._observers = (*dispatcher._observers, spying)
     return outcomes
+
+
+EVERYTHING = (
+    b'{"model":"%b", "n": 2,"logprobs":true ,"top_logprobs":3,"stream_options":'
+    b'{"include_usage":true},"tools":[{"type":"function","function":{"name":"f","parameters":{}}}],'
+    b'"response_format":{"type":"json_schema","json_schema":{"name":"s","schema":{"type":"object"}}},'
+    b'"messages":[{"role":"user","content":[{"type":"text","text":"\xc3\xa9\\u00e9"},'
+    b'{"type":"image_url","image_url":{"url":"data:image/png;base64,iVBORw0KGgo="}}]}],'
+    b'"prompt":"p","input":["a"],"a_field_of_tomorrow":{"x":1.50}}'
+) % MODEL.encode()
+
+
+@pytest.mark.parametrize("path", sorted(path.decode() for path in HOT_PATHS))
+async def test_every_path_passes_every_field_untouched(
+    engine: StartEngine, gateway: StartGateway, path: str
+) -> None:
+    backend = await engine(answer(200, b'{"as":"it is"}'))
+    gate = await gateway(backend)
+    answered = await gate.post(path, EVERYTHING, content_type="application/json")
+    assert (answered.status_code, answered.content) == (200, b'{"as":"it is"}')
+    (received,) = backend.received
+    assert received.head == f"POST {path} HTTP/1.1"
+    assert received.body == EVERYTHING
+
+
+@pytest.mark.parametrize(
+    "content_type",
+    ["text/plain", "application/x-www-form-urlencoded", "multipart/form-data", "", "a/b; c=\xff"],
+)
+async def test_a_wrong_content_type_is_answered_and_not_guessed_at(
+    engine: StartEngine, gateway: StartGateway, content_type: str
+) -> None:
+    """JSON is JSON, whatever it calls itself: the engine judges the name; what is none is a 400."""
+    backend = await engine(answer(415, {"error": {"message": "unsupported", "code": 415}}))
+    gate = await gateway(backend)
+    named = {"content-type": content_type.encode("latin-1")}
+    async with gate.client() as client:
+        wrong = await client.post("/v1/chat/completions", content=b"a=1&b=2", headers=named)
+        right = await client.post("/v1/chat/completions", content=REQUEST, headers=named)
+    assert wrong.status_code == 400
+    assert set(wrong.json()["error"]) == {"message", "type", "param", "code"}
+    if content_type.startswith("multipart"):
+        assert right.status_code == 400, "it says that it is a form, and is none"
+    else:
+        assert (right.status_code, right.json()["error"]["message"]) == (415, "unsupported")
+        assert backend.received[-1].headers.get("content-type", "") == content_type

@@ -72,6 +72,8 @@ async def test_a_batch_from_upload_to_output(
     openai = client(gate)
     batch = await over(openai, (await begun(openai, jsonl(*(line(n) for n in range(30))))).id)
     assert (batch.status, batch.metadata) == ("completed", {"run": "1"})
+    classes = {request.headers["x-motley-slo"] for request in backend.received}
+    assert classes == {"bulk"}, "they give way to everybody else"
     counts = batch.request_counts
     assert (counts.total, counts.completed, counts.failed) == (30, 30, 0)
     output = await read(openai, batch.output_file_id)
