@@ -21,6 +21,7 @@ from router.domain.request import Request
 from router.domain.state import BackendView
 from router.fleet_state.backend import BackendState
 from router.perf.estimate import prefill_backlog_s, tpot_s, ttft_s
+from router.policies.trial import decider
 
 KEPT = 512
 _NAMED = 3
@@ -68,6 +69,7 @@ class Explainer:
             now: the time.
         """
         scores: Mapping[str, Score] = {}
+        policy = decider(policy, request)
         if isinstance(policy, Explains) and options:
             scores = policy.explain(request, options, now)
         chosen = decision.backend.name if isinstance(decision, Assign) else ""

@@ -12,6 +12,8 @@ from telemetry.label_cap import LabelCap
 from telemetry.sliding import SMALLEST, SlidingWindow
 
 MOST_CLASSES = 32
+SHORTEST_S = 1.0
+"""A rate over less says nothing."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,10 +61,13 @@ class SloWindow:
     Args:
         slos: targets by class name; a class without targets is met by finishing.
         window_s: how far back it looks.
+        began_s: when it began to; a rate is over the time since, where that is shorter. ``None``
+            means long ago.
     """
 
     slos: Mapping[str, Slo]
     window_s: float = 300.0
+    began_s: float | None = None
     _classes: dict[str, _Class] = field(default_factory=dict, init=False)
     _cap: LabelCap = field(default_factory=lambda: LabelCap(MOST_CLASSES), init=False)
 
@@ -117,10 +122,11 @@ class SloWindow:
 
     def _report(self, kept: _Class, now: float) -> SloReport:
         attainment, met = kept.e2e.attainment(now), kept.e2e.met(now)
+        since_s = self.window_s if self.began_s is None else now - self.began_s
         return SloReport(
             finished=kept.e2e.count(now),
             attainment=attainment,
-            goodput_per_s=met / self.window_s,
+            goodput_per_s=met / min(self.window_s, max(SHORTEST_S, since_s)),
             ttft=_latency(kept.ttft, now),
             tpot=_latency(kept.tpot, now),
             e2e=_latency(kept.e2e, now),

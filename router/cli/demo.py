@@ -29,6 +29,9 @@ DEMO_FLEET: Mapping[str, Any] = {
 }
 """Nine engines on thirteen cards. An 8B model in float16 needs two T4s; SGLang needs Ampere."""
 
+SHADOW: Mapping[str, Any] = {"name": "least-request"}
+"""Asked and not obeyed, so that the page shows what another policy would have done."""
+
 DRAIN_S = 1.0
 STATUS_EVERY_S = 1.0
 
@@ -59,7 +62,10 @@ def demo(
         Path | None, typer.Option(help="Write every decision there; see motley replay.")
     ] = None,
     record: Annotated[
-        Path | None, typer.Option(help="Write the facts of every request to this directory.")
+        Path | None,
+        typer.Option(
+            help="Write the facts of every request to this directory, not a temporary one."
+        ),
     ] = None,
     verbose: Annotated[
         bool, typer.Option("--verbose", "-v", help="Show a line of status, live.")
@@ -84,7 +90,7 @@ def demo(
         typer.echo(done)
         return
     # Late: --help need not wait for any of it.
-    from router.cli.demo_file import with_urls, written
+    from router.cli.demo_file import kept, with_urls, written
     from router.cli.serve import with_books
     from router.config.load import load_config
     from router.gateway.server import bind, run, url_of
@@ -93,11 +99,16 @@ def demo(
     from simulator.engine_server.profiles import parse
 
     profile, rate_per_s = parse(load)
-    chosen = {"policy": {"name": policy, "seed": seed}}
+    chosen: dict[str, Any] = {"policy": {"name": policy, "seed": seed, "shadow": SHADOW}}
+    chosen |= {"planner": {"enabled": True, "history": None}}
     chosen |= {"server": {"host": host, "decision_log": decision_log and str(decision_log)}}
-    config = with_books(load_config({**DEMO_FLEET, **chosen}), record=record)
+    config = load_config({**DEMO_FLEET, **chosen})
     # The gateway's port first: if it is taken, nothing has been started yet.
-    with bind(host, port) as listener, EngineHost(config.fleet.backends) as engines:
+    with (
+        bind(host, port) as listener,
+        EngineHost(config.fleet.backends) as engines,
+        kept(record) as books,
+    ):
         url = url_of(listener)
         plan = LoadPlan(url, MODEL, rate_per_s, seed, profile) if rate_per_s else None
         engines.start(speed=speed, seed=seed, load=plan)
@@ -108,7 +119,7 @@ def demo(
         with written(document, listener.getsockname()[1]) as path:
 
             def again() -> MotleyConfig:
-                return with_books(load_config(path), record=record)
+                return with_books(load_config(path), record=books)
 
             app = build_app(again(), load=again)
             engines.wait_until_ready()

@@ -7,6 +7,7 @@ import tempfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from copy import deepcopy
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -38,6 +39,19 @@ def written(document: Mapping[str, Any], port: int) -> Iterator[Path]:
         yield path
     finally:
         path.unlink(missing_ok=True)
+
+
+@contextmanager
+def kept(record: Path | None) -> Iterator[Path | None]:
+    """Where to record the traffic: as asked, else for as long as the demo runs.
+
+    Without pyarrow, which an install without extras lacks, nowhere.
+    """
+    if record is not None or find_spec("pyarrow") is None:
+        yield record
+        return
+    with tempfile.TemporaryDirectory(prefix="motley-demo-record-") as folder:
+        yield Path(folder)
 
 
 def write(path: Path, document: Mapping[str, Any]) -> None:

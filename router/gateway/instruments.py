@@ -69,6 +69,7 @@ class Instruments:
         if self.feedback is not None:
             self.feedback.cached_share_of = partial(_hit_ratio, engine)
         ask_accuracy(self.metrics, self.accuracy, clock)
+        self.slos.began_s = clock.now()
         ask_slos(self.metrics, self.slos, clock)
         if self.feedback is not None:
             ask_feedback(self.metrics, self.feedback)

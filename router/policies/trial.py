@@ -86,12 +86,19 @@ class Trial:
         self._hinted = [one for one in everyone if isinstance(one, PrefixHints)]
         self._losers = [one for one in everyone if isinstance(one, LossListener)]
 
+    def decides(self, request: Request) -> Policy:
+        """Who decides this request for real."""
+        if self.canary is not None and is_canary(request.request_id, self.share):
+            return self.canary
+        return self.main
+
     def choose(
         self, request: Request, candidates: Sequence[BackendView], now: float
     ) -> BackendView | Hold | None:
         """What the policy in force says, or the canary if the request is one of its own."""
-        if self.canary is not None and is_canary(request.request_id, self.share):
-            return self.canary.choose(request, candidates, now)
+        decides = self.decides(request)
+        if decides is self.canary:
+            return decides.choose(request, candidates, now)
         chosen = self.main.choose(request, candidates, now)
         if self.shadow is not None and self.told is not None:
             other = self.shadow.choose(request, candidates, now)
@@ -105,9 +112,7 @@ class Trial:
 
     def dispatched(self, request: Request, backend: BackendView, now: float) -> int:
         """All of them hear what was sent; whoever decided says what is cached."""
-        decided: Any = self.main
-        if self.canary is not None and is_canary(request.request_id, self.share):
-            decided = self.canary
+        decided: object = self.decides(request)
         cached = 0
         for one in self._listeners:
             said = one.dispatched(request, backend, now)
@@ -124,6 +129,11 @@ class Trial:
         """All of them forget what they knew of a backend that left or fell ill."""
         for one in self._losers:
             one.lost(backend)
+
+
+def decider(policy: object, request: Request) -> object:
+    """Who really decides a request: a policy itself, or the one of a trial."""
+    return policy.decides(request) if isinstance(policy, Trial) else policy
 
 
 def _compare(

@@ -57,6 +57,21 @@ def test_tells_every_backend_of_the_model_with_the_prediction_before_the_request
     assert [c["lost_because"] == "" for c in told["candidates"]] == [True, False, False, False]
 
 
+def test_beside_a_shadow_or_a_canary_whoever_decided_is_asked_why():
+    shadow = {"policy": {"name": "motley", "shadow": {"name": "round-robin"}}}
+    dispatcher = build_dispatcher(load_config({"backends": FLEET, **shadow}))
+    dispatcher.dispatch(ask("asked", explain=True), 0.0)
+    told = account(dispatcher, "asked")
+    assert told["policy"] == "Motley"
+    assert all(candidate["score"] is not None for candidate in told["candidates"])
+    canary = {"policy": {"name": "round-robin", "canary": {"name": "motley", "share": 0.5}}}
+    dispatcher = build_dispatcher(load_config({"backends": FLEET, **canary}))
+    for n in range(40):
+        dispatcher.dispatch(ask(f"r{n}", explain=True), 0.0)
+    said = {account(dispatcher, f"r{n}")["policy"] for n in range(40)}
+    assert said == {"Motley", "RoundRobin"}
+
+
 def test_the_scores_are_those_that_decided_and_their_terms_add_up():
     policy = Motley(PolicyContext(random.Random(0)))
     fast = view("fast", 0, cost=FAST, in_flight=3, decoding=3, context_tokens=3_000.0)

@@ -25,6 +25,15 @@ def test_attainment_and_goodput_count_requests_that_kept_every_target() -> None:
     assert report.e2e.p99 == pytest.approx(9.0, rel=0.9)
 
 
+def test_goodput_just_after_the_start_is_over_the_time_there_was() -> None:
+    window = SloWindow(SLOS, window_s=100.0, began_s=50.0)
+    for _ in range(20):
+        window.observe(outcome(dispatched_s=50.0, first_s=50.1, finished_s=51.0, output=50))
+    goodput = {at_s: window.report(at_s)["interactive"].goodput_per_s for at_s in (50.5, 60.0)}
+    assert goodput == {50.5: 20.0, 60.0: 2.0}
+    assert window.report(149.0)["interactive"].goodput_per_s == pytest.approx(20 / 99)
+
+
 def test_a_class_without_targets_is_met_by_finishing() -> None:
     window = SloWindow({})
     window.observe(outcome(slo_class="bulk", finished_s=1000.0, first_s=900.0))

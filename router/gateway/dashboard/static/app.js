@@ -42,7 +42,7 @@ function App() {
       <${Chart} ...${chart} title="Load" lines=${[{ key: "inFlight", name: "in flight", color: "--blue" }, { key: "queued", name: "queued", color: "--amber" }]}/>
       <${Chart} ...${chart} title="Throughput" lines=${[{ key: "tokens", name: "tokens/s", color: "--green" }]}/>
     </div>
-    <${Fleet} backends=${snapshot.backends} onPick=${(name) => setOnly(only === name ? "" : name)}/>
+    <${Fleet} backends=${snapshot.backends} only=${only} onPick=${(name) => setOnly(only === name ? "" : name)}/>
     <div class="columns">
       <${Flow} flow=${snapshot.flow} backends=${snapshot.backends}/>
       <${Events} events=${snapshot.events}/>

@@ -53,8 +53,8 @@ export function Chart({ title, lines, columns, tick, unit, theme }) {
 
   const last = (key) => columns[key][columns[key].length - 1];
   const spoken = lines.map((line) => `${line.name} ${show(last(line.key))}`).join(", ");
-  return html`<figure class="chart" role="img" aria-label=${`${title}: ${spoken}`}>
-    <figcaption>${title} ${lines.map((line) => html`<span class="key"><i style=${`background:var(${line.color})`}></i>${line.name} <b>${show(last(line.key))}</b></span>`)}</figcaption>
+  return html`<div class="chart" role="img" aria-label=${`${title}: ${spoken}`}>
+    <p class="caption">${title} ${lines.map((line) => html`<span class="key"><i style=${`background:var(${line.color})`}></i>${line.name} <b>${show(last(line.key))}</b></span>`)}</p>
     <div ref=${box}></div>
-  </figure>`;
+  </div>`;
 }

@@ -48,7 +48,7 @@ function Answer({ a }) {
   const predicted = a.candidates.find((c) => c.backend === a.backend);
   return html`<p><b>${a.policy}</b> ${a.backend ? html`chose <b>${a.backend}</b>` : html`decided to ${a.decision}${a.reason ? ` (${a.reason})` : ""}`} among ${a.candidates.length} candidates,
       for a prompt of ${number(a.prompt_tokens)} tokens and an expected answer of ${number(a.forecast_mean_tokens)} (P90 ${number(a.forecast_p90_tokens)}), after ${seconds(a.waited_s)} in the router with ${a.queued} queued.</p>
-    <div class="scroll tall"><table><thead><tr><th>backend</th>${columns.map(([, name]) => html`<th>${name}</th>`)}<th>why not</th></tr></thead>
+    <div class="scroll tall" tabindex="0" role="region" aria-label="Candidates"><table><thead><tr><th>backend</th>${columns.map(([, name]) => html`<th>${name}</th>`)}<th>why not</th></tr></thead>
     <tbody>${a.candidates.map((c) => html`<tr key=${c.backend} class=${c.backend === a.backend ? "chosen" : ""}><th scope="row">${c.backend}</th>${columns.map(([key, , f]) => html`<td title=${key === "score" ? Object.entries(c.terms || {}).map(([k, v]) => `${k} ${show(number, v)}`).join(", ") : ""}>${show(f, c[key])}</td>`)}<td class="why">${c.lost_because || ""}</td></tr>`)}</tbody></table></div>
     ${a.actual ? html`<p>It came to: ${a.actual.status}, TTFT ${seconds(a.actual.ttft_s)}${predicted ? ` (predicted ${seconds(predicted.predicted_ttft_s + a.waited_s)})` : ""}, E2E ${seconds(a.actual.e2e_s)}${predicted ? ` (predicted ${seconds(predicted.predicted_e2e_s + a.waited_s)})` : ""}, ${number(a.actual.output_tokens)} tokens.</p>` : html`<p class="fine">It is still under way.</p>`}
     <details><summary>As JSON</summary><pre>${JSON.stringify(a, null, 2)}</pre></details>`;

@@ -52,32 +52,32 @@ function Bar({ label, share, text, parts }) {
     <div>${(parts || [[share, "load"]]).map(([x, kind]) => html`<i class=${kind} style=${width(x)}></i>`)}</div><b>${text}</b></div>`;
 }
 
-function Tile({ b, most, onPick }) {
+function Tile({ b, most, picked, onPick }) {
   const [word, mark] = STATES[b.state] || [b.state, "?"];
   const sick = b.degraded.length > 0;
   const waiting = b.engine_waiting ? `, ${b.engine_waiting} waiting inside` : "";
   const cards = b.cards > 1 ? `${b.cards}×` : "";
-  return html`<article class=${`tile ${b.state} ${sick ? "sick" : ""}`} style=${`--gpu:${gpuColor(b.gpu)}`} tabindex="0"
+  return html`<div role="button" aria-pressed=${picked} class=${`tile ${b.state} ${sick ? "sick" : ""}`} style=${`--gpu:${gpuColor(b.gpu)}`} tabindex="0"
       data-backend=${b.name} aria-label=${`${b.name}, ${cards}${b.gpu}, ${b.engine}, ${word}, ${b.in_flight} in flight${waiting}`}
-      onClick=${() => onPick(b.name)} onKeyDown=${(e) => { if (e.key === "Enter") onPick(b.name); }}>
-    <h3><span class="mark" aria-hidden="true">${mark}</span>${b.name}<small>${cards}${b.gpu} · ${b.engine}</small></h3>
+      onClick=${() => onPick(b.name)} onKeyDown=${(e) => { if (e.key === "Enter" || e.key === " ") { e.preventDefault(); onPick(b.name); } }}>
+    <p class="name"><span class="mark" aria-hidden="true">${mark}</span>${b.name}<small>${cards}${b.gpu} · ${b.engine}</small></p>
     <p class="word">${b.state === "up" ? "" : word}${sick ? b.degraded.map(([phase, x]) => ` ${phase} ${factor(x)} slower than new`) : ""}</p>
     <${Bar} label="load" text=${b.in_flight} parts=${[[b.decoding / most, "decode"], [b.prefilling / most, "prefill"]]}/>
     <${Bar} label=${b.kv_is_told ? "KV" : "KV ~"} share=${b.kv_usage} text=${percent(b.kv_usage)}/>
     <p class="fine"><${Speed} name="prefill" value=${b.prefill_factor} deviation=${b.prefill_deviation}/> <${Speed} name="decode" value=${b.decode_factor} deviation=${b.decode_deviation}/></p>
     <p class="fine">${number(b.requests_per_s)} req/s · ${number(b.output_tokens_per_s)} tok/s${b.watts === null ? "" : ` · ${b.watts_are_estimated ? "~" : ""}${number(b.watts)} W`}${waiting}</p>
-  </article>`;
+  </div>`;
 }
 
-export function Fleet({ backends, onPick }) {
+export function Fleet({ backends, only, onPick }) {
   const groups = new Map();
   for (const b of backends) groups.set(b.group, [...(groups.get(b.group) || []), b]);
   const most = Math.max(8, ...backends.map((b) => b.in_flight));
   const up = backends.filter((b) => b.state === "up").length;
   return html`<section aria-labelledby="fleet"><h2 id="fleet">Fleet <small>${up} of ${backends.length} up · load is requests in flight: <i class="dot decode"></i>decoding <i class="dot prefill"></i>in prefill</small></h2>
     <div class=${backends.length > COMPACT_ABOVE ? "fleet compact" : "fleet"}>
-      ${[...groups].map(([group, members]) => html`<div class="group" key=${group}><h4>${group}${members[0].price ? html` <span class="price">price ${number(members[0].price)}</span>` : ""}</h4>
-        <div class="tiles">${members.map((b) => html`<${Tile} key=${b.name} b=${b} most=${most} onPick=${onPick}/>`)}</div></div>`)}
+      ${[...groups].map(([group, members]) => html`<div class="group" key=${group}><h3>${group}${members[0].price ? html` <span class="price" title="What the policy adds for an engine-second here, in seconds of delay">price in force ${number(members[0].price)}</span>` : ""}</h3>
+        <div class="tiles">${members.map((b) => html`<${Tile} key=${b.name} b=${b} most=${most} picked=${b.name === only} onPick=${onPick}/>`)}</div></div>`)}
     </div></section>`;
 }
 
@@ -88,7 +88,7 @@ function Against({ value, target, what }) {
 }
 
 export function Classes({ classes }) {
-  return html`<section aria-labelledby="slo"><h2 id="slo">Latency against SLO <small>last five minutes</small></h2><div class="scroll"><table>
+  return html`<section aria-labelledby="slo"><h2 id="slo">Latency against SLO <small>last five minutes</small></h2><div class="scroll" tabindex="0" role="region" aria-label="Latency against SLO"><table>
     <thead><tr><th rowspan="2">class</th><th rowspan="2">SLO met</th><th rowspan="2">goodput</th><th colspan="3" class="span">TTFT</th><th colspan="3" class="span">TPOT</th><th colspan="3" class="span">E2E</th></tr>
       <tr>${["p50", "p90", "p99", "p50", "p90", "p99", "p50", "p90", "p99"].map((p) => html`<th>${p}</th>`)}</tr></thead>
     <tbody>${classes.map((c) => html`<tr key=${c.name}><th scope="row">${c.name}<small>${[["TTFT", c.ttft_target_s], ["TPOT", c.tpot_target_s], ["E2E", c.e2e_target_s]].filter(([, t]) => t !== null).map(([n, t]) => `${n} ${seconds(t)}`).join(", ") || "no targets"}</small></th>
@@ -104,23 +104,32 @@ export function Flow({ flow, backends }) {
   const at = (list, i) => ((i + 0.5) / list.length) * height;
   const sum = (key, name) => flow.reduce((s, f) => s + (f[key] === name ? f.requests : 0), 0);
   return html`<section aria-labelledby="flow"><h2 id="flow">Who serves whom <small>requests finished in the last minute, class → GPU group</small></h2>
-    ${total === 0 ? html`<p class="empty">No traffic in the last minute.</p>` : html`<svg class="flow" viewBox=${`0 0 640 ${height}`} role="img" aria-label=${flow.map((f) => `${f.slo_class} to ${f.group}: ${f.requests}`).join("; ")}>
+    ${total === 0 ? html`<p class="empty">No traffic in the last minute.</p>` : html`<div class="scroll" tabindex="0" role="region" aria-label="Who serves whom"><svg class="flow" viewBox=${`0 0 640 ${height}`} role="img" aria-label=${flow.map((f) => `${f.slo_class} to ${f.group}: ${f.requests}`).join("; ")}>
       ${flow.map((f) => { const y1 = at(classes, classes.indexOf(f.slo_class)), y2 = at(groups, groups.indexOf(f.group));
         return html`<path key=${f.slo_class + f.group} d=${`M150 ${y1} C 280 ${y1}, 280 ${y2}, 400 ${y2}`} fill="none" stroke=${gpuColor(gpuOf[f.group] || f.group)} stroke-opacity="0.6" stroke-width=${Math.max(1.5, (26 * f.requests) / total)}><title>${`${f.slo_class} → ${f.group}: ${f.requests} requests, ${number(f.output_tokens)} tokens`}</title></path>`; })}
       ${classes.map((c, i) => html`<text key=${c} x="142" y=${at(classes, i) - 2} text-anchor="end">${c}</text><text x="142" y=${at(classes, i) + 13} text-anchor="end" class="sub">${sum("slo_class", c)}</text>`)}
       ${groups.map((g, i) => html`<text key=${g} x="408" y=${at(groups, i) - 2}>${g}</text><text x="408" y=${at(groups, i) + 13} class="sub">${sum("group", g)} · ${percent(sum("group", g) / total)}</text>`)}
-    </svg>`}</section>`;
+    </svg></div>`}</section>`;
+}
+
+// What all names begin with, up to a slash: "llama-3.1-8b/interactive/".
+function commonFolder(names) {
+  let length = names.length ? names[0].lastIndexOf("/") + 1 : 0;
+  while (length && !names.every((name) => name.startsWith(names[0].slice(0, length)))) length = names[0].lastIndexOf("/", length - 2) + 1;
+  return names.length ? names[0].slice(0, length) : "";
 }
 
 export function Plan({ plan }) {
   if (!plan.enabled) return html`<section aria-labelledby="plan"><h2 id="plan">Plan</h2><p class="empty">The planner is off: set <code>planner.enabled: true</code> to get shares and prices.</p></section>`;
-  const groups = [...new Set(plan.shares.map((s) => s.group))], works = [...new Set(plan.shares.map((s) => s.work_class))];
+  const groups = [...new Set(plan.shares.map((s) => s.group))].sort();
+  const works = [...new Set(plan.shares.map((s) => s.work_class))].sort((a, b) => a.localeCompare(b, "en", { numeric: true }));
+  const common = commonFolder(works);
   const share = (w, g) => (plan.shares.find((s) => s.work_class === w && s.group === g) || { share: 0 }).share;
   return html`<section aria-labelledby="plan"><h2 id="plan">Plan <small>${plan.age_s === null ? "first round is to come" : `solved ${duration(plan.age_s)} ago in ${seconds(plan.solve_s)}`}${plan.next_in_s !== null ? `, next in ${duration(plan.next_in_s)}` : ""}</small></h2>
     ${plan.failures ? html`<p class="note bad">${plan.failures} rounds failed: ${plan.last_failure}</p>` : ""}
-    ${plan.prices.length ? html`<p class="prices">${plan.prices.map(([g, p]) => html`<span key=${g}><b>${number(p)}</b> ${g}</span>`)}</p>` : ""}
-    ${works.length ? html`<div class="scroll"><table class="heat"><thead><tr><th>share of class</th>${groups.map((g) => html`<th key=${g}>${g}</th>`)}</tr></thead>
-      <tbody>${works.map((w) => html`<tr key=${w}><th scope="row">${w}</th>${groups.map((g) => html`<td key=${g} style=${`--heat:${share(w, g)}`}>${share(w, g) > 0.0005 ? percent(share(w, g)) : ""}</td>`)}</tr>`)}</tbody></table></div>` : ""}</section>`;
+    ${plan.prices.length ? html`<p class="prices">One more engine-second adds, in seconds of delay: ${plan.prices.map(([g, p]) => html`<span key=${g}><b>${number(p)}</b> ${g}</span>`)}</p>` : ""}
+    ${works.length ? html`<div class="scroll tall" tabindex="0" role="region" aria-label="Planned shares"><table class="heat"><thead><tr><th>${common ? `share of ${common}…` : "share of class"}</th>${groups.map((g) => html`<th key=${g}>${g}</th>`)}</tr></thead>
+      <tbody>${works.map((w) => html`<tr key=${w}><th scope="row">${w.slice(common.length).replaceAll("<=", " ≤ ").replaceAll("/", " · ")}</th>${groups.map((g) => html`<td key=${g} style=${`--heat:${share(w, g)}`}>${share(w, g) > 0.0005 ? percent(share(w, g)) : ""}</td>`)}</tr>`)}</tbody></table></div>` : ""}</section>`;
 }
 
 export function Trial({ trial, policy }) {
@@ -140,19 +149,20 @@ export function Accuracy({ backends }) {
   const get = (b, figure) => b.forecasts.find((f) => f.figure === figure);
   const cell = (f) => f ? html`<td class=${Math.abs(Math.log(f.bias)) > 0.25 ? "warn" : ""}>${factor(f.bias)}</td><td>${percent(f.p50_error)} / ${percent(f.p95_error)}</td><td>${percent(f.coverage)}</td>` : html`<td>${DASH}</td><td>${DASH}</td><td>${DASH}</td>`;
   return html`<section aria-labelledby="accuracy"><h2 id="accuracy">Predicted against actual <small>bias is actual over predicted; the 90 % band should cover 90 %</small></h2>
-    ${known.length === 0 ? html`<p class="empty">Nothing finished yet.</p>` : html`<div class="scroll tall"><table><thead><tr><th rowspan="2">backend</th><th colspan="3" class="span">TTFT</th><th colspan="3" class="span">TPOT</th><th colspan="3" class="span">E2E</th></tr><tr>${[0, 1, 2].map(() => html`<th>bias</th><th>error p50 / p95</th><th>covered</th>`)}</tr></thead>
+    ${known.length === 0 ? html`<p class="empty">Nothing finished yet.</p>` : html`<div class="scroll tall" tabindex="0" role="region" aria-label="Predicted against actual"><table><thead><tr><th rowspan="2">backend</th><th colspan="3" class="span">TTFT</th><th colspan="3" class="span">TPOT</th><th colspan="3" class="span">E2E</th></tr><tr>${[0, 1, 2].map(() => html`<th>bias</th><th>error p50 / p95</th><th>covered</th>`)}</tr></thead>
     <tbody>${known.map((b) => html`<tr key=${b.name}><th scope="row">${b.name}</th>${["ttft", "tpot", "e2e"].map((f) => cell(get(b, f)))}</tr>`)}</tbody></table></div>`}</section>`;
 }
 
 export function Events({ events }) {
-  return html`<section aria-labelledby="events"><h2 id="events">Events</h2>${events.length === 0 ? html`<p class="empty">Nothing happened since the start.</p>` : html`<ol class="events" aria-live="polite">
-    ${events.map((e) => html`<li key=${e.number} class=${e.severity}><time>${clock(e.at_unix_s)}</time><b>${e.subject}</b> ${e.text}</li>`)}</ol>`}</section>`;
+  return html`<section aria-labelledby="events"><h2 id="events">Events</h2>
+    <ol class="events" aria-live="polite" aria-label="Events" tabindex="0">${events.map((e) => html`<li key=${e.number} class=${e.severity}><time>${clock(e.at_unix_s)}</time><b>${e.subject}</b> ${e.text}</li>`)}</ol>
+    ${events.length === 0 ? html`<p class="empty">Nothing happened since the start.</p>` : ""}</section>`;
 }
 
 export function Requests({ requests, only, onExplain, onClear }) {
   const rows = only ? requests.filter((r) => r.backend === only) : requests;
   return html`<section aria-labelledby="requests"><h2 id="requests">Requests <small>under way, then the last that ended${only ? html` · only ${only} <button class="link" onClick=${onClear}>show all</button>` : ""}</small></h2>
-    ${rows.length === 0 ? html`<p class="empty">None yet.</p>` : html`<div class="scroll tall"><table class="requests"><thead><tr><th>request</th><th>class</th><th>backend</th><th>state</th><th>tokens in / out</th><th>TTFT</th><th>predicted</th><th>E2E</th><th>predicted</th></tr></thead>
+    ${rows.length === 0 ? html`<p class="empty">None yet.</p>` : html`<div class="scroll tall" tabindex="0" role="region" aria-label="Requests"><table class="requests"><thead><tr><th>request</th><th>class</th><th>backend</th><th>state</th><th>tokens in / out</th><th>TTFT</th><th>predicted</th><th>E2E</th><th>predicted</th></tr></thead>
     <tbody>${rows.map((r) => html`<tr key=${r.request_id + r.status} class=${r.status}><th scope="row"><button class="link" title="Why did it go there?" onClick=${() => onExplain(r.request_id)}>${r.request_id.slice(0, 13)}</button></th><td>${r.slo_class}</td><td>${r.backend}</td><td>${r.status}</td>
       <td>${number(r.prompt_tokens)} / ${r.output_tokens || DASH}</td><td>${seconds(r.ttft_s)}</td><td class="fine">${seconds(r.predicted_ttft_s)}</td><td>${r.e2e_s === null ? html`<span class="fine">${seconds(r.age_s)} so far</span>` : seconds(r.e2e_s)}</td><td class="fine">${seconds(r.predicted_e2e_s)}</td></tr>`)}</tbody></table></div>`}</section>`;
 }

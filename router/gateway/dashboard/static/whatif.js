@@ -53,8 +53,8 @@ function Study({ s }) {
   const bill = (name, now, then) => html`<tr><th scope="row">${name}</th><td>${now}</td><td>${then}</td><td></td><td></td><td></td></tr>`;
   const kinds = (fleet) => Object.entries(fleet).map(([kind, n]) => `${n} × ${kind}`).join(", ");
   return html`<p class="fine">${number(s.requests)} requests over ${Math.round(s.span_s / 60)} minutes, ${s.seeds} replays in each world. Now: ${kinds(s.fleet_now)}, ${s.policy_now}. Then: ${kinds(s.fleet_then)}, ${s.policy_then}.</p>
-    <div class="scroll"><table><thead><tr><th></th><th>now</th><th>then</th><th>change</th><th>95 % interval</th><th></th></tr></thead><tbody>
-    ${s.lines.map((l) => html`<tr key=${l.name}><th scope="row">${l.name}</th><td>${show(l, l.now)}</td><td>${show(l, l.then)}</td><td>${show(l, l.change, true)}</td><td class="fine">${show(l, l.low, true)} to ${show(l, l.high, true)}</td><td class=${`verdict ${l.verdict}`}>${l.verdict}</td></tr>`)}
+    <div class="scroll" tabindex="0" role="region" aria-label="What would change"><table><thead><tr><th>figure</th><th>now</th><th>then</th><th>change</th><th>95 % interval</th><th>verdict</th></tr></thead><tbody>
+    ${s.lines.map((l) => html`<tr key=${l.name}><th scope="row">${l.name}</th><td>${show(l, l.now)}</td><td>${show(l, l.then)}</td><td>${show(l, l.change, true)}</td><td class="fine">${show(l, l.low, true)} to ${show(l, l.high, true)}</td><td class=${`verdict ${l.verdict}`}>${l.low === 0 && l.high === 0 ? "the same" : l.verdict}</td></tr>`)}
     ${bill("$ per hour", dollars(s.bill_now.usd_per_hour), dollars(s.bill_then.usd_per_hour))}
     ${bill("$ per M tokens out", dollars(s.bill_now.usd_per_million_tokens), dollars(s.bill_then.usd_per_million_tokens))}
     ${bill("goodput", `${number(s.bill_now.goodput_per_s)}/s`, `${number(s.bill_then.goodput_per_s)}/s`)}

@@ -29,7 +29,7 @@ async def test_it_loads_and_follows_the_traffic(engine: StartEngine, gateway: St
         await page.shows("No traffic in the last minute.")
         for _ in range(4):
             await gate.post(body=ask(stream=True))
-        await page.shows("interactive")
+        await page.page.locator("svg.flow text", has_text="interactive").wait_for()
         await page.page.locator("table.requests tbody tr").nth(3).wait_for()
         assert "e0" in await page.text("table.requests")
         assert await page.page.locator("svg.flow path").count() >= 1
