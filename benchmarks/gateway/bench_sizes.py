@@ -189,8 +189,8 @@ def redis_program() -> str | None:
 
 def _arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--streams", type=int, default=1000)
-    parser.add_argument("--requests", type=int, default=4000)
+    parser.add_argument("--streams", type=int, default=500)
+    parser.add_argument("--requests", type=int, default=2000)
     return parser.parse_args()
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import email
+import json
 import os
 import re
 import socket
@@ -24,6 +25,7 @@ from router.cli.main import COMMANDS, run
 from tests.deploy.programs import ROOT, beside_python, ran
 
 PROJECT: dict[str, Any] = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["project"]
+MAKEFILE = (ROOT / "Makefile").read_text("utf-8")
 WORKFLOWS = sorted((ROOT / ".github" / "workflows").glob("*.yml"))
 PACKAGES = ("router", "simulator", "solver", "telemetry")
 
@@ -125,8 +127,7 @@ def test_a_workflow_is_valid_pinned_and_modest(path: Path) -> None:
 
 
 def test_the_workflows_call_targets_that_exist() -> None:
-    makefile = (ROOT / "Makefile").read_text("utf-8")
-    targets = set(re.findall(r"^([a-z-]+):", makefile, re.MULTILINE))
+    targets = set(re.findall(r"^([a-z-]+):", MAKEFILE, re.MULTILINE))
     called = {
         target
         for path in WORKFLOWS
@@ -252,3 +253,21 @@ def up(client: httpx.Client) -> bool:
         return client.get("/ready").is_success
     except httpx.TransportError:
         return False
+
+
+@pytest.mark.full
+def test_the_bill_of_materials_lists_what_is_in_the_image(tmp_path: Path) -> None:
+    pytest.importorskip("cyclonedx_py", reason="cyclonedx-bom comes with make test-full")
+    locked = ROOT / "deploy" / "docker" / "runtime.txt"
+    recipe = re.findall(
+        r"^\t\$\(BIN\)/(cyclonedx-py.*?)$", MAKEFILE.replace("\\\n", ""), re.MULTILINE
+    )
+    words = recipe[0].replace("dist/motley.cdx.json", str(tmp_path / "bom.json")).split()
+    status, said = ran(beside_python(words[0]), *words[1:])
+    assert status == 0, said
+    bom = json.loads((tmp_path / "bom.json").read_text("utf-8"))
+    assert bom["metadata"]["component"]["name"] == "motley-router"
+    listed = {f"{c['name']}=={c['version']}" for c in bom["components"]}
+    assert listed == set(
+        re.findall(r"^([a-z0-9][\w.-]*==[\w.+-]+)", locked.read_text(), re.MULTILINE)
+    )
