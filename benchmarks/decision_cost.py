@@ -1,8 +1,10 @@
 """CPU time of one decision by fleet size, several policies in one run.
 
 A decision is ``policy.choose`` over a busy fleet whose state changes between decisions (one
-request ends, one is sent), which is what the gateway does. CPU time of this process, the median
-of several rounds, after a warm-up; and the ratio to ``least-request`` at the same size.
+request ends, one is sent), which is what the gateway does. With admission it is, besides, what the
+scheduler of classes asks first: the request's targets and cost, and which backends are open to it.
+CPU time of this process, the median of several rounds, after a warm-up; and the ratio to
+``least-request`` at the same size.
 """
 
 from __future__ import annotations
@@ -13,9 +15,10 @@ import statistics
 import time
 from dataclasses import replace
 
+from router.class_dispatcher import desk_of
 from router.config.build import build_dispatcher
 from router.config.load import MotleyConfig, load_config
-from router.dispatcher import Dispatcher
+from router.dispatcher import FRESH, Dispatcher
 from router.domain.decision import Assign
 from router.domain.request import Request
 from router.policies.registry import POLICIES
@@ -27,14 +30,19 @@ ROUNDS = 7
 DECISIONS = 300
 
 
+ADMISSION = " + admission"
+
+
 def fleet(size: int, policy: str) -> MotleyConfig:
     kinds = [(g, e, tp) for g, e, tp, n in PER_NINE for _ in range(n)]
     entries = [
         {"gpu": g, "engine": e, "tensor_parallel": tp, "model": MODEL}
         for g, e, tp in (kinds[i % len(kinds)] for i in range(size))
     ]
-    config = load_config({"backends": entries})
-    return replace(config, policy=config.policy.model_copy(update={"name": policy}))
+    admission = {"enabled": policy.endswith(ADMISSION)}
+    config = load_config({"backends": entries, "admission": admission})
+    name = policy.removesuffix(ADMISSION)
+    return replace(config, policy=config.policy.model_copy(update={"name": name}))
 
 
 class Traffic:
@@ -70,6 +78,7 @@ def measure_us(size: int, policy: str) -> float:
     for _ in range(WARM_UP + 20 * size):
         traffic.step()
     chooser = dispatcher._policy
+    desk = desk_of(dispatcher)
     rounds = []
     for _ in range(ROUNDS):
         spent = 0.0
@@ -79,7 +88,11 @@ def measure_us(size: int, policy: str) -> float:
             request.forecast = dispatcher._predictor.forecast(request)
             candidates = dispatcher.state.candidates(MODEL, traffic.now)
             begun = time.process_time_ns()
-            chooser.choose(request, candidates, traffic.now)
+            opened = candidates
+            if desk is not None:
+                entry = desk.entry(request, FRESH, candidates, traffic.now, counted=False)
+                opened = desk.open_to(entry, candidates, traffic.now)
+            chooser.choose(request, opened, traffic.now)
             spent += time.process_time_ns() - begun
         rounds.append(spent / DECISIONS / 1000)
     return statistics.median(rounds)
@@ -89,7 +102,8 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--sizes", default="4,16,64,256,1024")
     parser.add_argument(
-        "--policies", default="least-request,nginx-least-conn,marginal-delay,motley"
+        "--policies",
+        default=f"least-request,nginx-least-conn,marginal-delay,motley,motley{ADMISSION}",
     )
     options = parser.parse_args()
     sizes = [int(size) for size in options.sizes.split(",")]

@@ -11,13 +11,14 @@ same after ``_FORGET_S``, when the engine has let go of it for sure. It had answ
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, cast
 
 from router.dispatcher import SATURATED, Dispatcher, chosen_of
 from router.domain.decision import Assign, Decision, Reject, Wait
-from router.domain.protocols import Hold
+from router.domain.protocols import Hold, Policy
 from router.domain.request import Request
+from router.domain.slo import slo_from_json
 from router.fleet_state.backend import BackendState, Flight
 from router.pairing import Pair
 from router.perf.estimate import ttft_s
@@ -65,6 +66,14 @@ class ClassDispatcher(Dispatcher):
             self._leave(entry, now)
             decided.append((entry.request, self._rejected(entry, desk.shed(entry, (), now), now)))
         return decided
+
+    def use_policy(self, policy: Policy, recipe: Mapping[str, Any], now: float) -> None:
+        """Decide with another policy, and schedule by the classes and targets that come with it."""
+        super().use_policy(policy, recipe, now)
+        if recipe.get("slos"):
+            slos = {name: slo_from_json(slo) for name, slo in recipe["slos"].items()}
+            self.desk.retarget(slos)
+            self._look_s = now
 
     # -- hooks of the plain dispatcher -------------------------------------------------------
 

@@ -207,6 +207,10 @@ class LoggingDispatcher(Dispatcher):
         super().set_health(backend, healthy=healthy, now=now)
         self._write("set_health", now, {"backend": backend, "healthy": healthy})
 
+    def restarted(self, backend: str, now: float) -> None:  # noqa: D102
+        super().restarted(backend, now)
+        self._write("restarted", now, {"backend": backend})
+
     def drain(self, backend: str, now: float) -> None:  # noqa: D102
         super().drain(backend, now)
         self._write("drain", now, {"backend": backend})
@@ -344,6 +348,7 @@ def _call(dispatcher: LoggingDispatcher, line: Line) -> None:
             "redispatch"
             | "first_token"
             | "prefilled"
+            | "restarted"
             | "presume_first_token"
             | "complete"
             | "fail"
@@ -354,7 +359,13 @@ def _call(dispatcher: LoggingDispatcher, line: Line) -> None:
             | "win"
             | "withdraw"
             | (
-                "correct" | "set_prices" | "set_health" | "drain" | "resume" | "remove_backend"
+                "restarted"
+                | "correct"
+                | "set_prices"
+                | "set_health"
+                | "drain"
+                | "resume"
+                | "remove_backend"
             ) as call
         ):
             getattr(dispatcher, call)(**args, now=now)

@@ -63,6 +63,10 @@ class Informed:
         if not healthy:
             self._forget(backend)
 
+    def restarted(self, backend: str, now: float) -> None:  # noqa: ARG002
+        """An engine started anew: its prefix cache is cold, whatever was sent there before."""
+        self._forget(backend)
+
     def drain(self, backend: str, now: float) -> None:  # noqa: ARG002
         """Send nothing new to this backend."""
         self.state.drain(backend)

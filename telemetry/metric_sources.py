@@ -8,7 +8,7 @@ from typing import Generic, TypeVar
 
 from router.class_dispatcher import desk_of
 from router.dispatcher import Dispatcher
-from router.domain.protocols import Clock
+from router.domain.protocols import Clock, PrefixAudit
 from router.domain.state import LinearCost
 from router.fleet_state.backend import BackendState
 from router.pairing import Pairing
@@ -87,6 +87,8 @@ def ask_dispatcher(metrics: GatewayMetrics, dispatcher: Dispatcher) -> None:
         metrics.ask(
             table.HEDGES, lambda: [(("sent",), float(budget.sent)), (("won",), float(budget.won))]
         )
+    metrics.ask(table.PREFIX_PROMISED, lambda: _audit(dispatcher, lambda promised, _: promised))
+    metrics.ask(table.PREFIX_MISSING, lambda: _audit(dispatcher, lambda a, found: a - found))
     if dispatcher.pairing is not None:
         ask_pairing(metrics, dispatcher.pairing)
     desk = desk_of(dispatcher)
@@ -118,6 +120,13 @@ def ask_desk(metrics: GatewayMetrics, desk: Desk) -> None:
 
     metrics.ask(table.QUEUED, queued)
     metrics.ask(table.CLASS_EVENTS, events)
+
+
+def _audit(dispatcher: Dispatcher, figure: Callable[[int, int], int]) -> Iterator[Sample]:
+    policy = dispatcher.policy
+    if isinstance(policy, PrefixAudit):
+        for name, (promised, found) in policy.prefix_audit.items():
+            yield (name,), float(figure(promised, found))
 
 
 def _signal(dispatcher: Dispatcher, name: str) -> Iterator[Sample]:

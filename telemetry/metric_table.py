@@ -105,6 +105,18 @@ KV_MOVED = Metric(
     "counter",
     "KV that was to move between backends, by the size of the prompts.",
 )
+PREFIX_PROMISED = Metric(
+    "motley_prefix_index_promised_tokens_total",
+    "counter",
+    "Prompt tokens that the prefix index held to be cached, where the engine told what it found.",
+    ("backend",),
+)
+PREFIX_MISSING = Metric(
+    "motley_prefix_index_missing_tokens_total",
+    "counter",
+    "Of those, the tokens that the engine did not find: where the index disagrees with it.",
+    ("backend",),
+)
 RETRIES = Metric(
     "motley_retries_total",
     "counter",
@@ -496,6 +508,7 @@ BUILD_INFO = Metric("motley_build_info", "gauge", "Always 1.", ("version", "poli
 
 TABLE: tuple[Metric, ...] = (
     *(REQUESTS, ATTEMPTS, REJECTED, FALLBACKS, HEDGES, RETRIES, CONTINUATIONS),
+    *(PREFIX_PROMISED, PREFIX_MISSING),
     *(SHARED_REQUESTS, SHARED_BROKEN, KV_MOVED),
     *(TTFT, TPOT, ITL, E2E, WAIT, OVERHEAD, FINISH_REASONS),
     *(PROMPT_TOKENS, CACHED_TOKENS, OUTPUT_TOKENS, TENANT_TOKENS),

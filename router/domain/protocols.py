@@ -58,6 +58,18 @@ class CacheBelief(Protocol):
 
 
 @runtime_checkable
+class PrefixAudit(Protocol):
+    """A policy that keeps book of how right it was about what is cached where.
+
+    Attributes:
+        prefix_audit: by backend, prompt tokens promised to be cached and those of them that the
+            engine really found, over completed requests.
+    """
+
+    prefix_audit: Mapping[str, list[int]]
+
+
+@runtime_checkable
 class PrefixHints(Protocol):
     """A policy that can use what other replicas of the router sent."""
 

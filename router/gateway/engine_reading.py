@@ -176,12 +176,18 @@ def read_engines(
             sink(name, EngineSignals(clock.now()))
             relearn(engine.dispatcher.state.get(name))
 
+    def on_restart(name: str) -> None:
+        log.warning("backend %s: its engine started anew; its prefix cache counts as cold", name)
+        if engine.has(name):
+            engine.dispatcher.restarted(name, clock.now())
+
     scraper = Scraper(
         sink,
         interval_s=config.telemetry.scrape_interval_s,
         timeout_s=config.telemetry.timeout_s,
         rng=random.Random(config.policy.seed),
         clock=clock,
+        on_restart=on_restart,
         on_identity=on_identity,
         fetcher_of=lambda name: fetcher_for(engine, name),
     )

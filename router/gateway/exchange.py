@@ -110,6 +110,7 @@ class Exchange:
             size_bytes = prompt_bytes(call.body)
             request = self.request = engine.request_of(call, fields, size_bytes)
         except BadRequestError as error:
+            engine.events.rejected(NO_MODEL, error.problem.code or "bad_request")
             self._answer(error.problem)
             return
         self._asked = fields.model or ""

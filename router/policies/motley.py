@@ -110,6 +110,7 @@ class Motley:
         self._scale = TailScale()
         self._index = PrefixIndex()
         self._promised: dict[str, tuple[Lane, int]] = {}
+        self.prefix_audit: dict[str, list[int]] = {}
 
     def observe(self, outcome: Outcome) -> None:
         """Keep the scales of TTFT and E2E current, and the trust in what is cached where."""
@@ -118,6 +119,9 @@ class Motley:
         found = outcome.cached_tokens if outcome.status == "completed" else None
         if lane is not None and found is not None:
             lane.judge_prefix(promised, found)
+            audit = self.prefix_audit.setdefault(outcome.backend, [0, 0])
+            audit[0] += promised
+            audit[1] += min(found, promised)
 
     def lost(self, backend: str) -> None:
         """The backend left, or fell ill: whatever comes back under its name has a cold cache."""

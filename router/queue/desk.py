@@ -28,6 +28,7 @@ from router.queue.class_room import ClassRoom, Entry
 from router.queue.gate import Gate, Limits, View
 from router.queue.yardstick import Drain, Ruler, Yardstick
 
+SAMPLE_ABOVE, SAMPLE_SIZE = 256, 128
 _IN_USE_S = 60.0
 _LEAST_RETRY_S, _MOST_RETRY_S = 1.0, 600.0
 
@@ -89,6 +90,7 @@ class Desk:
         self._drains: dict[str, Drain] = {}
         self._seen: dict[tuple[str, str], float] = {}
         self._limits: dict[str, tuple[float, Limits]] = {}
+        self._turn = 0
 
     # -- what a request is -------------------------------------------------------------------
 
@@ -130,6 +132,13 @@ class Desk:
             return Entry(request, tried, waits_until, slo, False, request.arrival_s, work_s)
         return Entry(request, tried, latest_s, slo, True, latest_s, work_s)
 
+    def retarget(self, slos: Mapping[str, Slo]) -> None:
+        """Other classes and targets from now on; who waits keeps those that it came with."""
+        self._slos = slos
+        self._limits.clear()
+        for key in [key for key in self._seen if key[1] not in slos]:
+            del self._seen[key]
+
     def slo_of(self, request: Request, *, counted: bool = True) -> Slo:
         """Its own targets, or those of its class for its model."""
         if request.slo is not None:
@@ -159,9 +168,19 @@ class Desk:
     def open_to(
         self, entry: Entry, options: Sequence[View], now: float, *, last: bool = False
     ) -> list[View]:
-        """The backends that may take it now; ``last`` if it will not be asked about again."""
+        """The backends that may take it now; ``last`` if it will not be asked about again.
+
+        Of very many every k-th is looked at, each time from the next one on; all, if none is open.
+        """
         limits = self.limits(entry.request.model, now)
         aged = self.room.rank(entry, now)[0] == 0
+        if len(options) > SAMPLE_ABOVE and not last:
+            step = len(options) // SAMPLE_SIZE
+            self._turn += 1
+            some = options[self._turn % step :: step]
+            opened = self.gate.open(entry, some, limits, now, aged=aged)
+            if opened:
+                return opened
         return self.gate.open(entry, options, limits, now, aged=aged, last=last)
 
     def pair_opens(self, entry: Entry, pair: Shared, now: float) -> bool:

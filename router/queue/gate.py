@@ -32,6 +32,8 @@ _KV_LIMIT = 0.95
 _MEMORY_S = 6.0
 _MOST_SHARE = 0.75
 _AGED_BACKLOG_S = 0.3
+_CLEAR = 1.0 - 1e-9
+"""Sums of the same terms in another order differ by less than this."""
 
 View = TypeVar("View", bound=BackendView)
 
@@ -73,12 +75,14 @@ class Gate:
     def __init__(self, margin: float, protect: float, headroom: float) -> None:
         self._margin, self._protect, self._headroom = margin, protect, headroom
         self._busy: dict[int, tuple[float, float]] = {}
+        self._known: dict[int, _Known] = {}
 
     def sent(self, view: BackendView, prompt_tokens: int, now: float) -> None:
         """A prompt goes to this backend."""
         busy_s, since_s = self._busy.get(view.index, (0.0, now))
         decayed = busy_s * math.exp((since_s - now) / _MEMORY_S)
         self._busy[view.index] = (decayed + view.cost.prompt_s(prompt_tokens), now)
+        self._known.pop(view.index, None)
 
     def open(
         self,
@@ -90,10 +94,59 @@ class Gate:
         aged: bool = False,
         last: bool = False,
     ) -> list[View]:
-        """The backends that may take it now; ``last`` if it will not be asked about again."""
-        return [
-            b for b in options if not self.obstacle(entry, b, limits, now, aged=aged, last=last)
-        ]
+        """The backends that may take it now; ``last`` if it will not be asked about again.
+
+        Most are clearly open: by figures kept since their state last changed, which can only have
+        become better (a backlog shrinks, ``_stretch`` fades). Only who is not is looked at closely.
+        """
+        if aged or last:
+            return [
+                b for b in options if not self.obstacle(entry, b, limits, now, aged=aged, last=last)
+            ]
+        request, slo, urgent, known = entry.request, entry.slo, entry.urgent, self._known
+        prompt, output = request.prompt_tokens, max(request.forecast.mean_tokens, 1.0)
+        half_pairs = 0.5 * prompt * prompt
+        needed = prompt + 0.5 * output
+        tau_limit_s, cap_s = self._clear_limits(entry, limits, now)
+        e2e_s = math.inf
+        if urgent and slo.e2e_s is not None:
+            e2e_s = _CLEAR * self._margin * slo.e2e_s - (now - request.arrival_s)
+        may_end_late = e2e_s == math.inf
+        opened: list[View] = []
+        add = opened.append
+        for view in options:
+            seen = known.get(view.index)
+            if seen is None or seen.version != view.version:
+                seen = self._look(view, now)
+            if not urgent and seen.idle:
+                add(view)
+                continue
+            tau = seen.tau_s + seen.context_s * needed
+            if needed <= seen.room_tokens and tau * seen.stretch <= tau_limit_s:
+                own = seen.prefill_s * prompt + seen.pair_s * half_pairs
+                own += (prompt * seen.chunks_per_token + 1.0) * tau
+                if seen.backlog_ends_s > now:
+                    own += seen.backlog_ends_s - now
+                if own <= cap_s and (may_end_late or own + output * tau <= e2e_s):
+                    add(view)
+                    continue
+            if not self.obstacle(entry, view, limits, now):
+                add(view)
+        return opened
+
+    def _clear_limits(self, entry: Entry, limits: Limits, now: float) -> tuple[float, float]:
+        """What time per token, and what backlog and prompt together, are clearly low enough."""
+        slo, margin = entry.slo, self._margin
+        tightest = entry.urgent and (slo.ttft_s or math.inf) <= limits.ttft_s
+        tau_limit_s = margin * limits.tpot_s * (1.0 if tightest else self._headroom)
+        cap_s = math.inf if tightest else self._protect * limits.ttft_s
+        if entry.urgent and slo.ttft_s is not None:
+            cap_s = min(cap_s, margin * slo.ttft_s - (now - entry.request.arrival_s))
+        return _CLEAR * tau_limit_s, _CLEAR * cap_s
+
+    def _look(self, view: BackendView, now: float) -> _Known:
+        seen = self._known[view.index] = _Known(view, self._stretch(view, now), now)
+        return seen
 
     def obstacle(
         self,
@@ -156,6 +209,39 @@ class Gate:
             return 1.0
         share = known[0] * math.exp((known[1] - now) / _MEMORY_S) / _MEMORY_S
         return 1.0 / (1.0 - min(share, _MOST_SHARE))
+
+
+class _Known:
+    """One backend as of a version of its state: bounds that hold until that changes."""
+
+    __slots__ = (
+        "backlog_ends_s",
+        "chunks_per_token",
+        "context_s",
+        "idle",
+        "pair_s",
+        "prefill_s",
+        "room_tokens",
+        "stretch",
+        "tau_s",
+        "version",
+    )
+
+    def __init__(self, view: BackendView, stretch: float, now: float) -> None:
+        cost, held = view.cost, view.in_flight
+        self.version, self.stretch = view.version, stretch
+        self.idle = held <= 0
+        self.context_s, self.prefill_s, self.pair_s = cost.context_s, cost.prefill_s, cost.pair_s
+        self.tau_s = cost.step_s + cost.seq_s * (held + 1) + cost.context_s * view.context_tokens
+        self.chunks_per_token = 1.0 / view.chunk_tokens
+        if self.idle:
+            self.room_tokens = math.inf
+        elif held >= view.max_num_seqs:
+            self.room_tokens = -math.inf
+        else:
+            room = _KV_LIMIT * view.kv_capacity_tokens - view.context_tokens
+            self.room_tokens = room - (1.0 - _CLEAR) * view.kv_capacity_tokens
+        self.backlog_ends_s = now + prefill_backlog_s(view, now)
 
 
 def _has_room(view: BackendView, held: int, context: float, needed: float) -> bool:

@@ -121,6 +121,7 @@ class Recording:
                 dispatcher.add_backend(self._joining("l4-0"), now)
             case 55 | 60:
                 dispatcher.drain("t4-1", now)
+                dispatcher.restarted("t4-0", now)
             case 30 | 45 | 90:
                 load = RemoteLoad(n % 4, 1, n, 0.5, n % 4 - 1, 10.0 * n, float(n))
                 loads = {"a100-80-1": load, "gone": load} if n < 90 else {}

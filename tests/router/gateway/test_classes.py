@@ -121,6 +121,43 @@ async def test_an_unknown_class_names_the_known_ones(
     assert answered.status_code == 400
     assert answered.json()["error"]["code"] == "unknown_slo_class"
     assert "bulk, interactive, throughput" in answered.json()["error"]["message"]
+    told = (await gate.get("/metrics")).text
+    assert 'motley_rejected_total{model="none",reason="unknown_slo_class"} 1.0' in told
+
+
+async def test_targets_that_contradict_each_other_are_refused_and_counted(
+    engine: StartEngine, gateway: StartGateway
+) -> None:
+    gate = await gateway(await engine(chat()))
+    answered = await gate.post(x_slo_ttft_ms="900", x_slo_e2e_ms="300")
+    assert answered.status_code == 400
+    assert "raise the E2E target or lower the TTFT target" in answered.text
+    told = (await gate.get("/metrics")).text
+    assert 'motley_rejected_total{model="none",reason="contradictory_slo"} 1.0' in told
+
+
+async def test_a_class_that_nobody_can_serve_in_time_is_served_without_its_target_and_counted(
+    engine: StartEngine, gateway: StartGateway
+) -> None:
+    slos = {"gold": {"ttft_s": 0.001}}
+    gate = await gateway(await engine(chat()), admission={"enabled": True}, slos=slos)
+    answered = await gate.post(x_motley_class="gold")
+    assert answered.status_code == 200
+    told = (await gate.get("/metrics")).text
+    assert 'motley_class_events_total{event="slo_infeasible",slo_class="gold"} 1.0' in told
+
+
+async def test_lengths_of_zero_are_served_and_teach_nothing(
+    engine: StartEngine, gateway: StartGateway
+) -> None:
+    gate = await gateway(
+        await engine(chat("", prompt_tokens=0, completion_tokens=0)), admission={"enabled": True}
+    )
+    empty = json.dumps({"model": MODEL, "messages": [], "max_tokens": 0}).encode()
+    for _ in range(3):
+        assert (await gate.post(body=empty)).status_code == 200
+    assert gate.books["completed"] == 3
+    assert gate.relay.engine.sizer.tokens_in(MODEL, 4_000) > 100, "still what it was"
 
 
 class Held:

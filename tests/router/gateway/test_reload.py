@@ -14,11 +14,13 @@ from typing import Any
 
 import pytest
 
+from router.class_dispatcher import desk_of
 from router.config.build import rebuild_dispatcher
 from router.config.edit import write_weights
 from router.config.load import load_config
 from router.decision_log import replay
 from router.gateway.reload import Reloader
+from tests.fakes import ask
 from tests.router.gateway.conftest import StartEngine
 from tests.router.gateway.fakes import (
     MODEL,
@@ -177,3 +179,24 @@ async def test_a_planner_section_that_makes_no_sense_changes_nothing(
         reloaded = reloader.reload("test")
         assert not reloaded.ok
         assert "unknown GPU" in reloaded.error
+
+
+async def test_new_targets_reach_who_schedules_the_classes(
+    tmp_path: Path, engine: StartEngine
+) -> None:
+    path = tmp_path / "motley.yaml"
+    config = fleet(await engine(chat()), admission={"enabled": True})
+    async with served(path, config) as (gate, reloader):
+        desk = desk_of(gate.relay.engine.dispatcher)
+        assert desk is not None
+        request = ask("r", slo_class="interactive")
+        assert desk.slo_of(request).ttft_s == 2.0
+        slos = {"interactive": {"ttft_s": 0.7}, "gold": {"ttft_s": 0.2}}
+        write(path, config | {"slos": slos})
+        assert reloader.reload("test").ok
+        assert desk.slo_of(request).ttft_s == 0.7
+        answered = await gate.post(x_motley_class="gold")
+        assert answered.status_code == 200
+        assert desk.slo_of(ask("s", slo_class="gold")).ttft_s == 0.2
+        assert desk.events["unknown_class", "interactive"] == 0
+        assert desk.limits(MODEL, gate.clock.now()).ttft_s == 0.2, "it counts as in use"

@@ -1,0 +1,56 @@
+"""Looking at most backends only briefly changes no answer."""
+
+from __future__ import annotations
+
+import random
+
+import pytest
+
+from router.domain.slo import Slo
+from router.domain.state import EngineSignals
+from router.queue.class_room import Entry
+from router.queue.gate import Gate, Limits
+from tests.fakes import FAST, SLOW, ask, view
+
+SLOS = (
+    Slo("bulk"),
+    Slo("interactive", ttft_s=0.8, tpot_s=0.05),
+    Slo("interactive", ttft_s=2.0, tpot_s=0.1, e2e_s=9.0),
+    Slo("throughput", ttft_s=10.0, tpot_s=0.25),
+)
+
+
+@pytest.mark.parametrize("seed", range(8))
+def test_the_open_backends_are_those_without_an_obstacle(seed: int):
+    draw = random.Random(seed)
+    gate, now = Gate(0.8, 0.5, 0.8), 100.0
+    fleet = [view(f"b{n}", n, draw.choice([FAST, SLOW])) for n in range(40)]
+    opened = 0
+    for step in range(150):
+        now += draw.random() * 0.2
+        for backend in draw.sample(fleet, 6):
+            backend.in_flight = draw.choice([0, 1, 8, 60, 256])
+            backend.prefilling = min(backend.in_flight, draw.choice([0, 0, 1, 3]))
+            backend.decoding = backend.in_flight - backend.prefilling
+            backend.pending_prefill_tokens = backend.prefilling * draw.randrange(1, 4_000)
+            backend.prefill_since_s = now - draw.random()
+            backend.context_tokens = backend.in_flight * draw.uniform(10.0, 2_000.0)
+            if draw.random() < 0.3:
+                ratio = draw.choice([None, 0.0, 0.6])
+                backend.signals = EngineSignals(now, prefix_hit_ratio=ratio)
+            backend.version += 1
+        if draw.random() < 0.5:
+            gate.sent(draw.choice(fleet), draw.randrange(1, 4_000), now)
+        slo = draw.choice(SLOS)
+        asked = ask(
+            prompt_tokens=draw.randrange(1, 6_000),
+            arrival_s=now - draw.random(),
+            forecast=draw.uniform(0.0, 800.0),
+        )
+        entry = Entry(asked, frozenset(), now + 9.0, slo, slo.urgent, now + 1.0, 1.0)
+        limits = draw.choice([Limits(), Limits(0.1, 2.0), Limits(0.04, 0.5)])
+        found = gate.open(entry, fleet, limits, now)
+        wanted = [b for b in fleet if not gate.obstacle(entry, b, limits, now)]
+        assert [b.index for b in found] == [b.index for b in wanted], step
+        opened += len(found)
+    assert 500 < opened < 5_500, "neither always nor never"
