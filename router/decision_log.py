@@ -359,13 +359,7 @@ def _call(dispatcher: LoggingDispatcher, line: Line) -> None:
             | "win"
             | "withdraw"
             | (
-                "restarted"
-                | "correct"
-                | "set_prices"
-                | "set_health"
-                | "drain"
-                | "resume"
-                | "remove_backend"
+                "correct" | "set_prices" | "set_health" | "drain" | "resume" | "remove_backend"
             ) as call
         ):
             getattr(dispatcher, call)(**args, now=now)
