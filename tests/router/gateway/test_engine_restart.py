@@ -37,6 +37,7 @@ async def test_what_it_had_cached_is_forgotten() -> None:
             again = ask("again", prompt_tokens=2_500, prefix_hashes=requests[0].prefix_hashes)
             again.prefix_block_tokens = requests[0].prefix_block_tokens
             assert policy.believed_cached(again, backend) > 1_000  # type: ignore[attr-defined]
+            await eventually(lambda: backend.signals is not None)
             server.app.set_faults(Faults(kill=True, restart_after_s=0.7))
             await eventually(lambda: policy.believed_cached(again, backend) == 0)  # type: ignore[attr-defined]
             told = (await gate.get("/metrics")).text
