@@ -38,6 +38,7 @@ def write_page(results: Sequence[Result], path: Path) -> None:
     """Write the page; results as ``run.py`` keeps them, of several policies."""
     runs = runs_of(results)
     seeds = len({result["seed"] for result in results})
+    told = "1 seed" if seeds == 1 else f"{seeds} seeds"
     sections = [
         ("Against least request", _svg(_spread(runs)), "Each dot is a scenario; left is better."),
         (
@@ -67,7 +68,7 @@ def write_page(results: Sequence[Result], path: Path) -> None:
     path.write_text(
         "<!doctype html><html lang=en><meta charset=utf-8><title>Motley: the evidence</title>"
         f"<style>{CSS}</style><main><header><p class=brand>motley</p>"
-        f"<h1>Every policy on {len(runs)} scenarios</h1><p>{seeds} seeds; a belief 25 % wrong, "
+        f"<h1>Every policy on {len(runs)} scenarios</h1><p>{told}; a belief 25 % wrong, "
         f"scrapes as old as each router's, predicted lengths.</p></header>{body}</main></html>",
         encoding="utf-8",
     )
@@ -157,14 +158,17 @@ def _markdown(text: str) -> str:
         items = "".join(f"<li>{escape(line.removeprefix('- '))}</li>" for line in lines[1:])
         return f"<ul>{items}</ul>"
     head, _, *body = (line.strip("| ").split(" | ") for line in lines)
-    titles = "".join(f"<th>{escape(cell)}</th>" for cell in head)
-    rows = "".join(
-        "<tr>" + "".join(f"<td>{escape(cell)}</td>" for cell in row) + "</tr>" for row in body
-    )
+    titles = _cells("th", head)
+    rows = "".join(f"<tr>{_cells('td', row)}</tr>" for row in body)
     return (
         f"<div class=scroll><table><thead><tr>{titles}</tr></thead>"
         f"<tbody>{rows}</tbody></table></div>"
     )
+
+
+def _cells(tag: str, texts: Sequence[str]) -> str:
+    first, *others = (escape(text) for text in texts)
+    return f"<{tag} class=text>{first}</{tag}>" + "".join(f"<{tag}>{o}</{tag}>" for o in others)
 
 
 def _svg(drawn: Figure) -> str:

@@ -55,6 +55,10 @@ belief cannot pile up in an engine's queue. If only some are so, and waiting for
 hurt ``hold_margin`` times less than the best of the others (a very long prompt and only slow
 cards free), the request waits for that one, and nobody behind it gets that one first.
 
+Ties are broken at random, near ties are not: drawn among all within 3, 10 and 30 % of the least,
+four routers that do not see one another did no better (their own counts differ enough not to
+herd, ``tests/simulator/test_guards.py``), and one router did no better either.
+
 Speed: the pain of a typical request is kept per backend and recomputed when its state changes;
 per decision only the two best of each group of identical hardware, and those that hold the
 prompt's prefix, are scored exactly. Beyond ``SAMPLE_ABOVE`` backends every k-th is looked at, from
