@@ -28,9 +28,12 @@ def run(command: str) -> str:
     """Standard output of a command, run in the repository's root."""
     program, *words = command.split()
     binary = {"motley": MOTLEY, "python": sys.executable}.get(program, program)
-    done = subprocess.run([binary, *words], cwd=ROOT, capture_output=True, text=True, check=False)
+    # What it says of its progress is for whoever waits.
+    done = subprocess.run(
+        [binary, *words], cwd=ROOT, stdout=subprocess.PIPE, text=True, check=False
+    )
     if done.returncode:
-        sys.exit(f"{command}\n{done.stderr}")
+        sys.exit(f"this failed: {command}")
     return done.stdout
 
 
@@ -102,11 +105,14 @@ def noted(command: str, note: str) -> Callable[[], str]:
 def gateway() -> str:
     script = "python benchmarks/gateway/bench_overhead.py"
     command = f"{script} --peers vllm-router sglang-router smg litellm --backends 4 64 --markdown"
+    footprint = "python benchmarks/gateway/bench_footprint.py --markdown"
     note = (
-        "Fixed answers from engines that cost nothing, one core for the gateway, best of three; in "
-        f"brackets against vllm-router (Rust). `{command}`"
+        "All defaults of `motley serve`. Fixed answers from engines that cost nothing, "
+        "one core for the gateway, best of three; in brackets against vllm-router (Rust). "
+        f"`{command}`"
     )
-    return f"{run(command)}\n{note}"
+    process = run(footprint).strip()
+    return f"{run(command)}\n{note}\n\n{process}\n\nOne process: `{footprint}`."
 
 
 def twin() -> str:

@@ -31,6 +31,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--streams", type=int, default=1000)
     parser.add_argument("--idle-s", type=float, default=5.0)
+    parser.add_argument("--markdown", action="store_true", help="a table for README")
     arguments = parser.parse_args()
     os.sched_setaffinity(0, {LOAD_CORE})
     ports = [free_port() for _ in range(4)]
@@ -46,11 +47,25 @@ def main() -> None:
             idle_share = (gateway.cpu_s() - before) / arguments.idle_s
             load = streams(gateway.port, count=arguments.streams, tokens=60, rounds=1)
             result, most_mb = asyncio.run(most_memory(gateway, load))
-            print(f"start           {started_s:.2f} s, of them {cpu_started_s:.2f} s CPU")
-            print(f"idle            {idle_mb:.0f} MB, {idle_share:.1%} of a core")
             each_kb = 1e3 * (most_mb - idle_mb) / arguments.streams
-            print(f"a stream        {each_kb:.0f} kB ({arguments.streams} at once)")
-            print(f"errors          {result.errors} of {result.done + result.errors} streams")
+            tell(
+                {
+                    "start": f"{started_s:.2f} s, {cpu_started_s:.2f} s CPU",
+                    "idle": f"{idle_mb:.0f} MB, {idle_share:.1%} of a core",
+                    "a stream": f"{each_kb:.0f} kB ({arguments.streams} at once)",
+                    "errors": f"{result.errors} of {result.done + result.errors} streams",
+                },
+                markdown=arguments.markdown,
+            )
+
+
+def tell(figures: dict[str, str], *, markdown: bool) -> None:
+    if markdown:
+        for row in (list(figures), ["--:"] * len(figures), list(figures.values())):
+            print(f"| {' | '.join(row)} |")
+        return
+    for name, figure in figures.items():
+        print(f"{name:<15} {figure}")
 
 
 if __name__ == "__main__":
