@@ -11,9 +11,7 @@ from typing import TYPE_CHECKING, cast
 
 from router.domain.decision import Assign, Decision, Reject
 from router.domain.fleet import BackendSpec
-from router.domain.request import Request
-from router.gateway.account import Account
-from router.gateway.anthropic_errors import spoken
+from router.gateway.answering import Answering
 from router.gateway.attempt import Attempt
 from router.gateway.continuation.attempt import RememberedAttempt
 from router.gateway.continuation.going_on import GoingOn, going_on
@@ -21,10 +19,10 @@ from router.gateway.halves import Halves
 from router.gateway.multipart import fields_of
 from router.gateway.problems import Problem, from_reject, model_gone
 from router.gateway.race import Race, Second
-from router.gateway.seams import LEFT_EARLY, NO_MODEL, Client, Owner, Setback
+from router.gateway.seams import LEFT_EARLY, Client, Owner, Setback
 from router.gateway.tally import TOKEN_MARKS, Usage
 from router.gateway.ticket import Ticket
-from router.gateway.told import LOAD, NOT_FOR_CLIENTS, all_tried, not_the_clients, own_headers
+from router.gateway.told import LOAD, NOT_FOR_CLIENTS, all_tried, not_the_clients
 from router.gateway.wire import (
     BadRequestError,
     Call,
@@ -39,61 +37,40 @@ if TYPE_CHECKING:
 MOST_GAPS = 256
 """Of a stream that is longer, they are counted as they come: memory is for those who wait."""
 
-_TURNED_AWAY = frozenset(("slo_unattainable", "wait_too_long", "shed"))
 
-
-class Exchange:
+class Exchange(Answering):
     """Implements ``seams.Owner``.
 
     Attributes:
-        answer_data: the client's own ``write``: one call less for every chunk.
+        attempt: the one under way; ``None`` while there is none.
     """
 
     __slots__ = (
         "_asked",
-        "_backend",
-        "_call",
-        "_client",
-        "_finish_reason",
         "_give_up_s",
         "_going_on",
         "_halves",
         "_over",
         "_paused",
         "_race",
-        "_reason",
         "_size_bytes",
-        "_status",
         "_streams",
         "_ticket",
-        "_tried",
-        "answer_data",
         "attempt",
-        "engine",
-        "request",
     )
 
     def __init__(self, engine: Engine, call: Call, client: Client) -> None:
-        self.engine = engine
-        self._call = call
-        self._client = client
-        self.answer_data = client.write
+        super().__init__(engine, call, client)
         self.attempt: Attempt | None = None
-        self._backend: BackendSpec | None = None
         self._ticket: Ticket | None = None
         self._race: Race | None = None
         self._halves: Halves | None = None
-        self._tried: list[str] = []
         self._asked = ""
-        self._reason = ""
-        self._finish_reason = ""
         self._size_bytes = 0
         self._streams = False
-        self._status = 0
         self._give_up_s = 0.0
         self._over = self._paused = False
         self._going_on: GoingOn | None = None
-        self.request: Request | None = None
 
     @property
     def over(self) -> bool:
@@ -223,6 +200,7 @@ class Exchange:
             engine.sent(self.request, (prefill or backend).name)
         self._ticket = Ticket(engine.dispatcher, self.request.request_id, engine.poke)
         if prefill is not None:
+            self._prefill = prefill
             self._halves = Halves(self, prefill, backend)
             self._halves.begin(now)
             return
@@ -313,7 +291,7 @@ class Exchange:
             self._answer(all_tried(setback.problem, self._tried))
             return
         failed = self._halves.prefill.name if prefill and self._halves else self._tried[-1]
-        self._halves = None
+        self._halves = self._prefill = None
         decision = ticket.moved(now, backpressure=setback.backpressure, prefill=prefill)
         if isinstance(decision, Reject):
             self._answer(all_tried(setback.problem, self._tried))
@@ -326,7 +304,7 @@ class Exchange:
         self.attempt = None
         if self._halves is not None:
             self._halves.end()
-            self._halves = None
+            self._halves = self._prefill = None
         self._follow(decision, now)
 
     # What the attempt reports (``seams.Owner``)
@@ -374,14 +352,6 @@ class Exchange:
         self._ticket.failed(self.engine.now(), output_tokens=output_tokens)
         self._break_off(problem, at_boundary=at_boundary or going is not None)
 
-    def _break_off(self, problem: Problem, *, at_boundary: bool = True) -> None:
-        if at_boundary:
-            told = spoken(all_tried(problem, self._tried), self._call.path)
-            self._client.write(told.event())
-        self._missed()
-        self._client.cut()
-        self._close()
-
     def attempt_failed(self, setback: Setback, *, prefill: bool = False) -> None:
         """Elsewhere, if elsewhere may do better; ``prefill`` if the first of two halves failed."""
         self.attempt = None
@@ -400,39 +370,6 @@ class Exchange:
 
     # The end
 
-    def _answer(self, problem: Problem) -> None:
-        if self._status:  # of a stream that could not be gone on with
-            self._break_off(problem)
-            return
-        problem = spoken(problem, self._call.path)
-        self._answered(problem.status, unknown=problem.status == 404 and not self._tried)
-        self._client.start(problem.status, problem.headers() + self._own_headers())
-        self._client.write(problem.body())
-        self._client.end()
-        self._close()
-
-    def _answered(self, status: int, *, unknown: bool = False) -> None:
-        """Count the answer, once: what the client saw first is what it got."""
-        if self._status:
-            return
-        self._status = status
-        slo_class = self.request.slo_class if self.request is not None else ""
-        self.engine.events.answered(self._label(unknown=unknown), slo_class, status)
-        if status >= 500 or self._reason in _TURNED_AWAY:
-            self._missed()
-
-    def _missed(self) -> None:
-        """The request got no answer, and not by a fault of its own."""
-        if self.engine.missed is not None and self.request is not None:
-            self.engine.missed(self.request.slo_class, self.engine.now())
-
-    def _label(self, *, unknown: bool) -> str:
-        return NO_MODEL if unknown or self.request is None else self.request.model
-
-    def _own_headers(self) -> Headers:
-        prefill = self._halves.prefill if self._halves is not None else None
-        return own_headers(self.engine, self._call, self.request, self._backend, prefill)
-
     def _close(self) -> None:
         self._over = True
         self.attempt = None
@@ -446,14 +383,3 @@ class Exchange:
             self.engine.events.continued(self._going_on.outcome)
         if self.engine.ended is not None:
             self.engine.ended(self._account())
-
-    def _account(self) -> Account:
-        return Account(
-            self._call,
-            self.request,
-            self._status,
-            self.engine.now(),
-            self._tried,
-            self._reason,
-            self._finish_reason,
-        )
