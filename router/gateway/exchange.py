@@ -19,7 +19,7 @@ from router.gateway.halves import Halves
 from router.gateway.multipart import fields_of
 from router.gateway.problems import Problem, from_reject, model_gone
 from router.gateway.race import Race, Second
-from router.gateway.seams import LEFT_EARLY, Client, Owner, Setback
+from router.gateway.seams import LEFT_EARLY, NO_MODEL, Client, Owner, Setback
 from router.gateway.tally import TOKEN_MARKS, Usage
 from router.gateway.ticket import Ticket
 from router.gateway.told import LOAD, NOT_FOR_CLIENTS, all_tried, not_the_clients
