@@ -133,9 +133,11 @@ class FakeKubeApi:
         return thing
 
     def compact(self) -> None:
-        """Forget history: watches from an older version get 410 Gone."""
+        """Forget history: new watches from an older version get 410 Gone.
+
+        Those under way go on: the API server has their events in its cache.
+        """
         self._compacted = self._version
-        self._log.clear()
 
     def drop_watches(self) -> None:
         """Cut every watch, as a restarting API server does."""
