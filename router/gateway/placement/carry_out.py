@@ -110,7 +110,10 @@ class CarryOut:
         if self._possible(wanted):
             await self._adapter.begin()
         steps = await self._steps(wanted)
-        await self._adapter.finish()
+        try:
+            await self._adapter.finish()
+        except PlacementError as error:
+            log.warning("%s", error)  # what was done is done, and is kept in the history
         return steps
 
     async def _steps(self, wanted: Mapping[str, int]) -> list[Step]:

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter
+from typing import Any
 
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from router.gateway.placement.adapter import PlacementError
 from router.gateway.placement.carry_out import CarryOut
 from tests.router.gateway.placement.fleet import FakeFleet, spec
 
@@ -93,6 +96,35 @@ async def test_what_will_not_start_ends_the_run() -> None:
     assert "would not start" in steps[-1].failure
     assert len(fleet.states) == 1
     assert not fleet.dark
+
+
+async def test_what_was_done_is_told_even_if_it_cannot_be_noted_that_it_is_over(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    fleet = two_slots("8b0")
+
+    async def forbidden() -> None:
+        raise PlacementError("may not")
+
+    fleet.finish = forbidden  # type: ignore[method-assign]
+    steps = await carry_out(fleet).run({group(A): 1, group(B): 1})
+    assert [(step.kind, step.failure) for step in steps] == [("start", "")]
+    assert "may not" in caplog.text
+
+
+async def test_a_run_is_announced_before_its_first_step_and_over_after_its_last() -> None:
+    fleet = two_slots("8b0")
+    begun: list[int] = []
+    start = fleet.start
+
+    async def watched(*arguments: Any) -> Any:
+        begun.append(fleet.begun)
+        return await start(*arguments)
+
+    fleet.start = watched  # type: ignore[method-assign]
+    await carry_out(fleet).run({group(A): 1, group(B): 1})
+    assert begun == [1]
+    assert fleet.begun == 0
 
 
 async def test_what_does_not_empty_is_told() -> None:
