@@ -229,7 +229,7 @@ BLOCKS: dict[str, Callable[[], str]] = {
     "prices": noted(
         "python -m benchmarks.price_ablation --requests 1500",
         "Ratios with over without prices (below 1 is better), geometric mean over three loads and "
-        "two seeds, in brackets the worst; `marginal-delay` told to read them.",
+        "two seeds, in brackets the worst; both policies told to read them.",
     ),
 }
 
