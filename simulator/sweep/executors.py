@@ -117,8 +117,12 @@ class RayPool(Generic[Work, Made]):
 
     def __call__(self, cells: Sequence[Work]) -> Iterator[Done[Work, Made]]:
         """Run cells; yields each as it ends, whatever the order."""
-        ray = self._ray
-        task = ray.remote(num_cpus=1, max_retries=0)(self._run)
+        ray, run = self._ray, self._run
+
+        def on_a_worker(piece: Work) -> Made:  # Ray takes functions only, no bound methods
+            return run(piece)
+
+        task = ray.remote(num_cpus=1, max_retries=0)(on_a_worker)
         todo, running = deque(cells), dict[Any, Work]()
         while todo or running:
             while todo and len(running) < self.jobs:
