@@ -211,6 +211,19 @@ class LoggingDispatcher(Dispatcher):
         super().restarted(backend, now)
         self._write("restarted", now, {"backend": backend})
 
+    def cached(  # noqa: D102
+        self,
+        backend: str,
+        now: float,
+        *,
+        stored: Sequence[int] = (),
+        evicted: Sequence[int] = (),
+        block_tokens: int = 0,
+    ) -> None:
+        super().cached(backend, now, stored=stored, evicted=evicted, block_tokens=block_tokens)
+        args = {"backend": backend, "stored": stored, "evicted": evicted}
+        self._write("cached", now, {**args, "block_tokens": block_tokens})
+
     def drain(self, backend: str, now: float) -> None:  # noqa: D102
         super().drain(backend, now)
         self._write("drain", now, {"backend": backend})
@@ -349,6 +362,7 @@ def _call(dispatcher: LoggingDispatcher, line: Line) -> None:
             | "first_token"
             | "prefilled"
             | "restarted"
+            | "cached"
             | "presume_first_token"
             | "complete"
             | "fail"

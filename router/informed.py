@@ -7,6 +7,7 @@ from typing import Any
 
 from router.domain.fleet import BackendSpec
 from router.domain.protocols import (
+    CacheNews,
     DispatchListener,
     LossListener,
     Observer,
@@ -66,6 +67,26 @@ class Informed:
     def restarted(self, backend: str, now: float) -> None:  # noqa: ARG002
         """An engine started anew: its prefix cache is cold, whatever was sent there before."""
         self._forget(backend)
+
+    def cached(
+        self,
+        backend: str,
+        now: float,  # noqa: ARG002
+        *,
+        stored: Sequence[int] = (),
+        evicted: Sequence[int] = (),
+        block_tokens: int = 0,
+    ) -> None:
+        """An engine told what entered or left its prefix cache.
+
+        Args:
+            backend: its name; nothing happens for one that has left.
+            now: the time.
+            stored, evicted: prefix hashes, as requests carry them.
+            block_tokens: tokens that one hash stands for.
+        """
+        if backend in self.state and isinstance(self._policy, CacheNews):
+            self._policy.cached(self.state.get(backend), stored, evicted, block_tokens)
 
     def drain(self, backend: str, now: float) -> None:  # noqa: ARG002
         """Send nothing new to this backend."""

@@ -111,6 +111,14 @@ PREFIX_PROMISED = Metric(
     "Prompt tokens that the prefix index held to be cached, where the engine told what it found.",
     ("backend",),
 )
+KV_EVENTS = Metric(
+    "motley_prefix_index_events_total",
+    "counter",
+    "KV events of engines that publish them: stored, removed, cleared; evicted (blocks of text that "
+    "the index may still have held); requests learned and ambiguous; gaps replayed and lost, "
+    "restarts, unreadable messages.",
+    ("backend", "event"),
+)
 PREFIX_MISSING = Metric(
     "motley_prefix_index_missing_tokens_total",
     "counter",
@@ -508,7 +516,7 @@ BUILD_INFO = Metric("motley_build_info", "gauge", "Always 1.", ("version", "poli
 
 TABLE: tuple[Metric, ...] = (
     *(REQUESTS, ATTEMPTS, REJECTED, FALLBACKS, HEDGES, RETRIES, CONTINUATIONS),
-    *(PREFIX_PROMISED, PREFIX_MISSING),
+    *(PREFIX_PROMISED, PREFIX_MISSING, KV_EVENTS),
     *(SHARED_REQUESTS, SHARED_BROKEN, KV_MOVED),
     *(TTFT, TPOT, ITL, E2E, WAIT, OVERHEAD, FINISH_REASONS),
     *(PROMPT_TOKENS, CACHED_TOKENS, OUTPUT_TOKENS, TENANT_TOKENS),

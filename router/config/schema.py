@@ -39,6 +39,8 @@ class BackendEntry(Section):
     )
     role: Literal["both", "prefill", "decode"] = "both"
     bootstrap_port: int | None = Field(default=None, ge=1, le=65535)
+    kv_events: str = Field(default="", pattern=r"^$|^(tcp|ipc)://.+")
+    kv_replay: str = Field(default="", pattern=r"^$|^(tcp|ipc)://.+")
 
 
 class ShadowSection(Section):

@@ -58,6 +58,20 @@ class CacheBelief(Protocol):
 
 
 @runtime_checkable
+class CacheNews(Protocol):
+    """A policy whose index follows what engines say of their caches."""
+
+    def cached(
+        self,
+        backend: BackendView,
+        stored: Sequence[int],
+        evicted: Sequence[int],
+        block_tokens: int,
+    ) -> None:
+        """These prefix hashes, of so many tokens each, entered and left the backend's cache."""
+
+
+@runtime_checkable
 class PrefixAudit(Protocol):
     """A policy that keeps book of how right it was about what is cached where.
 

@@ -176,6 +176,19 @@ class Engine:
         """Exchanges under way."""
         return len(self._live)
 
+    def tell_sent(self, listener: Callable[[Request, str], None]) -> None:
+        """Tell this one too of every attempt."""
+        others = self.sent
+        if others is None:
+            self.sent = listener
+            return
+
+        def both(request: Request, backend: str) -> None:
+            others(request, backend)
+            listener(request, backend)
+
+        self.sent = both
+
     def reconfigure(self, settings: EngineSettings) -> None:
         """Other settings from now on; attempts under way keep their timeouts."""
         self._settings = settings

@@ -106,7 +106,7 @@ def _share(runtime: Runtime, board: Board) -> None:
     )
     runtime.roster.told = sharing
     if config.shared.prefixes:
-        engine.sent = sharing.sent
+        engine.tell_sent(sharing.sent)
     metrics.ask(table.SHARED_UP, lambda: [((), float(sharing.up))])
     metrics.ask(table.SHARED_REPLICAS, lambda: [((), float(sharing.replicas))])
     metrics.ask(table.SHARED_LEADER, lambda: [((), float(sharing.leads))])

@@ -20,10 +20,11 @@ from router.gateway.dashboard.feed import Feed
 from router.gateway.dashboard.sources import sources_of
 from router.gateway.dashboard.traffic import Traffic
 from router.gateway.engine import Engine
-from router.gateway.engine_reading import read_engines
+from router.gateway.engine_reading import EngineReading, read_engines
 from router.gateway.engine_settings import engine_settings
 from router.gateway.health_probe import HealthProbe
 from router.gateway.instruments import build_instruments
+from router.gateway.kv_events.build import KvEvents, kv_events_of
 from router.gateway.log_file import LogFile
 from router.gateway.metering import Metering
 from router.gateway.outcome_queue import OutcomeQueue
@@ -31,6 +32,8 @@ from router.gateway.reload import without_canary
 from router.gateway.runtime import Chore, Runtime
 from router.gateway.trial_watch import TrialWatch, ask_trial
 from router.gateway.upstream import parse_address
+from telemetry.metric_table import KV_EVENTS
+from telemetry.metrics import GatewayMetrics
 
 if TYPE_CHECKING:
     from router.gateway.planned import Planned
@@ -63,7 +66,8 @@ def build_runtime(config: MotleyConfig, clock: Clock) -> Runtime:
     )
     watching: list[Observer | None] = [*instruments.observers, demand, metering.meter, traffic]
     outcomes = OutcomeQueue([one for one in watching if one is not None])
-    at_once: list[Observer | None] = [gate, books.accounts, trial, outcomes]
+    kv_events = kv_events_of(config)
+    at_once: list[Observer | None] = [gate, books.accounts, trial, outcomes, kv_events]
     dispatcher = build_dispatcher(
         config,
         observers=[one for one in at_once if one is not None],
@@ -84,11 +88,10 @@ def build_runtime(config: MotleyConfig, clock: Clock) -> Runtime:
     chores = [_probe(engine, config), *(Chore(name, work) for name, work in books.chores)]
     chores.append(Chore("metering", metering.keep_sampling))
     chores.append(Chore("trial", partial(trial.keep_looking, dispatcher, clock.now)))
+    chores += _hearing(kv_events, engine, instruments.metrics)
     if config.telemetry.power:
         chores.append(Chore("power", metering.keep_reading_power))
-    if reading is not None:
-        chores.append(Chore("scraper", reading.scraper.run))
-        chores.append(Chore("signals", reading.keep_watching))
+    chores += _reading_chores(reading)
     if config.telemetry.feedback:
         chores.append(Chore("feedback", lambda: instruments.keep_correcting(engine)))
     if planned is not None:
@@ -124,6 +127,20 @@ def build_runtime(config: MotleyConfig, clock: Clock) -> Runtime:
         chores += planned.place(runtime)
     chores += attach_batches(runtime, time.time)
     return runtime
+
+
+def _reading_chores(reading: EngineReading | None) -> list[Chore]:
+    if reading is None:
+        return []
+    return [Chore("scraper", reading.scraper.run), Chore("signals", reading.keep_watching)]
+
+
+def _hearing(kv_events: KvEvents | None, engine: Engine, metrics: GatewayMetrics) -> list[Chore]:
+    """Let engines that publish their cache's events be heard."""
+    if kv_events is None:
+        return []
+    metrics.ask(KV_EVENTS, kv_events.samples)
+    return [Chore("KV events", kv_events.attach(engine).run)]
 
 
 def _planned(config: MotleyConfig) -> Planned:

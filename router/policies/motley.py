@@ -188,6 +188,19 @@ class Motley:
         if self._prefix_weight:
             self._index.insert(backend.spec.name, hashes, block_tokens, backend.kv_capacity_tokens)
 
+    def cached(
+        self,
+        backend: BackendView,
+        stored: Sequence[int],
+        evicted: Sequence[int],
+        block_tokens: int,
+    ) -> None:
+        """The engine's own word on what it has cached."""
+        name = backend.spec.name
+        self._index.drop(name, evicted)
+        for block in stored:
+            self._index.insert(name, (block,), block_tokens, backend.kv_capacity_tokens)
+
     def _sample(self, candidates: Sequence[BackendView]) -> Sequence[BackendView]:
         """All of them, or every k-th; from a random one on, so that ties are broken at random."""
         if len(candidates) <= SAMPLE_ABOVE:

@@ -71,6 +71,17 @@ class PrefixIndex:
         self._tokens[backend] = held
         self._forget_oldest(backend, capacity_tokens or self._capacity_tokens)
 
+    def drop(self, backend: str, blocks: Sequence[int]) -> None:
+        """The backend has these no more."""
+        known = self._blocks.get(backend)
+        if not known:
+            return
+        for block in blocks:
+            size = known.pop(block, 0)
+            if size:
+                self._tokens[backend] -= size
+                self._unhold(block, backend)
+
     def forget(self, backend: str) -> None:
         """The backend restarted: its cache is cold."""
         for block in self._blocks.pop(backend, {}):

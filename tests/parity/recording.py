@@ -122,6 +122,7 @@ class Recording:
             case 55 | 60:
                 dispatcher.drain("t4-1", now)
                 dispatcher.restarted("t4-0", now)
+                dispatcher.cached("t4-1", now, stored=(n % 9,), evicted=(3,), block_tokens=256)
             case 30 | 45 | 90:
                 load = RemoteLoad(n % 4, 1, n, 0.5, n % 4 - 1, 10.0 * n, float(n))
                 loads = {"a100-80-1": load, "gone": load} if n < 90 else {}
