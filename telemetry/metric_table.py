@@ -114,8 +114,8 @@ PREFIX_PROMISED = Metric(
 KV_EVENTS = Metric(
     "motley_prefix_index_events_total",
     "counter",
-    "KV events of engines that publish them: stored, removed, cleared; evicted (blocks of text that "
-    "the index may still have held); requests learned and ambiguous; gaps replayed and lost, "
+    "KV events of engines that publish them: stored, removed, cleared; evicted (blocks of text "
+    "that the index may still have held); requests learned and ambiguous; gaps replayed and lost, "
     "restarts, unreadable messages.",
     ("backend", "event"),
 )
