@@ -17,7 +17,7 @@ BUILDER ?= docker build
 VERSION = $(shell sed -n 's/^version = "\(.*\)"/\1/p' pyproject.toml)
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo docs test test-full engines test-engines lint bench bench-policies lock lock-engines \
+.PHONY: help setup demo docs test test-full engines test-engines soak fuzz mutate audit lint bench bench-policies lock lock-engines \
 	version dist image sbom clean
 
 help: ## Say what there is to make
@@ -63,6 +63,21 @@ test-engines: engines ## Run the tests that need them (20 minutes and more, 5 GB
 docs: setup ## Build the documentation into out/site
 	$(BIN)/python -m docs.reference
 	$(BIN)/python -m mkdocs build -f docs/mkdocs.yml
+
+SOAK_ARGS ?= --minutes 20
+soak: setup ## Churn backends and clients for 20 minutes; memory, descriptors and latency must stay flat
+	$(BIN)/python -m tests.fire.soak $(SOAK_ARGS)
+
+SECONDS_EACH ?= 60
+fuzz: $(VENV)/.ready-full ## Fuzz every parser of what others wrote, SECONDS_EACH (60) each
+	$(BIN)/python -m tests.fuzz --seconds $(SECONDS_EACH)
+
+MUTATE_ARGS ?= --sample 60
+mutate: setup ## Change the decision core in small ways and see whether its tests notice
+	$(BIN)/python -m tests.mutation $(MUTATE_ARGS)
+
+audit: $(VENV)/.ready-full ## Ask the advisory service about every pinned dependency (needs the network)
+	$(BIN)/pip-audit --disable-pip --require-hashes -r constraints.txt
 
 lint: setup ## Style, types and the floors
 	$(BIN)/ruff check .

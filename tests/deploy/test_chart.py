@@ -113,10 +113,17 @@ def test_kubernetes_knows_every_field(things: tuple[Thing, ...]) -> None:
             kubernetes_validate.validate(thing, version, strict=True)
 
 
+def test_everything_says_its_namespace(things: tuple[Thing, ...]) -> None:
+    """So that `helm template | kubectl apply` puts it where the gateway looks."""
+    for thing in things:
+        clusterwide = thing["kind"].startswith("Cluster")
+        assert thing["metadata"].get("namespace") == (None if clusterwide else NAMESPACE)
+
+
 def test_nothing_runs_with_more_than_it_needs(things: tuple[Thing, ...]) -> None:
     for name, spec in pod_specs(things):
         assert spec["securityContext"]["runAsNonRoot"] is True, name
-        assert spec["securityContext"]["runAsUser"] > 0, name
+        assert spec["securityContext"]["runAsUser"] >= 10_000, name
         assert spec["securityContext"]["seccompProfile"] == {"type": "RuntimeDefault"}, name
         assert spec["enableServiceLinks"] is False, name
         assert not {"hostNetwork", "hostPID", "hostIPC"} & spec.keys(), name

@@ -16,7 +16,13 @@ import pytest
 import yaml
 
 from router.config.load import MotleyConfig
-from router.config.schema import RecordSection
+from router.config.schema import (
+    AdmissionSection,
+    CanarySection,
+    RecordSection,
+    ShadowSection,
+)
+from telemetry.metric_table import TABLE
 from tests.deploy.monitoring import (
     DASHBOARDS,
     DEPLOY,
@@ -43,6 +49,11 @@ QUIET = {
     "Replicas started and stopped": "no placement is put into effect",
     "Expected and actual mean E2E": "needs two rounds",
     "Configuration and discovery": "the configuration is not a file here",
+    "Gateways that share their state": "one gateway has nobody to share it with",
+    "Second attempts, continued streams, other models": "no engine is late or dies",
+    "Canaries taken back": "the canary is as good as the others",
+    "Waiting by class": "nobody waits",
+    "Shed, recalled and aged": "the fleet is not overloaded",
     "Traffic record": "nothing is lost; what is written is asked for apart",
 }
 """Panels that may be empty where nothing goes wrong, and why."""
@@ -75,6 +86,17 @@ def test_what_a_backend_is_is_joined_gateway_by_gateway() -> None:
     assert len(joins) > 5
     for expr in joins:
         assert "on (backend)" not in " ".join(expr.split()), expr
+
+
+def test_every_metric_is_on_a_dashboard() -> None:
+    shown = {name for _, _, expr in QUERIES for name in names_in(expr)}
+    for metric in TABLE:
+        ends = ("", "_bucket", "_sum", "_count")
+        # What recording rules make of a metric shows it too.
+        recorded = any(
+            metric.name in rule["expr"] for rule in rules() if rule.get("record") in shown
+        )
+        assert recorded or shown & {f"{metric.name}{end}" for end in ends}, metric.name
 
 
 def test_panels_do_not_overlap_and_have_units() -> None:
@@ -126,7 +148,14 @@ def observed(config: MotleyConfig, record: Path) -> MotleyConfig:
     planner = config.planner.model_copy(
         update={"enabled": True, "interval_s": 2.0, "history": None}
     )
-    return replace(config, telemetry=telemetry, planner=planner)
+    policy = config.policy.model_copy(
+        update={
+            "shadow": ShadowSection(name="least-request"),
+            "canary": CanarySection(name="least-request", share=0.3),
+        }
+    )
+    admission = AdmissionSection(enabled=True)
+    return replace(config, telemetry=telemetry, planner=planner, policy=policy, admission=admission)
 
 
 async def busy(gate: Gateway, requests: int) -> None:

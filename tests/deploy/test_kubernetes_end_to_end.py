@@ -11,6 +11,7 @@ import asyncio
 import json
 import logging
 import shutil
+import ssl
 import subprocess
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
@@ -26,13 +27,27 @@ from router.cli.main import run
 from router.config.load import load_config
 from router.gateway.placement.build import RuntimeMembers, adapter_of
 from router.gateway.placement.carry_out import CarryOut
-from tests.deploy.chart import CHART, EMULATED, NAMESPACE, RELEASE, Thing, helm, template
+from tests.deploy.chart import (
+    CHART,
+    EMULATED,
+    NAMESPACE,
+    RELEASE,
+    Thing,
+    example,
+    helm,
+    named,
+    run_helm,
+    template,
+)
+from tests.fakes.certificates import Authority
 from tests.fakes.kube_api import FakeKubeApi
 from tests.fakes.kube_cluster import FakeCluster
+from tests.fakes.kube_kinds import KINDS
 from tests.router.cli.test_check_kubernetes import kubeconfig
 from tests.router.gateway.fakes import Gateway, eventually, running
 
 MODEL = "llama-3.1-8b"
+PLURAL = {kind.name: plural for plural, kind in KINDS.items()}
 TOKEN, ACCOUNT = "of-the-gateway", f"{NAMESPACE}:fleet-motley"
 FAST: Thing = {
     "pools": {
@@ -254,6 +269,61 @@ async def test_rights_that_are_taken_away_are_named_and_the_fleet_stands(
         demo.kube.put("roles", role)
         await demo.kubectl("scale", "deployment/fleet-motley-v100", "--replicas=3")
         await eventually(lambda: len(demo.named(gate)) == len(known) + 1)
+
+
+async def test_in_a_pod_the_service_account_asks_over_tls(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As the chart runs it: no kubeconfig, but the token and the CA that every pod is given."""
+    authority = Authority(tmp_path)
+    kube = FakeKubeApi()
+    kube.tls = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+    kube.tls.load_cert_chain(authority.issue("api"))
+    kube.tokens[TOKEN] = ACCOUNT
+    (tmp_path / "token").write_text(TOKEN)
+    pod = "kubernetes_asyncio.config.incluster_config"
+    monkeypatch.setattr(f"{pod}.SERVICE_TOKEN_FILENAME", str(tmp_path / "token"))
+    monkeypatch.setattr(f"{pod}.SERVICE_CERT_FILENAME", str(authority.ca_file))
+    async with kube, FakeCluster(kube) as cluster:
+        host, _, port = kube.url.removeprefix("https://").partition(":")
+        monkeypatch.setenv("KUBERNETES_SERVICE_HOST", host)
+        monkeypatch.setenv("KUBERNETES_SERVICE_PORT", port)
+        for thing in example(EMULATED):
+            if thing["kind"] != "Pod":
+                kube.put(PLURAL[thing["kind"]], thing, NAMESPACE)
+        here = Installed(kube, cluster, tmp_path)
+        config = here.config()
+        for source in config["discovery"]["kubernetes"]:
+            del source["kubeconfig"]
+        async with running(config) as gate:
+            await here.all_found(gate)
+            assert await ask(gate)
+        assert {who for who, _, _ in kube.asked} == {ACCOUNT}
+        assert kube.denied == []
+
+
+async def test_an_upgrade_leaves_the_planners_replicas_alone(tmp_path: Path) -> None:
+    """What the planner, or KEDA, has scaled is not scaled back by the next release."""
+    async with FakeKubeApi() as kube:
+        for name in ("chat", "small"):
+            meta = {"name": f"fleet-motley-{name}"}
+            kube.put("deployments", {"metadata": meta, "spec": {"replicas": 3}}, NAMESPACE)
+        config = kubeconfig(tmp_path / "admin", kube.url)
+        for dry, wanted in ((False, {"chat": 3, "small": 3}), (True, {"chat": 2, "small": 1})):
+            values = {**FAST, "placement": {**FAST["placement"], "dryRun": dry}}
+            (tmp_path / "values.yaml").write_text(yaml.safe_dump(values))
+            flags = ("-f", str(tmp_path / "values.yaml"), "--dry-run=server")
+            done = await asyncio.to_thread(
+                run_helm, "template", RELEASE, CHART, "-n", NAMESPACE, *flags,
+                "--kubeconfig", config,
+            )  # fmt: skip
+            assert done.returncode == 0, done.stderr
+            things = list(yaml.safe_load_all(done.stdout))
+            found = {
+                name: named(things, "Deployment", f"fleet-motley-{name}")["spec"]["replicas"]
+                for name in wanted
+            }
+            assert found == wanted
 
 
 async def test_check_says_the_same_from_outside(

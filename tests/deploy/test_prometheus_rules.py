@@ -5,6 +5,7 @@ from __future__ import annotations
 import subprocess
 
 import pytest
+import yaml
 
 from tests.deploy.monitoring import DEPLOY, RULES, known_names, names_in, rules, tool
 
@@ -37,3 +38,14 @@ def test_an_alert_says_what_is_wrong_and_what_to_do(rule: dict[str, dict[str, st
     assert rule["labels"]["severity"] in ("page", "ticket", "info")
     assert len(rule["annotations"]["summary"]) > 20
     assert len(rule["annotations"]["remedy"]) > 20
+
+
+def test_every_alert_has_a_case_in_which_it_fires() -> None:
+    cases = yaml.safe_load((DEPLOY / "prometheus" / "tests" / "motley.test.yml").read_text("utf-8"))
+    fired = {
+        case["alertname"]
+        for test in cases["tests"]
+        for case in test["alert_rule_test"]
+        if case.get("exp_alerts")
+    }
+    assert fired == {rule["alert"] for rule in rules() if "alert" in rule}

@@ -251,6 +251,30 @@ async def test_an_engine_that_crashes_at_every_request_is_ejected(gateway, model
                 await asyncio.sleep(0.2)
 
 
+async def test_a_killed_engine_core_tells_its_streams_and_fails_nobody_elses(gateway, models):
+    """vLLM's API server outlives its core for a moment: open streams get an error event inside
+    their 200, and ``[DONE]`` after it. That is no success."""
+    need("vllm")
+    with serving(models, FLEET["slow"], FLEET["fast"]) as (mortal, heir):
+        gate = await gateway({"mortal": mortal, "heir": heir}, reliability=QUICK)
+        content = body(tokens=3_000, stream=True)
+        async with streamed(gate.url, content) as one, streamed(gate.url, content) as other:
+            streams = {answer.headers["x-motley-backend"]: answer for answer in (one, other)}
+            assert set(streams) == {"mortal", "heir"}
+            seen, pieces = await started(streams["mortal"])
+            _, others = await started(streams["heir"])
+            os.kill(_descendant(mortal.process.pid, "VLLM::EngineCore"), signal.SIGKILL)
+            (read, cut), (statuses, served) = await asyncio.gather(rest_of(pieces), ask_many(gate))
+            assert cut or b'"error"' in seen + read
+            assert (statuses, set(served)) == ({200: 20}, {"heir"})
+            read, cut = await rest_of(others)
+            assert (cut, read[-14:]) == (False, b"data: [DONE]\n\n")
+        await eventually(lambda: gate.relay.engine.live == 0)
+        assert gate.books["failed"] == 1
+        state = gate.relay.engine.dispatcher.state
+        await eventually(lambda: not state.get("mortal").usable, 30)
+
+
 def _descendant(pid, *names):
     """Process id of the first descendant with one of these titles."""
     table = subprocess.run(

@@ -18,6 +18,7 @@ from __future__ import annotations
 import asyncio
 import copy
 import json
+import ssl
 import time
 import uuid
 from collections.abc import Iterator
@@ -45,6 +46,7 @@ class FakeKubeApi:
         absent: API groups that are not installed; the operators' are not.
         denied: "who verb resource" of every request that roles did not let through.
         asked: (who, verb, resource) of every request with a known token.
+        tls: to speak HTTPS with; set before it is started.
         graceful: resources whose DELETE only marks them; whoever plays the kubelet removes them.
     """
 
@@ -58,6 +60,7 @@ class FakeKubeApi:
         self.asked: set[tuple[str, str, str]] = set()
         self.graceful: set[str] = set()
         self.url = ""
+        self.tls: ssl.SSLContext | None = None
         self._version = 100
         self._compacted = 0
         self._objects: dict[Key, Object] = {}
@@ -87,10 +90,10 @@ class FakeKubeApi:
                 app.router.add_route("*", f"{place}/{{resource}}/{{name}}/scale", self._scale)
         self._runner = web.AppRunner(app, shutdown_timeout=0.1)
         await self._runner.setup()
-        site = web.TCPSite(self._runner, "127.0.0.1", port)
+        site = web.TCPSite(self._runner, "127.0.0.1", port, ssl_context=self.tls)
         await site.start()
         port = self._runner.addresses[0][1]
-        self.url = f"http://127.0.0.1:{port}"
+        self.url = f"{'https' if self.tls else 'http'}://127.0.0.1:{port}"
 
     async def stop(self) -> None:
         """Drop all watches and close."""
