@@ -23,19 +23,22 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from benchmarks.policies.scenarios import WORKLOADS, Scenario, trace_of
+from benchmarks.policies.scenarios import Scenario, trace_of
 from benchmarks.policies.serving import PATIENT, fleet
 from router.config.load import MotleyConfig
 from simulator.options import ReplayOptions
 from simulator.results import RunResult, Status, latencies
 from simulator.run import run_policy
 from simulator.traces.columns import Trace
+from simulator.traces.transform import assign
 
 CALM, FLOOD = 0.7, 3.0
 SPANS = ((CALM, 200.0), (FLOOD, 120.0), (CALM, 300.0))
-STEADY = (0.7, 1.0, 1.5, 2.0, 3.0)
-STEADY_S = 150.0
-MIX = (("interactive", 1.0), ("bulk", 4.0))
+STEADY = (1.0, 1.5, 3.0)
+STEADY_S = 100.0
+MIX = {"interactive": 1.0, "bulk": 4.0}
+MOST_PER_S = 40.0
+"""More than the fleet can do, in requests per second."""
 OPTIONS = ReplayOptions(model_error=0.25)
 BACK_SHARE, BACK_S = 0.95, 10.0
 Bools = NDArray[np.bool_]
@@ -64,11 +67,12 @@ class Flood:
 
 def segment(load: float, seconds: float, config: MotleyConfig, seed: int) -> Trace:
     """So many seconds of the mix at this load."""
-    workload = replace(WORKLOADS["slo-mix"], classes=MIX)
-    plain, _ = trace_of(Scenario("slo-mix", "balanced", load, 10**6), config, seed, workload)
-    begin = plain.arrival_s[0]
-    last = int(np.searchsorted(np.array(plain.arrival_s), begin + seconds))
-    return plain.select(range(last)).from_zero()
+    enough = int(load * seconds * MOST_PER_S)
+    plain, _ = trace_of(Scenario("azure-conv", "balanced", load, enough), config, seed)
+    last = int(np.searchsorted(plain.arrivals(), plain.arrivals()[0] + seconds))
+    assert last < len(plain), "the window ends before the segment does"
+    mixed = assign(plain.select(range(last)), "slo_class", MIX, np.random.default_rng(seed))
+    return mixed.from_zero()
 
 
 def flood(config: MotleyConfig, seed: int) -> Trace:
@@ -165,7 +169,8 @@ def table(seed: int) -> Iterator[str]:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("--seed", type=int, default=0)
-    print("".join(table(parser.parse_args().seed)))
+    for part in table(parser.parse_args().seed):
+        print(part, end="", flush=True)
 
 
 if __name__ == "__main__":
