@@ -10,7 +10,8 @@ is bulk without targets. What is counted is goodput: requests served to the end,
 of their class kept; bulk counts when it is served at all. *Peak* is the most that the same policy
 with the same admission delivers at any steady load up to three times; *flood* is what it delivers
 in the second half of the flood. *Recovered* is the first moment after the flood from which on
-interactive requests keep their targets again (95 % of any ten seconds), in seconds after its end.
+interactive requests keep their targets again (95 % of the next thirty seconds' ones), in seconds
+after its end.
 """
 
 from __future__ import annotations
@@ -40,7 +41,7 @@ MIX = {"interactive": 1.0, "bulk": 4.0}
 MOST_PER_S = 40.0
 """More than the fleet can do, in requests per second."""
 OPTIONS = ReplayOptions(model_error=0.25)
-BACK_SHARE, BACK_S = 0.95, 10.0
+BACK_SHARE, BACK_S = 0.95, 30.0
 Bools = NDArray[np.bool_]
 Floats = NDArray[np.float64]
 
@@ -102,19 +103,15 @@ def goodput(result: RunResult, begin_s: float, end_s: float) -> float:
 
 
 def recovery(result: RunResult, after_s: float) -> float | None:
-    """When interactive requests are served as before, seconds after ``after_s``."""
+    """When interactive requests keep their targets again, seconds after ``after_s``."""
     arrived, _, is_interactive, _, good = judged(result)
     mine = is_interactive & (arrived >= after_s)
     at, kept = arrived[mine] - after_s, good[mine]
-    back: float | None = None
     for start in np.arange(0.0, SPANS[2][1] - BACK_S, 1.0):
         here = (at >= start) & (at < start + BACK_S)
-        fine = bool(here.any()) and float(kept[here].mean()) >= BACK_SHARE
-        if fine and back is None:
-            back = float(start)
-        if not fine and here.any():
-            back = None
-    return back
+        if here.any() and float(kept[here].mean()) >= BACK_SHARE:
+            return float(start)
+    return None
 
 
 def measure(policy: str, *, admission: bool, seed: int) -> Flood:

@@ -78,6 +78,8 @@ TARGETS = {
             "tests/solver/test_model.py",
             "tests/solver/test_brute_force.py",
             "tests/solver/test_plan.py",
+            "tests/solver/test_stock.py",
+            "tests/solver/test_place.py",
         ),
     ),
 }

@@ -59,7 +59,10 @@ def mutants(path: str, source: str) -> Iterator[Mutant]:
     """Every wrong version of this file, in the order of its lines."""
     tree = ast.parse(source)
     lines = source.splitlines()
+    skipped = _without_behaviour(tree)
     for number, node in enumerate(ast.walk(tree)):
+        if id(node) in skipped:
+            continue
         for what, change in _changes(node):
             wrong = copy.deepcopy(tree)
             found = next(n for i, n in enumerate(ast.walk(wrong)) if i == number)
@@ -69,6 +72,18 @@ def mutants(path: str, source: str) -> Iterator[Mutant]:
             line = getattr(node, "lineno", 0)
             ast.fix_missing_locations(wrong)
             yield Mutant(path, line, what, lines[line - 1].strip(), ast.unparse(wrong))
+
+
+def _without_behaviour(tree: ast.AST) -> set[int]:
+    """Decorators (``slots=True``) and annotations."""
+    found: set[int] = set()
+    for node in ast.walk(tree):
+        for decorator in getattr(node, "decorator_list", ()):
+            found |= {id(inner) for inner in ast.walk(decorator)}
+        annotation = getattr(node, "annotation", None) or getattr(node, "returns", None)
+        if annotation is not None:
+            found |= {id(inner) for inner in ast.walk(annotation)}
+    return found
 
 
 def _replace(tree: ast.AST, old: ast.AST, new: ast.AST) -> None:

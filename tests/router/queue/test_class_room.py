@@ -168,3 +168,26 @@ def test_names_that_clients_invent_are_not_kept():
     for i in range(2_995, 3_000):
         room.leave(f"r{i}")
     assert not room.lanes
+
+
+def test_credit_of_the_aged_is_bounded_both_ways():
+    """A tenth of 30 engine-seconds: else a long calm would be followed by a long unfairness."""
+    room = ClassRoom(10, {}, aged_after_s=60.0, aged_share=0.1)
+    young, old = entry("young", work_s=100.0), entry("old", work_s=100.0, arrival_s=-60.0)
+    for _ in range(3):
+        room.paid(young, 0.0)
+    assert room.credit_s == pytest.approx(3.0)
+    room.paid(old, 0.0)
+    assert room.credit_s == pytest.approx(-3.0)
+
+
+def test_tenants_that_have_nothing_here_are_forgotten_when_there_are_many():
+    room = ClassRoom(10_000, {})
+    room.enter(entry("stays", tenant="stays"))
+    sizes = []
+    for n in range(1200):
+        room.enter(entry(f"r{n}", tenant=f"t{n}"))
+        room.leave(f"r{n}", sent=False)
+        sizes.append(len(room.lanes["bulk", entry("x").request.model]._finish))
+    assert max(sizes) <= 2 * (1 + 256) + 1
+    assert sizes[400] == 402, "and none before"
