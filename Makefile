@@ -77,7 +77,7 @@ mutate: setup ## Change the decision core in small ways and see whether its test
 	$(BIN)/python -m tests.mutation $(MUTATE_ARGS)
 
 audit: $(VENV)/.ready-full ## Ask the advisory service about every pinned dependency (needs the network)
-	$(BIN)/pip-audit --disable-pip --require-hashes -r constraints.txt
+	$(BIN)/pip-audit --strict --disable-pip --require-hashes -r constraints.txt
 
 lint: setup ## Style, types and the floors
 	$(BIN)/ruff check .
