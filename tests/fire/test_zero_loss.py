@@ -176,7 +176,8 @@ def compare(  # noqa: PLR0917
                 assert seen is not None
                 malformed = seen.status == 400
                 assert (found is None) if malformed else found is not None, (name, seen.end)
-                assert found is None or found == "failed" or found.startswith("rejected:"), found
+                known = found is None or found == "failed" or found.startswith("rejected:")
+                assert known, (name, seen.end, seen.body[-300:], found)
     # Who left was cancelled, unless its answer was on its way already.
     assert "cancelled" in {status.get(name) for name in ledger.of("left")}
     kinds = Counter(told.partition(":")[0] for told in status.values())
