@@ -93,7 +93,8 @@ class Exchange(Answering):
         self._asked = fields.model or ""
         refusal = engine.enter(call, self._asked, request)
         if refusal is not None:
-            engine.events.rejected(self._label(unknown=True), refusal.code or "forbidden")
+            self._reason = refusal.code or "forbidden"
+            engine.events.rejected(self._label(unknown=True), self._reason)
             self._answer(refusal)
             return
         # Base64 costs tokens by no ratio: such a body teaches nothing.

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import logging
 import re
+import sqlite3
 from typing import Any
 
 import msgspec
@@ -17,6 +19,8 @@ from router.gateway.door import too_large
 from router.gateway.multipart import form_of
 from router.gateway.problems import Problem, ProblemError
 from router.gateway.wire import BadRequestError
+
+log = logging.getLogger("motley.batch")
 
 _WINDOW = re.compile(r"([1-9][0-9]{0,2})h")
 PURPOSES = ("batch", "user_data", "assistants", "fine-tune", "vision", "evals")
@@ -62,7 +66,10 @@ async def upload(request: Request, owner: str = Owner) -> dict[str, Any]:
     if purpose not in PURPOSES:
         raise BadRequestError(_bad(f"The purpose is one of: {', '.join(PURPOSES)}.", "purpose"))
     now_s = int(runner.unix_s())
-    kept = runner.store.add_file(owner, name or "upload", purpose, content, now_s)
+    try:
+        kept = runner.store.add_file(owner, name or "upload", purpose, content, now_s)
+    except (OSError, sqlite3.Error) as error:
+        raise _no_room(error) from error
     return _file(kept)
 
 
@@ -129,9 +136,19 @@ async def create(request: Request, asked: NewBatch, owner: str = Owner) -> dict[
         expires_unix_s=now_s + 3600 * int(window[1]),
         metadata=msgspec.json.encode(asked.metadata).decode(),
     )
-    runner.store.save(batch)
+    try:
+        runner.store.save(batch)
+    except sqlite3.Error as error:
+        raise _no_room(error) from error
     runner.wake()
     return _batch(batch)
+
+
+def _no_room(error: Exception) -> ProblemError:
+    """Nothing was kept, and the caller can do nothing about it."""
+    log.error("batch.directory: %s", error)
+    message = "The gateway cannot store this now. Try again later, or tell its operator."
+    return ProblemError(Problem(507, message, code="disk_full"))
 
 
 @batch_api.get("/v1/batches")

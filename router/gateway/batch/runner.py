@@ -16,7 +16,7 @@ from dataclasses import dataclass, field
 import msgspec
 
 from router.gateway.access.gate import Gate
-from router.gateway.batch.lines import Task, answered, read, unanswered, written
+from router.gateway.batch.lines import Fault, Task, answered, read, unanswered, written
 from router.gateway.batch.store import Batch, Store, append, whole_lines
 from router.gateway.door import HOT_PATHS
 from router.gateway.engine import Engine, request_id_of
@@ -80,6 +80,7 @@ class Runner:
     unix_s: Callable[[], float]
     live: dict[str, Batch] = field(default_factory=dict)
     _woken: asyncio.Event = field(default_factory=asyncio.Event)
+    _stuck: set[str] = field(default_factory=set)
 
     def wake(self) -> None:
         """There is a new batch, or one to cancel."""
@@ -103,12 +104,27 @@ class Runner:
             tasks = await self._tasks(batch)
             if tasks is not None:
                 await self._all(batch, tasks, room)
-        except (OSError, sqlite3.Error) as error:
-            log.error("batch %s: %s", batch.id, error)
-            batch.status, batch.ended_unix_s = "failed", int(self.unix_s())
-            self.store.save(batch)
+        except* (OSError, sqlite3.Error) as errors:
+            self._broke(batch, errors)
         finally:
-            self.live.pop(batch.id, None)
+            if batch.id not in self._stuck:
+                self.live.pop(batch.id, None)
+
+    def _broke(self, batch: Batch, errors: BaseExceptionGroup[Exception]) -> None:
+        """The disk failed this batch; the others go on."""
+        cause: BaseException = errors
+        while isinstance(cause, BaseExceptionGroup):
+            cause = cause.exceptions[0]
+        log.error("batch %s: %s", batch.id, cause)
+        told = Fault(0, "storage_failed", f"The gateway cannot store its output: {cause}.").told()
+        batch.errors = msgspec.json.encode([told]).decode()
+        batch.status, batch.ended_unix_s = "failed", int(self.unix_s())
+        try:
+            self.store.save(batch)
+        except sqlite3.Error as error:
+            # Left alone, or it would be begun again at every look; a restart begins it again.
+            self._stuck.add(batch.id)
+            log.error("batch %s: not even that can be written: %s", batch.id, error)
 
     async def _tasks(self, batch: Batch) -> list[Task] | None:
         content = await asyncio.to_thread(self.store.path(batch.input_file_id).read_bytes)

@@ -91,10 +91,18 @@ class Store:
     def add_file(
         self, owner: str, filename: str, purpose: str, content: bytes, now_s: int
     ) -> StoredFile:
-        """Keep a file."""
+        """Keep a file.
+
+        Raises:
+            OSError, sqlite3.Error: the disk has no room for it; nothing of it is kept.
+        """
         file = StoredFile(new_id("file"), owner, filename, purpose, len(content), now_s)
-        self.path(file.id).write_bytes(content)
-        self._put("files", file.id, owner, file)
+        try:
+            self.path(file.id).write_bytes(content)
+            self._put("files", file.id, owner, file)
+        except (OSError, sqlite3.Error):
+            self.path(file.id).unlink(missing_ok=True)
+            raise
         return file
 
     def path(self, file_id: str) -> Path:
@@ -181,10 +189,19 @@ def new_id(kind: str) -> str:
 
 
 def append(path: Path, line: bytes) -> None:
-    """Add one line; it is on its way to the disk when this returns."""
+    """Add one line, whole or not at all; it is on its way to the disk when this returns.
+
+    Raises:
+        OSError: there is no room for it.
+    """
     descriptor = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600)
+    size, left = os.fstat(descriptor).st_size, line + b"\n"
     try:
-        os.write(descriptor, line + b"\n")
+        while left:  # a disk that gets full takes a part and says so only to the next write
+            left = left[os.write(descriptor, left) :]
+    except OSError:
+        os.ftruncate(descriptor, size)
+        raise
     finally:
         os.close(descriptor)
 
