@@ -10,6 +10,7 @@ import signal
 import socket
 import subprocess
 import time
+import tomllib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -73,6 +74,15 @@ def test_the_image_has_what_a_gateway_needs_and_no_solver_that_nobody_asks() -> 
     }
     assert {"cvxpy", "highspy", "redis", "kubernetes-asyncio", "dnspython", "pyjwt"} <= names
     assert not {"scs", "sparsediffpy", "pyarrow", "matplotlib", "ray"} & names
+
+
+def test_whatever_the_package_needs_is_in_the_image() -> None:
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["project"]
+    needed = {re.split(r"[<>=!;\[ ]", need)[0] for need in project["dependencies"]}
+    names = {
+        pin.partition("==")[0] for pin in pins((DEPLOY / "docker" / "runtime.txt").read_text())
+    }
+    assert needed <= names, "run make lock"
 
 
 def pins(text: str) -> list[str]:
