@@ -116,6 +116,9 @@ async def streams(port: int, *, count: int, tokens: int, rounds: int) -> Result:
             writer.write(payload)
             try:
                 head = await reader.readuntil(b"\r\n\r\n")
+                if not head.startswith(b"HTTP/1.1 200"):
+                    errors += 1
+                    break
                 body = await reader.readuntil(b"\r\n0\r\n\r\n")
             except asyncio.IncompleteReadError:
                 errors += 1
@@ -124,7 +127,7 @@ async def streams(port: int, *, count: int, tokens: int, rounds: int) -> Result:
             seen = body.count(b"data: {")
             chunks += seen
             whole = seen == tokens and b"data: [DONE]" in body
-            errors += not (head.startswith(b"HTTP/1.1 200") and whole)
+            errors += not whole
         writer.close()
 
     began = time.perf_counter()

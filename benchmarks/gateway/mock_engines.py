@@ -44,6 +44,19 @@ ANSWER = (
     b"HTTP/1.1 200 OK\r\ncontent-type: application/json\r\ncontent-length: %d\r\n\r\n"
     % len(ANSWER_BODY)
 ) + ANSWER_BODY
+FACTS_BODY = json.dumps(
+    {
+        "object": "list",
+        "data": [{"id": "llama-3.1-8b", "object": "model", "owned_by": "vllm"}],
+        "model_path": "llama-3.1-8b",
+        "served_model_name": "llama-3.1-8b",
+    }
+).encode()
+FACTS = (
+    b"HTTP/1.1 200 OK\r\ncontent-type: application/json\r\ncontent-length: %d\r\n\r\n"
+    % len(FACTS_BODY)
+) + FACTS_BODY
+"""Whatever a router may ask of its engine by GET: its models, its health, its settings."""
 STREAM_HEAD = (
     b"HTTP/1.1 200 OK\r\ncontent-type: text/event-stream; charset=utf-8\r\n"
     b"transfer-encoding: chunked\r\n\r\n"
@@ -71,7 +84,10 @@ class MockEngine(asyncio.Protocol):
         self._transport = None
 
     def data_received(self, data: bytes) -> None:
-        self._parser.feed_data(data)
+        try:
+            self._parser.feed_data(data)
+        except (httptools.HttpParserError, httptools.HttpParserUpgrade):
+            self._transport.abort()  # type: ignore[union-attr] - somebody tries HTTP/2
 
     def on_message_begin(self) -> None:
         self._streams = False
@@ -81,7 +97,9 @@ class MockEngine(asyncio.Protocol):
 
     def on_message_complete(self) -> None:
         assert self._transport is not None
-        if self._streams:
+        if self._parser.get_method() == b"GET":
+            self._transport.write(FACTS)
+        elif self._streams:
             self._left = self.tokens
             self._transport.write(STREAM_HEAD)
             asyncio.get_running_loop().call_later(self.gap_s, self._tick)

@@ -12,7 +12,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -87,11 +87,15 @@ def process(command: Sequence[str], core: int, port: int) -> Iterator[int]:
             _wait_for(port, running)
             yield running.pid
         finally:
+            family = _family(running.pid) if running.poll() is None else []
             running.send_signal(signal.SIGTERM)
             try:
                 running.wait(10)
             except subprocess.TimeoutExpired:
                 running.kill()
+            for pid in family[1:]:  # smg leaves a child that drains for minutes, on a fixed port
+                with suppress(ProcessLookupError):
+                    os.kill(pid, signal.SIGKILL)
 
 
 def _wait_for(port: int, running: subprocess.Popen[bytes]) -> None:
