@@ -20,11 +20,14 @@ from zlib import crc32
 
 from router.domain.outcome import Outcome
 from router.domain.protocols import (
+    CacheBelief,
+    CacheNews,
     DispatchListener,
     Hold,
     LossListener,
     Observer,
     Policy,
+    PrefixAudit,
     PrefixHints,
 )
 from router.domain.request import Request
@@ -84,6 +87,7 @@ class Trial:
         self._observers = [one for one in everyone if isinstance(one, Observer)]
         self._listeners = [one for one in everyone if isinstance(one, DispatchListener)]
         self._hinted = [one for one in everyone if isinstance(one, PrefixHints)]
+        self._followers = [one for one in everyone if isinstance(one, CacheNews)]
         self._losers = [one for one in everyone if isinstance(one, LossListener)]
 
     def decides(self, request: Request) -> Policy:
@@ -124,6 +128,27 @@ class Trial:
         """All that can use it hear what another replica of the router sent."""
         for one in self._hinted:
             one.hint(backend, hashes, block_tokens)
+
+    def cached(
+        self,
+        backend: BackendView,
+        stored: Sequence[int],
+        evicted: Sequence[int],
+        block_tokens: int,
+    ) -> None:
+        """All that can use it hear what an engine says of its cache."""
+        for one in self._followers:
+            one.cached(backend, stored, evicted, block_tokens)
+
+    def believed_cached(self, request: Request, backend: BackendView) -> int:
+        """What whoever decides this request believes."""
+        decides = self.decides(request)
+        return decides.believed_cached(request, backend) if isinstance(decides, CacheBelief) else 0
+
+    @property
+    def prefix_audit(self) -> Mapping[str, list[int]]:
+        """That of the policy in force."""
+        return self.main.prefix_audit if isinstance(self.main, PrefixAudit) else {}
 
     def lost(self, backend: str) -> None:
         """All of them forget what they knew of a backend that left or fell ill."""

@@ -13,6 +13,7 @@ from simulator.engine_server.dialect import Dialect, Limits
 from simulator.engine_server.driver import Driver
 from simulator.engine_server.exposition import EngineFacts, MetricsPage, render
 from simulator.engine_server.faults import Faults, read_faults
+from simulator.engine_server.kv_publisher import KvPublisher
 from simulator.engine_server.refusal import InvalidBody, Refusal
 from simulator.engine_server.tokens import from_token_ids, token_ids
 
@@ -49,6 +50,7 @@ class EngineApp:
     ) -> None:
         self.driver, self.dialect, self.facts, self.limits = driver, dialect, facts, limits
         self.on_kill: Kill | None = None
+        self.publisher: KvPublisher | None = None
         self._metrics, self.completions = metrics, completions
         handover = completions.handover
         self._below = {} if handover is None else handover.pages()

@@ -16,6 +16,7 @@ from simulator.engine_server.dialect import Dialect, Limits
 from simulator.engine_server.driver import Driver, RealTimeLoop
 from simulator.engine_server.exposition import EngineFacts, MetricsPage
 from simulator.engine_server.handover import Handover
+from simulator.engine_server.kv_publisher import KvPublisher
 from simulator.engine_server.sglang import SglangDialect
 from simulator.engine_server.sglang_metrics import SglangMetrics
 from simulator.engine_server.sglang_pages import add_sglang_pages
@@ -26,6 +27,7 @@ from simulator.engine_server.vllm_metrics import VllmMetrics
 from simulator.engine_server.vllm_pages import add_vllm_pages
 from simulator.replica.build import make_replica
 from simulator.replica.config import ReplicaConfig, replica_config
+from simulator.replica.exact.engine import ExactEngine
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,6 +83,11 @@ def build_engine(
     token_bytes = Hardware().kv_bytes_per_token(spec)
     token_s = token_bytes / (options.link_gb_per_s * 1e9) / options.speed
     completions.handover = Handover(spec, token_s, address)
+    publisher = None
+    if spec.kv_events and isinstance(replica, ExactEngine):
+        publisher = KvPublisher(lambda: replica.pool, spec.kv_events, spec.kv_replay, unix_s)
+        publisher.look()
+        driver.moved = publisher.look
     app = EngineApp(
         driver,
         dialect,
@@ -89,6 +96,7 @@ def build_engine(
         facts=_facts(spec, config, unix_s()),
         limits=limits,
     )
+    app.publisher = publisher
     if spec.engine == "sglang":
         add_sglang_pages(app, truth.iteration_s(0, 1, 0.0), unix_s)
     else:

@@ -88,7 +88,8 @@ class Live:
 class Driver:
     """Advances one replica in real time and tells each request what it got.
 
-    All times inside are emulated seconds of ``clock``.
+    All times inside are emulated seconds of ``clock``. ``moved`` is called when something may have
+    happened in the replica, where somebody wants to know.
     """
 
     def __init__(
@@ -100,6 +101,7 @@ class Driver:
         self._timer: Timer | None = None
         self._due_s = math.inf
         self._now_s = 0.0
+        self.moved: Callable[[], None] | None = None
 
     @property
     def in_engine(self) -> int:
@@ -179,6 +181,11 @@ class Driver:
         self._arm()
 
     def _advance(self, now: float) -> None:
+        self._hear(now)
+        if self.moved is not None:
+            self.moved()
+
+    def _hear(self, now: float) -> None:
         for event in self._replica.advance(now):
             live = self._live.get(event.job.job_id)
             if live is not None:

@@ -86,6 +86,8 @@ class EngineServer:
             return
         self._server.abort()
         await asyncio.wait([self._serving])
+        if self.app.publisher is not None:
+            self.app.publisher.close()
         self._server = self._serving = None
 
 

@@ -37,6 +37,8 @@ class KvPool:
         merges_duplicates: whether a request whose block turns out to be cached gives its own
             copy back (SGLang's radix tree) or keeps it (vLLM).
         queried_tokens, hit_tokens: prompt tokens looked up and found, lifetime.
+        stored: blocks that entered the prefix cache, as (hash of the one before it, own hash,
+            tokens), for whoever wants to know and sets a list.
     """
 
     __slots__ = (
@@ -46,6 +48,7 @@ class KvPool:
         "hit_tokens",
         "merges_duplicates",
         "queried_tokens",
+        "stored",
         "total",
         "used",
     )
@@ -57,6 +60,7 @@ class KvPool:
         self.used = self.queried_tokens = self.hit_tokens = 0
         self.caching, self.cache = caching, PrefixCache()
         self.merges_duplicates = merges_duplicates
+        self.stored: list[tuple[int | None, int, int]] | None = None
 
     @property
     def free(self) -> int:
@@ -169,6 +173,8 @@ class KvPool:
                     continue
                 # Its own copy goes back, the shared one is referenced instead.
                 self.used += self.cache.acquire((block,)) - size
+            elif self.stored is not None:
+                self.stored.append((_before(job, key), key, job.prefix_block_tokens))
             holding.cached.append(block)
             holding.shared += size
 
@@ -179,3 +185,10 @@ class KvPool:
             return repeat(width // unit, count)
         ends = [index * width // unit for index in range(first, first + count + 1)]
         return [end - begin for begin, end in pairwise(ends)]
+
+
+def _before(job: Job, key: int) -> int | None:
+    """The hash before this one in a job's prompt and answer."""
+    chain = (*job.prefix_hashes[: job.shareable_blocks], *job.output_hashes)
+    at = chain.index(key)
+    return chain[at - 1] if at else None

@@ -29,11 +29,13 @@ class PrefixCache:
 
     Attributes:
         idle_size: KV blocks held by idle entries; they count as free memory.
+        evicted: hashes that were evicted, for whoever wants to know and sets a list.
     """
 
-    __slots__ = ("_blocks", "_idle", "idle_size")
+    __slots__ = ("_blocks", "_idle", "evicted", "idle_size")
 
     def __init__(self) -> None:
+        self.evicted: list[int] | None = None
         self._blocks: dict[int, CachedBlock] = {}
         self._idle: OrderedDict[CachedBlock, None] = OrderedDict()
         self.idle_size = 0
@@ -108,3 +110,5 @@ class PrefixCache:
             self.idle_size -= block.size
             if block.key is not None:
                 del self._blocks[block.key]
+                if self.evicted is not None:
+                    self.evicted.append(block.key)

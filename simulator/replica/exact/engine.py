@@ -18,6 +18,7 @@ from simulator.replica.checks import check_job, hit_ratio
 from simulator.replica.config import ReplicaConfig
 from simulator.replica.exact.scheduler import Scheduler, Sequence, Step
 from simulator.replica.job import Event, EventKind, Job
+from simulator.replica.kv_cache import KvPool
 from simulator.replica.timing import IterationTimes
 
 
@@ -105,6 +106,11 @@ class ExactEngine:
         self._run_to(now)
         events, self._events = self._events, []
         return events
+
+    @property
+    def pool(self) -> KvPool:
+        """The KV cache; another one after ``kill``."""
+        return self._scheduler.pool
 
     def snapshot(self, now: float) -> EngineSignals:
         """See ``Replica.snapshot``."""
