@@ -49,7 +49,7 @@ class KvPublisher:
         self._context = zmq.asyncio.Context()
         # Not the asyncio kind: sending never waits, and is done from plain callbacks.
         self._pub: Any = zmq.Context.shadow(self._context).socket(zmq.PUB)
-        self._router = self._context.socket(zmq.ROUTER)
+        self._router: Any = self._context.socket(zmq.ROUTER)
         self._pub.linger = self._router.linger = 0
         self._pub.bind(events)
         self._serving: asyncio.Task[None] | None = None
