@@ -48,9 +48,11 @@ class KvPublisher:
         self._batches: deque[tuple[int, bytes]] = deque(maxlen=_KEPT_BATCHES)
         self._context = zmq.asyncio.Context()
         # Not the asyncio kind: sending never waits, and is done from plain callbacks.
-        self._pub: Any = zmq.Context.shadow(self._context).socket(zmq.PUB)
+        plain: Any = zmq.Context.shadow(self._context)
+        self._pub = plain.socket(zmq.PUB)
         self._router: Any = self._context.socket(zmq.ROUTER)
-        self._pub.linger = self._router.linger = 0
+        for socket in (self._pub, self._router):
+            socket.linger = 0
         self._pub.bind(events)
         self._serving: asyncio.Task[None] | None = None
         if replay:

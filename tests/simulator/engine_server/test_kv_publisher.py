@@ -64,9 +64,8 @@ async def test_what_is_stored_and_evicted_is_heard_as_it_happens() -> None:
     try:
         async with httpx.AsyncClient(base_url=url, timeout=20.0) as client, asyncio.timeout(20):
             first = await complete(client, "a" * 4_000, 33)
-            while not follower.counts[
-                "stored"
-            ]:  # until the subscription stands, from the replay on
+            # Until the subscription stands; what came before is replayed.
+            while not follower.counts["stored"]:
                 await complete(client, f"{len(told.evicted)} warm" * 30, 2)
                 await asyncio.sleep(0.02)
             assert follower.counts["stored"] > first["prompt_tokens"] // 16
