@@ -231,7 +231,7 @@ def soak(minutes: float) -> str:
 
 
 def mutation() -> str:
-    command = "python -m tests.mutation --sample 60"
+    command = "python -m tests.mutation --sample 40"
     with tempfile.TemporaryDirectory() as folder:
         file = Path(folder, "score.json")
         run(*command.split(), "--json", str(file), codes=(0, 1))

