@@ -93,7 +93,8 @@ async def test_three_times_the_capacity() -> None:
         async with running(with_url) as gate:
             # As much as fits: what the engine delivers when it never idles.
             flat = await load(gate, [(10.0, 8.0)], 1)
-            capacity = max(goodput(flat, t, t + 4.0) for t in (3.0, 5.0, 7.0))
+            # Over as many seconds as the flood is looked at: short windows flatter the peak.
+            capacity = goodput(flat, 3.0, 11.0)
             spans = [(0.6 * capacity, 6.0), (3.0 * capacity, 12.0), (0.6 * capacity, 12.0)]
             everyone = await load(gate, spans, 2)
             gate.assert_at_rest()
@@ -104,6 +105,6 @@ async def test_three_times_the_capacity() -> None:
     kept = sum(a.good for a in urgent) / len(urgent)
     assert kept >= 0.9, kept
     bulk = [a for a in everyone if a.slo_class == "bulk" and 6.0 <= a.at_s < 18.0]
-    assert any(a.status in (429, 503) for a in bulk), "bulk is what is shed"
+    assert any(a.status in (429, 503) or a.ttft_s > 5.0 for a in bulk), "bulk makes way"
     late = [a for a in everyone if a.slo_class == "interactive" and a.at_s >= 20.0]
     assert sum(a.good for a in late) / len(late) >= 0.95, "well again two seconds after"
