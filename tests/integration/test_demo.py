@@ -110,6 +110,45 @@ def test_the_fleet_is_the_one_promised(demo):
     assert all(name in said for name in names)
 
 
+def test_every_panel_of_the_page_is_alive(demo):
+    """Planner, shadow, cost, energy, predictions: nothing on the page of a demo is empty."""
+    _, said = demo
+    url = url_in(said)
+
+    def alive(state):
+        plan, totals, shadow = state["plan"], state["totals"], state["trial"]["shadow"]
+        return (
+            plan["enabled"]
+            and plan["prices"]
+            and plan["next_in_s"] is not None
+            and {share["group"] for share in plan["shares"]}
+            and shadow["decisions"] > 0
+            and any(backend["forecasts"] for backend in state["backends"])
+            and any(backend["decode_factor"] for backend in state["backends"])
+            and any(one["attainment"] is not None for one in state["classes"])
+            and state["flow"]
+            and totals["usd_per_hour"] > 0
+            and totals["usd_per_million_tokens"] > 0
+            and totals["joules_per_token"] > 0
+        )
+
+    deadline = time.monotonic() + 60
+    while not alive(state := httpx.get(f"{url}/dashboard/state").json()):
+        assert time.monotonic() < deadline, state
+        time.sleep(0.5)
+    sums = {}
+    for share in state["plan"]["shares"]:
+        sums[share["work_class"]] = sums.get(share["work_class"], 0.0) + share["share"]
+    assert all(0.999 < total < 1.001 for total in sums.values())
+    asked = httpx.post(f"{url}/dashboard/whatif", json={"add": ["t4x2:1"], "seeds": 1})
+    assert asked.status_code == 202, asked.text
+    while (study := httpx.get(f"{url}/dashboard/whatif").json())["state"] == "running":
+        assert time.monotonic() < deadline + 60
+        time.sleep(0.5)
+    assert study["state"] == "done", study
+    assert study["study"]["requests"] > 0
+
+
 def test_trouble_can_be_made_and_is_seen(demo):
     _, said = demo
     url = url_in(said)

@@ -177,3 +177,34 @@ async def test_two_pages_at_once_and_one_that_leaves(
         gate.relay.engine.dispatcher.set_health("e1", healthy=True, now=0.0)
         await one.shows("2 of 2 up")
     assert one.complaints == []
+
+
+async def test_two_hundred_that_all_change_are_laid_out_once_a_tick(gateway: StartGateway) -> None:
+    """Bars that grow in an animation would be laid out with every frame, sixty times a second."""
+    gate = await gateway(*["http://127.0.0.1:9"] * 200)
+    backends = gate.relay.engine.dispatcher.state.backends
+    async with tab(gate.url, **DARK) as page:
+        await page.shows("200 of 200 up")
+        wire = await page.page.context.new_cdp_session(page.page)
+        await wire.send("Performance.enable")
+        await page.page.evaluate(
+            """() => { window.ticks = 0; new MutationObserver(() => { window.ticks += 1; })
+                .observe(document.querySelector("header"),
+                    { subtree: true, characterData: true, childList: true }); }"""
+        )
+        before = await layouts(wire)
+        for round_ in range(6):
+            for n, backend in enumerate(backends):
+                backend.in_flight = backend.decoding = (n + round_) % 8
+            await asyncio.sleep(1.0)
+        ticks = await page.page.evaluate("window.ticks")
+        assert ticks >= 3
+        assert await layouts(wire) - before < 3 * ticks
+        for backend in backends:
+            backend.in_flight = backend.decoding = 0
+    assert page.complaints == []
+
+
+async def layouts(wire: Any) -> float:
+    found = await wire.send("Performance.getMetrics")
+    return float({one["name"]: one["value"] for one in found["metrics"]}["LayoutCount"])
