@@ -11,11 +11,13 @@ import random
 import re
 import typing
 from collections.abc import Callable, Iterator, Mapping
+from functools import cache
 from pathlib import Path
 from typing import Any
 
 import click
 import typer
+import yaml
 from annotated_types import Ge, Gt, Le, Lt
 from pydantic import BaseModel
 from pydantic.fields import FieldInfo
@@ -28,6 +30,7 @@ from router.policies.registry import BLIND_TO_SPEED, POLICIES
 from telemetry.metric_table import markdown
 
 PAGES = Path(__file__).parent / "pages" / "reference"
+MEANINGS = Path(__file__).parent / "settings.yaml"
 WORDS = {str: "text", int: "integer", float: "number", bool: "true or false", Any: "anything"}
 SIGNS = {Ge: "≥", Gt: ">", Le: "≤", Lt: "<"}
 
@@ -41,20 +44,35 @@ def settings() -> str:
         "does not exist is an error, as is a value out of range. `motley init` writes a commented",
         "file; `motley check FILE` says what it means.",
     ]
-    for path, model in _sections(ConfigFile, ""):
+    for path, model in sections(ConfigFile, ""):
         lines += ["", f"## {path or 'The file'}", "", _first_paragraphs(model.__doc__ or ""), ""]
-        lines += ["| key | type | default |", "|---|---|---|"]
+        lines += ["| key | meaning | type | default |", "|---|---|---|---|"]
         for name, field in model.model_fields.items():
-            lines.append(f"| `{name}` | {_type_of(field)} | {_default_of(field)} |")
+            cells = (meaning(path, name), _type_of(field), _default_of(field))
+            lines.append(f"| `{name}` | {' | '.join(cells)} |")
     return "\n".join(lines) + "\n"
 
 
-def _sections(model: type[BaseModel], path: str) -> Iterator[tuple[str, type[BaseModel]]]:
+@cache
+def meanings() -> dict[str, str]:
+    """What settings mean, by whole path or by last word."""
+    found: dict[str, str] = yaml.safe_load(MEANINGS.read_text("utf-8"))
+    return found
+
+
+def meaning(path: str, name: str) -> str:
+    """What one setting means; empty if nobody wrote it down."""
+    whole = f"{path}.{name}" if path else name
+    return meanings().get(whole) or meanings().get(name, "")
+
+
+def sections(model: type[BaseModel], path: str) -> Iterator[tuple[str, type[BaseModel]]]:
+    """Every section of the file with its path, outermost first."""
     yield path, model
     for name, field in model.model_fields.items():
         below = f"{path}.{name}" if path else name
         for part, suffix in _models_in(field.annotation, ""):
-            yield from _sections(part, below + suffix)
+            yield from sections(part, below + suffix)
 
 
 def _models_in(annotation: Any, suffix: str) -> Iterator[tuple[type[BaseModel], str]]:

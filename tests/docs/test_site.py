@@ -12,7 +12,8 @@ from pathlib import Path
 import pytest
 
 from docs.plots import PLOTS
-from docs.reference import PAGES, REFERENCE
+from docs.reference import PAGES, REFERENCE, meaning, meanings, sections
+from router.config.schema import ConfigFile
 from router.policies.registry import POLICIES
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -95,6 +96,17 @@ def test_a_dead_link_fails_the_build(tmp_path: Path):
 def test_the_reference_is_what_the_code_says(name: str):
     written = (PAGES / name).read_text("utf-8")
     assert written == REFERENCE[name](), "stale: run python -m docs.reference"
+
+
+def test_every_setting_says_what_it_means():
+    told = {
+        (path, name): meaning(path, name)
+        for path, section in sections(ConfigFile, "")
+        for name in section.model_fields
+    }
+    assert [f"{path}.{name}" for (path, name), text in told.items() if not text] == []
+    used = {key for path, name in told for key in (name, f"{path}.{name}" if path else name)}
+    assert set(meanings()) <= used, "a setting that is no more: take it out of docs/settings.yaml"
 
 
 @pytest.mark.parametrize("name", POLICIES)
