@@ -32,6 +32,9 @@ DEMO_FLEET: Mapping[str, Any] = {
 SHADOW: Mapping[str, Any] = {"name": "least-request"}
 """Asked and not obeyed, so that the page shows what another policy would have done."""
 
+PLAN_EVERY_S = 10.0
+"""Sooner than in service, as nobody watches a demo for long."""
+
 DRAIN_S = 1.0
 STATUS_EVERY_S = 1.0
 
@@ -100,7 +103,7 @@ def demo(
 
     profile, rate_per_s = parse(load)
     chosen: dict[str, Any] = {"policy": {"name": policy, "seed": seed, "shadow": SHADOW}}
-    chosen |= {"planner": {"enabled": True, "history": None}}
+    chosen |= {"planner": {"enabled": True, "interval_s": PLAN_EVERY_S, "history": None}}
     chosen |= {"server": {"host": host, "decision_log": decision_log and str(decision_log)}}
     config = load_config({**DEMO_FLEET, **chosen})
     # The gateway's port first: if it is taken, nothing has been started yet.

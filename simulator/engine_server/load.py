@@ -17,6 +17,7 @@ from simulator.engine_server.tokens import BYTES_PER_TOKEN
 
 MAX_OPEN = 256
 """Open requests above which arrivals are dropped: files and patience are finite."""
+READY_EVERY_S = 0.2
 _READ_BYTES = 65_536
 
 
@@ -25,6 +26,9 @@ async def run_load(plan: LoadPlan) -> None:
     rng = Random(plan.seed)
     open_requests: set[asyncio.Task[None]] = set()
     clock = asyncio.get_running_loop().time
+    # Who is not up yet would let everybody wait, and serve them all at once.
+    while not await _is_ready(plan.url):
+        await asyncio.sleep(READY_EVERY_S)
     begin_s = clock()
     try:
         for arrival in arrivals(plan.profile, plan.rate_per_s, plan.seed):
@@ -50,6 +54,23 @@ def chat_body(plan: LoadPlan, arrival: Arrival, rng: Random) -> bytes:
     if arrival.output_tokens is not None:
         body |= {"max_tokens": arrival.output_tokens, "ignore_eos": True}
     return json.encode(body)
+
+
+async def _is_ready(url: str) -> bool:
+    """Whether the gateway answers that it can serve."""
+    parts = urlsplit(url)
+    try:
+        reader, writer = await asyncio.open_connection(parts.hostname, parts.port)
+    except OSError:
+        return False
+    try:
+        head = f"GET /ready HTTP/1.1\r\nhost: {parts.netloc}\r\nconnection: close\r\n\r\n"
+        writer.write(head.encode())
+        return b" 200 " in await reader.readline()
+    except OSError:
+        return False
+    finally:
+        writer.close()
 
 
 async def _ask(url: str, body: bytes) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 from itertools import islice, takewhile
 from random import Random
@@ -9,7 +10,7 @@ from random import Random
 import pytest
 
 from router.domain.errors import BadInputError, UnknownNameError
-from simulator.engine_server.load import chat_body
+from simulator.engine_server.load import chat_body, run_load
 from simulator.engine_server.plan import LoadPlan
 from simulator.engine_server.profiles import PROFILES, RATES, Arrival, arrivals, parse
 
@@ -61,6 +62,28 @@ def test_a_prompt_has_its_length_and_no_other_begins_like_it():
     assert [len(text) for text in texts] == [400, 400]
     assert texts[0][:16] != texts[1][:16]
     assert "max_tokens" not in one
+
+
+async def test_it_begins_when_the_gateway_is_ready():
+    """Else all that came while it started would be served at once, which no card bears well."""
+    asked: list[bytes] = []
+
+    async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        asked.append(await reader.readline())
+        ready = sum(line.startswith(b"GET /ready") for line in asked) > 2
+        writer.write(b"HTTP/1.1 200 OK\r\n\r\n" if ready else b"HTTP/1.1 503 No\r\n\r\n")
+        writer.close()
+
+    server = await asyncio.start_server(answer, "127.0.0.1", 0)
+    port = server.sockets[0].getsockname()[1]
+    load = asyncio.create_task(run_load(LoadPlan(f"http://127.0.0.1:{port}", "m", 50.0)))
+    async with asyncio.timeout(20):
+        while not any(line.startswith(b"POST") for line in asked):
+            await asyncio.sleep(0.02)
+    load.cancel()
+    server.close()
+    first = next(n for n, line in enumerate(asked) if line.startswith(b"POST"))
+    assert [line.split()[1] for line in asked[:first]] == [b"/ready"] * 3
 
 
 @pytest.mark.parametrize(("text", "load"), [("3.5", ("steady", 3.5)), ("0", ("steady", 0.0))])
