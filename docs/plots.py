@@ -184,5 +184,5 @@ def _replay(policy: str, load: float) -> tuple[float, float]:
     from simulator.summary import summarize  # noqa: PLC0415
 
     options = ReplayOptions(model_error=0.2)
-    run = summarize(run_policy(_trace(load, 200.0), _config(), policy, options))
+    run = summarize(run_policy(_trace(load, 120.0), _config(), policy, options))
     return run["ttft_s"]["p99"], run["e2e_s"]["p99"]

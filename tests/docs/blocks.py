@@ -23,8 +23,8 @@ KNOWN = {"notest", "background", "exit", "tests", "title", "hl_lines", "linenums
 FENCE = re.compile(r"^( *)```([^`\n]+)\n(.*?)^\1```[ ]*$", re.DOTALL | re.MULTILINE)
 OPTION = re.compile(r'(\w+)="([^"]*)"')
 PORT = 8000
-BLOCK_S = 100.0
-READY_S = 60.0
+BLOCK_S = 280.0
+READY_S = 150.0
 
 
 @dataclass(frozen=True)

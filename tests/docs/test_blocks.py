@@ -27,13 +27,14 @@ def follow(blocks: list[Block], folder: Path, *, heavy: bool) -> None:
             person.follow(block)
 
 
+@pytest.mark.timeout(400)  # a busy machine takes its time
 @pytest.mark.parametrize("page", RUN)
 def test_the_commands_of_a_page_work(page: str, tmp_path: Path):
     follow(RUN[page], tmp_path, heavy=False)
 
 
 @pytest.mark.full
-@pytest.mark.timeout(300)
+@pytest.mark.timeout(600)
 @pytest.mark.parametrize("page", HEAVY)
 def test_the_heavy_commands_of_a_page_work(page: str, tmp_path: Path):
     follow(HEAVY[page], tmp_path, heavy=True)

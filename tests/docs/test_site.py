@@ -17,6 +17,7 @@ from router.config.schema import ConfigFile
 from router.policies.registry import POLICIES
 
 ROOT = Path(__file__).resolve().parents[2]
+pytestmark = pytest.mark.timeout(400)  # ten seconds of CPU, which a busy machine takes minutes for
 
 
 def build(config: Path, site: Path) -> subprocess.CompletedProcess[str]:
@@ -26,7 +27,7 @@ def build(config: Path, site: Path) -> subprocess.CompletedProcess[str]:
         env={**os.environ, "NO_MKDOCS_2_WARNING": "1"},
         capture_output=True,
         text=True,
-        timeout=110,
+        timeout=380,
         check=False,
     )
 
