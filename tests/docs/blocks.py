@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+import ctypes
 import os
 import re
-import shlex
 import signal
 import socket
 import subprocess
@@ -22,9 +22,10 @@ DATA = {"yaml", "json", "jsonl", "csv", "text", "math", "toml", "ini", "promql",
 KNOWN = {"notest", "background", "exit", "tests", "title", "hl_lines", "linenums"}
 FENCE = re.compile(r"^( *)```([^`\n]+)\n(.*?)^\1```[ ]*$", re.DOTALL | re.MULTILINE)
 OPTION = re.compile(r'(\w+)="([^"]*)"')
-PORT = 8000
+PORT = "8000"
 BLOCK_S = 280.0
 READY_S = 150.0
+LINUX, PR_SET_PDEATHSIG = sys.platform == "linux", 1
 
 
 @dataclass(frozen=True)
@@ -88,7 +89,7 @@ class Reader:
     def __init__(self, folder: Path, *, heavy: bool) -> None:
         self.folder = folder
         self.heavy = heavy
-        self.port = free_port()
+        self.ports: dict[str, int] = {}
         self.running: list[subprocess.Popen[str]] = []
         (folder / "deploy").symlink_to(ROOT / "deploy")
         here = Path(sys.executable).parent
@@ -96,7 +97,7 @@ class Reader:
 
     def follow(self, block: Block) -> None:
         if "title" in block.options and not block.is_command:
-            (self.folder / block.options["title"]).write_text(block.text)
+            (self.folder / block.options["title"]).write_text(self.at_free_ports(block.text))
         elif not self.runs(block):
             return
         elif "background" in block.options:
@@ -137,6 +138,7 @@ class Reader:
                 stderr=subprocess.STDOUT,
                 text=True,
                 start_new_session=True,
+                preexec_fn=end_with_parent if LINUX else None,  # noqa: PLW1509 - no threads
             )
         self.running.append(process)
         deadline = time.monotonic() + READY_S
@@ -147,7 +149,7 @@ class Reader:
             time.sleep(0.1)
 
     def command(self, block: Block) -> list[str]:
-        text = block.text.replace(f"127.0.0.1:{PORT}", f"127.0.0.1:{self.port}")
+        text = self.at_free_ports(block.text)
         if block.language == "python":
             return [sys.executable, "-c", text]
         if block.language == "console":
@@ -157,7 +159,17 @@ class Reader:
         return ["bash", "-euo", "pipefail", "-c", text]
 
     def at_my_port(self, found: re.Match[str]) -> str:
-        return f"{found[1]} --port {shlex.quote(str(self.port))}"
+        return f"{found[1]} --port {self.free(PORT)}"
+
+    def at_free_ports(self, text: str) -> str:
+        return re.sub(r"(127\.0\.0\.1:|--port )(\d{4,5})\b", self.elsewhere, text)
+
+    def elsewhere(self, found: re.Match[str]) -> str:
+        return f"{found[1]}{self.free(found[2])}"
+
+    def free(self, port: str) -> int:
+        """A port that nobody has, the same one for the whole page."""
+        return self.ports.setdefault(port, free_port())
 
     def leave(self) -> None:
         for process in self.running:
@@ -178,6 +190,11 @@ def reader(folder: Path, *, heavy: bool) -> Iterator[Reader]:
         yield one
     finally:
         one.leave()
+
+
+def end_with_parent() -> None:
+    """Ask the kernel to end this process with the test's, even where that one is killed."""
+    ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGTERM)
 
 
 def free_port() -> int:

@@ -2,6 +2,11 @@
 
 from __future__ import annotations
 
+import re
+import signal
+import subprocess
+import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -81,3 +86,34 @@ def test_the_reader_sees_a_command_fail(fence: str, fails: str, tmp_path: Path):
         return
     with pytest.raises(AssertionError, match=fails):
         follow(blocks, tmp_path, heavy=False)
+
+
+def test_ports_are_free_ones_and_the_same_all_over_a_page(tmp_path: Path):
+    first, second = (
+        Block("a.md", 1, "bash", {}, text)
+        for text in ("motley engine --port 30003\n", "curl http://127.0.0.1:30003/health\n")
+    )
+    with reader(tmp_path, heavy=False) as person:
+        (port,) = re.findall(r"--port (\d+)", person.command(first)[-1])
+        assert port != "30003"
+        assert f"127.0.0.1:{port}/health" in person.command(second)[-1]
+
+
+def test_what_was_started_ends_with_a_reader_who_is_killed(tmp_path: Path):
+    script = (
+        "import os, signal, sys, pathlib\n"
+        "from tests.docs.blocks import Block, reader\n"
+        "block = Block('a.md', 1, 'bash', {'background': 'up'}, 'echo up $$; exec sleep 600')\n"
+        "with reader(pathlib.Path(sys.argv[1]), heavy=False) as person:\n"
+        "    person.start(block)\n"
+        "    os.kill(os.getpid(), signal.SIGKILL)\n"
+    )
+    killed = subprocess.run(
+        [sys.executable, "-c", script, str(tmp_path)], cwd=PAGES.parents[1], check=False
+    )
+    assert killed.returncode == -signal.SIGKILL
+    pid = int((tmp_path / "block-1.out").read_text().split()[1])
+    deadline = time.monotonic() + 20
+    while Path(f"/proc/{pid}").exists():
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
