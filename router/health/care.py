@@ -41,14 +41,12 @@ class CareRules:
     panic_threshold: float = 0.0
 
 
+@dataclass(slots=True)
 class FailureShare:
     """Share of failures among the last so many requests of one backend, older ones fading."""
 
-    __slots__ = ("seen", "share")
-
-    def __init__(self) -> None:
-        self.seen = 0
-        self.share = 0.0
+    seen: int = 0
+    share: float = 0.0
 
     def note(self, failed: bool, memory: int) -> None:
         """One request more."""
