@@ -163,7 +163,7 @@ class Replay:
             self._deliver(i, engine, now)
 
     def _recall(self, request_ids: Sequence[str], now: float) -> None:
-        """The dispatcher took requests back: their engines let go of them."""
+        """The dispatcher took requests back: their engines let go of them, and they wait again."""
         records = self.records
         for request_id in request_ids:
             i = int(request_id)
@@ -171,6 +171,7 @@ class Replay:
             records.backend[i], records.dispatched_s[i] = -1, math.nan
             engine.cancel(request_id, now)
             self._forget_second(i, now)
+            self._queues[i % len(self._queues)].look_later()
 
     def _forget_second(self, i: int, now: float) -> None:
         """The request is over, or waits again: so is its second attempt."""

@@ -134,3 +134,20 @@ def test_figures_by_class_add_up():
         summary["goodput_per_s"]
     )
     assert classes["bulk"]["qoe_mean"] is None, "nobody waits for bulk with a watch"
+
+
+def test_a_request_that_was_taken_back_does_not_wait_for_others_to_come():
+    """The last arrival takes an engine from a bulk request, and nobody else waits."""
+    fleet = ({"gpu": "t4", "count": 2, "tensor_parallel": 2},)
+    patient = fleet_config(
+        fleet, admission={"enabled": True}, reliability={"queue_timeout_s": 86_400}
+    )
+    rows = [
+        *(TraceRecord(0.001 * n, 3_000, 300, slo_class="bulk") for n in range(2)),
+        *(TraceRecord(0.01 + 0.001 * n, 300, 20, slo_class="interactive") for n in range(2)),
+    ]
+    options = ReplayOptions(seed=1, client_timeout_s=120.0)
+    told = run_policy(Trace("last").extend(rows), patient, "motley", options)
+    assert told.count(Status.COMPLETED) == len(rows)
+    assert max(told.records.attempts) == 2, "somebody was taken back"
+    assert max(told.records.finished_s) < 60.0
