@@ -22,6 +22,7 @@ from router.config.schema import (
     RecordSection,
     ShadowSection,
 )
+from telemetry.metric_table import TABLE
 from tests.deploy.monitoring import (
     DASHBOARDS,
     DEPLOY,
@@ -52,6 +53,12 @@ QUIET = {
     "Second attempts, continued streams, other models": "no engine is late or dies",
     "Canaries taken back": "the canary is as good as the others",
     "Waiting by class": "nobody waits",
+    "Outliers taken out": "no engine fails more often than the others",
+    "Requests shared by two backends": "none is shared here",
+    "KV moved between backends": "none is",
+    "Prefix index against the engines": "every prompt is another",
+    "What engines publish of their caches": "these publish nothing",
+    "Share of the rent that nobody used": "on a busy machine every card is at work",
     "Shed, recalled and aged": "the fleet is not overloaded",
     "Traffic record": "nothing is lost; what is written is asked for apart",
 }
@@ -85,6 +92,17 @@ def test_what_a_backend_is_is_joined_gateway_by_gateway() -> None:
     assert len(joins) > 5
     for expr in joins:
         assert "on (backend)" not in " ".join(expr.split()), expr
+
+
+def test_every_metric_is_on_a_dashboard() -> None:
+    shown = {name for _, _, expr in QUERIES for name in names_in(expr)}
+    for metric in TABLE:
+        ends = ("", "_bucket", "_sum", "_count")
+        # What recording rules make of a metric shows it too.
+        recorded = any(
+            metric.name in rule["expr"] for rule in rules() if rule.get("record") in shown
+        )
+        assert recorded or shown & {f"{metric.name}{end}" for end in ends}, metric.name
 
 
 def test_panels_do_not_overlap_and_have_units() -> None:
