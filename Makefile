@@ -88,7 +88,7 @@ lint: setup ## Style, types and the floors
 bench: $(VENV)/.ready-full ## Run the benchmarks, side by side, as ratios
 	@for script in benchmarks/*.py; do echo "== $$script"; $(BIN)/python $$script || exit 1; done
 
-bench-policies: setup ## Replay every policy on every scenario (20 CPU-minutes, 2 processes, goes on where it was stopped), rewrite README's tables, draw out/bench-policies.html
+bench-policies: setup ## Replay every policy on every scenario (15 CPU-minutes, 2 processes, goes on where it was stopped), rewrite README's tables, draw out/bench-policies.html
 	$(BIN)/python -m benchmarks.readme evidence held-out ablation
 
 lock: ## Pin dependencies again (needs uv); the smaller files agree with the larger ones

@@ -2,7 +2,7 @@
 
 ::
 
-    python -m benchmarks.policies.run                    everything (about 20 CPU-minutes)
+    python -m benchmarks.policies.run                    everything (about 14 CPU-minutes)
     python -m benchmarks.policies.run --quick            one seed, few requests, the strong policies
     python -m benchmarks.policies.run --held-out         scenarios that nothing was tuned on
     python -m benchmarks.policies.run --ablation         Motley without each of its parts
