@@ -206,6 +206,10 @@ def test_ctrl_c_stops_everything(demo):
     process, said = demo
     listed = httpx.get(f"{url_in(said)}/workers").json()
     listed = listed["workers"] if isinstance(listed, dict) else listed
+    deadline = time.monotonic() + 30.0
+    while 'status="completed"' not in httpx.get(f"{url_in(said)}/metrics").text:
+        assert time.monotonic() < deadline, "the load did not reach the fleet"
+        time.sleep(0.1)
     code, last = interrupted(process)
     assert code == 0
     assert "Traceback" not in last
