@@ -58,7 +58,6 @@ QUIET = {
     "KV moved between backends": "none is",
     "Prefix index against the engines": "every prompt is another",
     "What engines publish of their caches": "these publish nothing",
-    "Share of the rent that nobody used": "on a busy machine every card is at work",
     "Shed, recalled and aged": "the fleet is not overloaded",
     "Traffic record": "nothing is lost; what is written is asked for apart",
 }
