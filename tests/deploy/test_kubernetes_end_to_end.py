@@ -109,11 +109,11 @@ class Installed:
         return {b.spec.name for b in gate.relay.engine.dispatcher.state.backends if b.usable}
 
     async def all_found(self, gate: Gateway) -> None:
-        """Every ready pod is a backend, and nothing else is."""
+        """Every deployment has the pods it asks for, each is a backend, and nothing else is."""
 
         def same() -> bool:
             pods = self.cluster.pods(ready=True)
-            return bool(pods) and self.named(gate) == set(pods)
+            return self.cluster.settled() and bool(pods) and self.named(gate) == set(pods)
 
         await eventually(same)
 

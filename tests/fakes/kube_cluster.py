@@ -78,10 +78,15 @@ class FakeCluster:
             and (_ready(pod) or not ready)
         ]
 
+    def settled(self) -> bool:
+        """There are as many ready pods as the deployments ask for."""
+        asking = filter(_is_backend, self.kube.everything("deployments"))
+        return len(self.pods(ready=True)) == sum(d["spec"]["replicas"] for d in asking)
+
     async def _run(self) -> None:
         while True:
             for deployment in self.kube.everything("deployments"):
-                if "motley.dev/backend" in (deployment["metadata"].get("annotations") or {}):
+                if _is_backend(deployment):
                     self._deployment(deployment)
             for pod in self.kube.everything("pods"):
                 self._kubelet(pod)
@@ -231,6 +236,10 @@ def _under_way(exposition: str) -> Iterator[float]:
     for line in exposition.splitlines():
         if line.startswith(("vllm:num_requests_running", "sglang:num_running_reqs")):
             yield float(line.rsplit(" ", 1)[1])
+
+
+def _is_backend(deployment: Thing) -> bool:
+    return "motley.dev/backend" in (deployment["metadata"].get("annotations") or {})
 
 
 def _matches(selector: dict[str, str], pod: Thing, namespace: str) -> bool:
