@@ -169,18 +169,12 @@ def plan(
         workload,
         format_name=format_name,
         strict=strict,
-        mix=None,
         rate_scale=rate_scale,
         start=start,
         duration=duration,
         model=model,
         models=models,
         classes=classes,
-        arrivals=None,
-        rate=None,
-        upsample=1.0,
-        jitter=0.0,
-        max_tokens="none",
     )
     trace, notes = build_trace(spec, seed)
     for note in notes:

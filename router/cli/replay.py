@@ -8,8 +8,8 @@ from typing import Annotated
 import typer
 
 from router.config.build import rebuild_dispatcher
-from router.decision_log import replay as replay_log
 from router.domain.errors import ConfigError
+from router.log_replay import replay as replay_log
 
 
 def replay(

@@ -99,10 +99,24 @@ MaxTokensOption = Annotated[
 ]
 
 
+_AS_RECORDED: dict[str, Any] = {
+    "mix": None,
+    "arrivals": None,
+    "rate": None,
+    "upsample": 1.0,
+    "jitter": 0.0,
+    "max_tokens": "none",
+}
+
+
 def trace_spec(source: str, **options: Any) -> Any:
-    """Build a ``TraceSpec`` from the options above, under their own names."""
+    """Build a ``TraceSpec`` from the options above, under their own names.
+
+    A command that does not offer to draw arrivals anew or to mix traces leaves those out.
+    """
     from simulator.workload import TraceSpec, parse_shares
 
+    options = {**_AS_RECORDED, **options}
     return TraceSpec(
         source=source,
         format_name=options["format_name"],

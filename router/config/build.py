@@ -12,7 +12,6 @@ from router.decision_log import (
     LoggingClassDispatcher,
     LoggingDispatcher,
     Sink,
-    recorded_capability,
 )
 from router.dispatcher import Dispatcher
 from router.domain.fleet import BackendSpec, Fleet
@@ -24,6 +23,7 @@ from router.fleet_state.fleet import CapabilityOf, FleetState
 from router.health.breaker import BreakerConfig
 from router.health.care import CareRules
 from router.hedge import HedgeBudget, HedgeRules
+from router.log_replay import recorded_capability
 from router.pairing import Pairing, PairRules
 from router.perf.hardware import Hardware
 from router.perf.length import BucketLengthPredictor

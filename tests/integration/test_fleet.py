@@ -9,7 +9,7 @@ import pytest
 
 from router.config.build import rebuild_dispatcher
 from router.config.schema import ContinuationSection
-from router.decision_log import replay
+from router.log_replay import replay
 from simulator.engine_server.tokens import words
 from tests.integration.fleet import break_engine, engines, gateway
 

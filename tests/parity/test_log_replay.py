@@ -14,9 +14,9 @@ from collections.abc import Callable
 import pytest
 
 from router.config.build import rebuild_dispatcher
-from router.decision_log import replay
 from router.dispatcher import Dispatcher
 from router.domain.errors import ReplayError
+from router.log_replay import replay
 from router.policies.registry import POLICIES
 from tests.parity.recording import Recording
 

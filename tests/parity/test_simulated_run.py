@@ -9,7 +9,7 @@ import pytest
 
 from router.config.build import rebuild_dispatcher
 from router.config.load import load_config
-from router.decision_log import replay
+from router.log_replay import replay
 from simulator.faults import Fault
 from simulator.options import ReplayOptions
 from simulator.run import run_policy

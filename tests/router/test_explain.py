@@ -11,12 +11,12 @@ import pytest
 
 from router.config.build import build_dispatcher, rebuild_dispatcher
 from router.config.load import load_config
-from router.decision_log import replay
 from router.dispatcher import Dispatcher
 from router.domain.decision import Assign
 from router.domain.explanation import Explains
 from router.domain.request import Request
 from router.explain import Explainer, as_json, compact
+from router.log_replay import replay
 from router.perf.estimate import tpot_s, ttft_s
 from router.policies.context import PolicyContext
 from router.policies.motley import Motley

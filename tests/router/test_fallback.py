@@ -8,10 +8,10 @@ import pytest
 
 from router.config.build import build_dispatcher, rebuild_dispatcher
 from router.config.load import load_config
-from router.decision_log import replay
 from router.domain.decision import Wait
 from router.domain.errors import ConfigError
 from router.domain.request import Request
+from router.log_replay import replay
 from tests.fakes import MODEL, LimitPolicy, ask, assigned, balance, make_dispatcher, spec
 
 SMALL = "qwen2.5-7b"

@@ -7,10 +7,10 @@ from typing import Any
 import pytest
 
 from router.config.build import rebuild_dispatcher
-from router.decision_log import replay
 from router.dispatcher import Dispatcher
 from router.domain.errors import UnknownNameError
 from router.hedge import HedgeBudget, HedgeRules
+from router.log_replay import replay
 from tests.fakes import LimitPolicy, Recorder, ask, assigned, balance, make_dispatcher
 from tests.parity.recording import Recording
 

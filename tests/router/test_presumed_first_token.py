@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from router.config.build import build_dispatcher, rebuild_dispatcher
 from router.config.load import load_config
-from router.decision_log import replay
+from router.log_replay import replay
 from tests.fakes import MODEL, Recorder, ask, make_dispatcher
 
 

@@ -11,8 +11,8 @@ import numpy as np
 import pytest
 
 from router.config.build import rebuild_dispatcher
-from router.decision_log import replay as replay_log
 from router.domain.errors import ConfigError, TraceError, UnknownNameError
+from router.log_replay import replay as replay_log
 from router.policies.registry import POLICIES
 from simulator.belief import OraclePredictor, believe, draw_error
 from simulator.options import ReplayOptions

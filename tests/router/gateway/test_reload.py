@@ -18,8 +18,8 @@ from router.class_dispatcher import desk_of
 from router.config.build import rebuild_dispatcher
 from router.config.edit import write_weights
 from router.config.load import load_config
-from router.decision_log import replay
 from router.gateway.reload import Reloader
+from router.log_replay import replay
 from tests.fakes import ask
 from tests.router.gateway.conftest import StartEngine
 from tests.router.gateway.fakes import (

@@ -12,12 +12,12 @@ import pytest
 
 from router.config.build import rebuild_dispatcher
 from router.config.load import load_config
-from router.decision_log import replay
 from router.domain.errors import ConfigError
 from router.gateway.app import build_app
 from router.gateway.log_file import LogFile
 from router.gateway.server import bind, url_of
 from router.gateway.upstream import Address, parse_address
+from router.log_replay import replay
 from tests.router.gateway.conftest import StartEngine, StartGateway
 from tests.router.gateway.fakes import MODEL, answer, chat, fleet, reset, running, stream
 
