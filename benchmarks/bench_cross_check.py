@@ -19,7 +19,7 @@ import subprocess
 import sys
 import tempfile
 import venv
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
@@ -27,8 +27,11 @@ from random import Random
 from statistics import fmean
 from typing import Any
 
+import numpy as np
+
 from router.config.load import load_config
 from simulator.bench.drive import WORDS
+from simulator.bench.plan import Closed, Lengths, Open, jobs
 from simulator.engine_server.host import EngineHost
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -36,12 +39,39 @@ HOME = ROOT / ".peers" / "guidellm"
 PACKAGE = "guidellm==0.8.1"
 MODEL = "llama-3.1-8b"
 INPUT_TOKENS, OUTPUT_TOKENS = 512, 128
+SALT = 0xBE4C
+"""What ``motley bench`` draws its lengths with, beside the seed."""
 WORDS_OF_A_PROMPT = 346
 """As many tokens to the emulated engine, which counts a token for every four bytes."""
+EIGHT = "kind=concurrent,streams=8"
+
+
+@dataclass(frozen=True, slots=True)
+class Load:
+    """One way of sending, in the words of both tools.
+
+    Attributes:
+        profile: GuideLLM's.
+        flags: ours.
+        drawn_from: the same load, for drawing the lengths as ``motley bench`` does.
+        spread: how far prompts and answers vary in length, either way.
+    """
+
+    profile: str
+    flags: tuple[str, ...]
+    drawn_from: Closed | Open
+    spread: float = 0.0
+
+
 LOADS = {
-    "8 users": ("kind=concurrent,streams=8", ["--concurrency", "8"]),
-    "4 requests/s": ("kind=constant,rate=4", ["--rate", "4", "--burstiness", "0"]),
+    "8 users": Load(EIGHT, ("--concurrency", "8"), Closed(8), spread=0.5),
+    "8 users in step": Load(EIGHT, ("--concurrency", "8"), Closed(8)),
+    "4 requests/s": Load(
+        "kind=constant,rate=4", ("--rate", "4", "--burstiness", "0"), Open(4.0, 0.0)
+    ),
 }
+"""In step: all answers are equally long, so all eight users ask again in the same moment, every
+time, and it is chance who is first in the engine's next batch and who waits for the one after."""
 FIGURES = {
     "TTFT, ms": ("ttft_s", "time_to_first_token_ms", 1000.0),
     "TPOT, ms": ("tpot_s", "inter_token_latency_ms", 1000.0),
@@ -82,13 +112,6 @@ def emulated() -> Iterator[str]:
         yield next(iter(engines.urls.values()))
 
 
-def prompts(count: int, words: int, seed: int) -> Iterator[str]:
-    """Prompts of common words, drawn anew for every run, so that no cache knows them."""
-    rng = Random(seed)
-    for _ in range(count):
-        yield " ".join(rng.choices(WORDS, k=words))
-
-
 @dataclass(frozen=True, slots=True)
 class Server:
     """What is tested, and how long the prompts are in words."""
@@ -99,12 +122,23 @@ class Server:
     words: int
 
 
-def by_motley(server: Server, load: Sequence[str], seed: int) -> dict[str, Any]:
+def rows(server: Server, load: Load, seed: int) -> Iterator[str]:
+    """GuideLLM's data: lengths as ``motley bench`` draws them, words that no cache knows."""
+    rng = Random(seed)
+    lengths = Lengths(INPUT_TOKENS, OUTPUT_TOKENS, load.spread)
+    drawn = np.random.default_rng([seed, SALT])
+    for job in jobs(server.requests, lengths, load.drawn_from, drawn):
+        words = rng.choices(WORDS, k=round(server.words * job.input_tokens / INPUT_TOKENS))
+        row = {"prompt": " ".join(words), "output_tokens_count": job.output_tokens}
+        yield json.dumps(row) + "\n"
+
+
+def by_motley(server: Server, load: Load, seed: int) -> dict[str, Any]:
     """One run; percentiles in seconds."""
     program = str(Path(sys.executable).parent / "motley")
     lengths = ["--input-tokens", str(INPUT_TOKENS), "--output-tokens", str(OUTPUT_TOKENS)]
     words = [program, "bench", server.url, "--model", server.model, "--seed", str(seed)]
-    words += ["-n", str(server.requests), *load, *lengths]
+    words += ["-n", str(server.requests), *load.flags, *lengths, "--spread", str(load.spread)]
     done = subprocess.run([*words, "--json", "-"], check=True, capture_output=True, text=True)
     found: dict[str, Any] = json.loads(done.stdout)
     assert not found["failed"], found["errors"]
@@ -116,17 +150,16 @@ def by_motley(server: Server, load: Sequence[str], seed: int) -> dict[str, Any]:
 
 
 def by_guidellm(
-    program: Path, server: Server, load: str, seed: int, folder: Path
+    program: Path, server: Server, load: Load, seed: int, folder: Path
 ) -> dict[str, Any]:
     """One run; percentiles in seconds."""
     data = folder / "prompts.jsonl"
     with data.open("w") as file:
-        for text in prompts(server.requests, server.words, seed):
-            file.write(json.dumps({"prompt": text, "output_tokens_count": OUTPUT_TOKENS}) + "\n")
+        file.writelines(rows(server, load, seed))
     out = folder / "guidellm.json"
     words_of = {
         "backend": f"kind=openai_http,target={server.url},model={server.model}",
-        "profile": load,
+        "profile": load.profile,
         "constraint": f"kind=max_requests,count={server.requests}",
         "tokenizer": f"kind=hf_auto,model={folder / 'tokenizer'}",
         "data": f"kind=json_file,path={data}",
@@ -173,11 +206,12 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else "")
     parser.add_argument("--url", help="of a server of yours; an emulated engine by default")
     parser.add_argument("--model", default=MODEL)
-    parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--requests", type=int, default=80)
+    parser.add_argument("--rounds", type=int, default=4)
+    parser.add_argument("--requests", type=int, default=96)
     parser.add_argument(
         "--words", type=int, default=WORDS_OF_A_PROMPT, help="of GuideLLM's prompts"
     )
+    parser.add_argument("--load", action="append", choices=LOADS, help="only this; may be repeated")
     parser.add_argument("--guidellm", type=Path, help="its program, if you have it")
     asked = parser.parse_args()
     program = asked.guidellm or install()
@@ -190,25 +224,28 @@ def main() -> None:
         subprocess.run(words, check=True, capture_output=True)
         with nullcontext(asked.url) if asked.url else emulated() as url:
             server = Server(url, asked.model, asked.requests, asked.words)
-            compare(server, asked.rounds, program, folder)
+            loads = {name: LOADS[name] for name in asked.load or LOADS}
+            compare(server, loads, asked.rounds, program, folder)
 
 
-def compare(server: Server, rounds: int, program: Path, folder: Path) -> None:
-    """Both loads, the tools in turns."""
+def compare(
+    server: Server, loads: Mapping[str, Load], rounds: int, program: Path, folder: Path
+) -> None:
+    """All loads, the tools in turns."""
     notes = []
-    for number, (load, (profile, flags)) in enumerate(LOADS.items()):
+    for number, (name, load) in enumerate(loads.items()):
         ours, theirs = [], []
         for seed in range(rounds):
             fresh = rounds * number + seed + 1  # no prompt twice: the engine would know it
-            ours.append(by_motley(server, flags, fresh))
-            theirs.append(by_guidellm(program, server, profile, fresh, folder))
-        print("\n".join(table(load, ours, theirs)), flush=True)
+            ours.append(by_motley(server, load, fresh))
+            theirs.append(by_guidellm(program, server, load, fresh, folder))
+        print("\n".join(table(name, ours, theirs)), flush=True)
         tokens = [
             f"{fmean(run[way] for run in runs):.0f}"
             for way in ("in", "out")
             for runs in (ours, theirs)
         ]
-        notes.append("{}: {} and {} tokens in, {} and {} out".format(load, *tokens))
+        notes.append("{}: {} and {} tokens in, {} and {} out".format(name, *tokens))
     print(f"\n{'; '.join(notes)}; {rounds} rounds of {server.requests} requests each.")
 
 

@@ -10,7 +10,7 @@ stretches of time are drawn with replacement, because requests near in time shar
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from typing import Literal
@@ -150,15 +150,29 @@ def _difference(
         for seed in both
     ]
     mean = float(np.mean(paired)) if paired else math.nan
+    low, high, method = interval_of(
+        paired,
+        lambda: (
+            columns.redrawn(metric, policy, seed) - columns.redrawn(metric, reference, seed)
+            for seed in both
+        ),
+    )
+    return Difference(policy, reference, metric, mean, low, high, method)
+
+
+def interval_of(
+    paired: Sequence[float], redrawn: Callable[[], Iterable[Floats]]
+) -> tuple[float, float, Method]:
+    """95 % interval of the mean of paired differences, and where it comes from.
+
+    Args:
+        paired: one difference a seed.
+        redrawn: the differences of each seed under every draw of blocks; asked where the seeds
+            are too few.
+    """
     if len(paired) >= 3:
-        low, high = t_interval(paired)
-        return Difference(policy, reference, metric, mean, low, high, "seeds")
-    intervals = [
-        _middle(columns.redrawn(metric, policy, seed) - columns.redrawn(metric, reference, seed))
-        for seed in both
-    ]
-    low, high = _mean_interval(intervals)
-    return Difference(policy, reference, metric, mean, low, high, "blocks")
+        return (*t_interval(paired), "seeds")
+    return (*_mean_interval([_middle(drawn) for drawn in redrawn()]), "blocks")
 
 
 class _Columns:

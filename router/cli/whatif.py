@@ -18,7 +18,8 @@ from router.domain.errors import ConfigError
 if TYPE_CHECKING:
     from router.config.load import MotleyConfig
     from simulator.traces.columns import Trace
-    from simulator.whatif.study import Bill, Line, Study
+    from simulator.whatif.bill import Bill, Line
+    from simulator.whatif.study import Study
 
 _CHANGE, _TRAFFIC, _OUT = "What changes", "The traffic", "Output"
 RECORDER = "recorder"
@@ -165,12 +166,15 @@ _COLORS = {"better": "green", "worse": "red", "noise": "dim"}
 
 
 def _cells(line: Line) -> tuple[str, ...]:
-    share = line.name.startswith("SLO")
-
     def text(value: float | None, sign: str = "") -> str:
         if value is None:
             return "-"
-        return f"{value * 100:{sign}.1f} %" if share else f"{value:{sign}.3g} s"
+        told = {
+            "share": f"{value * 100:{sign}.1f} %",
+            "per_s": f"{value:{sign}.3g}/s",
+            "usd": f"{value:{sign}.2f}",
+        }
+        return told.get(line.unit, f"{value:{sign}.3g} s")
 
     between = f"{text(line.low, '+')} to {text(line.high, '+')}"
     color = _COLORS[line.verdict]
@@ -190,13 +194,6 @@ def _costs(now: Bill, then: Bill) -> list[tuple[str, ...]]:
 
     return [
         ("$ per hour", money(now.usd_per_hour), money(then.usd_per_hour), "", "", ""),
-        (
-            "$ per M tokens",
-            money(now.usd_per_million_tokens),
-            money(then.usd_per_million_tokens),
-            *("", "", ""),
-        ),
-        ("goodput", f"{now.goodput_per_s:.2f}/s", f"{then.goodput_per_s:.2f}/s", "", "", ""),
         ("lost", str(now.lost), str(then.lost), "", "", ""),
     ]
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import Any
@@ -18,6 +17,7 @@ from simulator.results import RunResult, latencies
 from simulator.run import run_policy
 from simulator.traces.columns import Trace
 from simulator.traces.transform import scale_rate
+from simulator.whatif.bill import Bill, Line, Runs, bill_of, known, rate_lines
 from simulator.whatif.change import Change, changed
 
 NOW, THEN = "now", "then"
@@ -33,43 +33,6 @@ METRICS = (
 
 Progress = Callable[[float, str], object]
 """Told (share done, what is done now)."""
-
-
-@dataclass(frozen=True, slots=True)
-class Line:
-    """One metric in both worlds.
-
-    Attributes:
-        name: such as "TTFT P99".
-        now, then: mean over the seeds, in seconds or as a share; ``None`` where nothing finished.
-        change, low, high: then minus now, and its 95 % interval.
-        verdict: "better", "worse" or "noise".
-    """
-
-    name: str
-    now: float | None
-    then: float | None
-    change: float | None
-    low: float | None
-    high: float | None
-    verdict: str
-
-
-@dataclass(frozen=True, slots=True)
-class Bill:
-    """What a world costs, at the prices of the catalogue or the user's own.
-
-    Attributes:
-        usd_per_hour: of all cards.
-        usd_per_million_tokens: at this traffic; ``None`` where nothing was generated.
-        goodput_per_s: requests per second that met their SLO.
-        lost: requests rejected, failed or cut off.
-    """
-
-    usd_per_hour: float
-    usd_per_million_tokens: float | None
-    goodput_per_s: float
-    lost: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -135,6 +98,7 @@ def what_if(
         )
         results[name].append(replace(result, policy=name))
     differences = compare_with(results[NOW] + results[THEN], NOW, METRICS)
+    now, then = Runs(config, trace, results[NOW]), Runs(other, then_trace, results[THEN])
     return Study(
         requests=len(trace),
         span_s=trace.span_s,
@@ -143,19 +107,10 @@ def what_if(
         fleet_then=_kinds(other.fleet),
         policy_now=config.policy.name,
         policy_then=other.policy.name,
-        lines=tuple(_line(d, results) for d in differences),
-        bill_now=_bill(config, results[NOW], trace),
-        bill_then=_bill(other, results[THEN], then_trace),
+        lines=(*(_line(d, results) for d in differences), *rate_lines(now, then)),
+        bill_now=bill_of(now),
+        bill_then=bill_of(then),
         notes=_notes(trace, results),
-    )
-
-
-def usd_per_hour(config: MotleyConfig) -> float:
-    """Price of all cards of a fleet: the user's own prices, else the catalogue's."""
-    own, known = config.planner.usd_per_hour, config.hardware.catalog
-    return sum(
-        own.get(spec.gpu, known.gpu(spec.gpu).price_usd_per_hour) * spec.tensor_parallel
-        for spec in config.fleet.backends
     )
 
 
@@ -165,33 +120,16 @@ def _line(difference: Difference, results: dict[str, list[RunResult]]) -> Line:
         metric.name,
         _mean(metric, results[NOW]),
         _mean(metric, results[THEN]),
-        _number(difference.mean),
-        _number(difference.low),
-        _number(difference.high),
+        known(difference.mean),
+        known(difference.low),
+        known(difference.high),
         difference.verdict,
+        "share" if metric.quantile is None else "s",
     )
 
 
 def _mean(metric: Metric, results: Sequence[RunResult]) -> float | None:
-    return _number(float(np.mean([metric.of(metric.values(latencies(r))) for r in results])))
-
-
-def _number(value: float) -> float | None:
-    return value if math.isfinite(value) else None
-
-
-def _bill(config: MotleyConfig, results: Sequence[RunResult], trace: Trace) -> Bill:
-    usd = usd_per_hour(config)
-    span_s = max(trace.span_s, 1e-9)
-    met = float(np.mean([np.nansum(METRICS[-1].values(latencies(r))) for r in results]))
-    tokens = float(np.mean([sum(r.records.output_tokens) for r in results]))
-    per_token = usd / 3600.0 * span_s / tokens * 1e6 if tokens else None
-    return Bill(usd, per_token, met / span_s, round(float(np.mean([_lost(r) for r in results]))))
-
-
-def _lost(result: RunResult) -> int:
-    ends = latencies(result).e2e_s
-    return int(np.isnan(ends).sum())
+    return known(float(np.mean([metric.of(metric.values(latencies(r))) for r in results])))
 
 
 def _kinds(fleet: Fleet) -> dict[str, int]:

@@ -51,6 +51,23 @@ def test_losing_the_fast_card_is_worse_and_cheaper(trace: Trace, config: MotleyC
     assert any("only" in note for note in study.notes)
 
 
+@pytest.mark.parametrize("seeds", [2, 3])
+def test_goodput_and_the_price_of_tokens_have_intervals_too(
+    trace: Trace, config: MotleyConfig, seeds: int
+) -> None:
+    study = what_if(trace, config, Change(remove=("a100",)), OPTIONS, seeds=seeds)
+    lines = {line.name: line for line in study.lines}
+    goodput, cost = lines["goodput"], lines["$ per M tokens out"]
+    assert goodput.now == pytest.approx(study.bill_now.goodput_per_s)
+    assert goodput.then == pytest.approx(study.bill_then.goodput_per_s)
+    assert (goodput.unit, goodput.verdict) == ("per_s", "worse")
+    assert cost.then == pytest.approx(study.bill_then.usd_per_million_tokens)
+    assert (cost.unit, cost.verdict) == ("usd", "better")  # a fifth of the price
+    for line in (goodput, cost):
+        assert line.low is not None
+        assert line.low <= line.change <= line.high < 0.0
+
+
 def test_twice_the_fleet_is_no_worse_and_twice_as_dear(trace: Trace, config: MotleyConfig) -> None:
     study = what_if(trace, config, Change(add=("a100", "v100")), OPTIONS)
     assert line(study, "E2E P99")[2] != "worse"

@@ -48,7 +48,7 @@ function App() {
       <${Events} events=${snapshot.events}/>
     </div>
     <${Classes} classes=${snapshot.classes}/>
-    <${Plan} plan=${snapshot.plan}/>
+    <${Plan} plan=${snapshot.plan} backends=${snapshot.backends}/>
     <${Trial} trial=${snapshot.trial} policy=${snapshot.policy}/>
     <${Requests} requests=${snapshot.requests} only=${only} onClear=${() => setOnly("")} onExplain=${setAsked}/>
     <${Accuracy} backends=${snapshot.backends}/>

@@ -4,6 +4,7 @@ export const DASH = "–";
 
 export function seconds(value) {
   if (value === null || value === undefined) return DASH;
+  if (value === 0) return "0 s";
   if (value < 0.0995) return `${(value * 1000).toFixed(value < 0.00995 ? 1 : 0)} ms`;
   if (value < 99.5) return `${value.toPrecision(3)} s`;
   return duration(value);
@@ -41,6 +42,13 @@ export function factor(value) {
 export function dollars(value) {
   if (value === null || value === undefined) return DASH;
   return `$${value >= 100 ? Math.round(value) : value.toPrecision(3)}`;
+}
+
+// Groups are named gpu/engine/model: where all have one model, it is said by none.
+export function groupName(groups) {
+  const models = new Set(groups.map((g) => g.slice(g.lastIndexOf("/") + 1)));
+  const short = groups.length > 0 && models.size === 1 && groups.every((g) => g.split("/").length > 2);
+  return (g) => (short ? g.slice(0, g.lastIndexOf("/")) : g).replaceAll("/", " · ");
 }
 
 export function clock(unix) {

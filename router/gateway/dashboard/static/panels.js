@@ -1,11 +1,12 @@
 // The panels of the page. Every text from outside goes through htm and is escaped by it.
 
 import { html } from "./vendor/htm-preact.js";
-import { DASH, clock, dollars, duration, factor, number, percent, seconds } from "./format.js";
+import { DASH, clock, dollars, duration, factor, groupName, number, percent, seconds } from "./format.js";
 
 const STATES = { up: ["up", "●"], draining: ["draining", "◐"], down: ["down", "✕"], open: ["cut off", "✕"], half_open: ["on probation", "◐"] };
 const COMPACT_ABOVE = 24;
 const HUES = [208, 38, 150, 335, 265, 95, 15, 185, 300, 60];
+const PHONE = window.matchMedia("(max-width: 760px)");
 const seen = new Map();
 
 // One hue a GPU type, in order of appearance: neighbours in the list never look alike.
@@ -52,6 +53,25 @@ function Bar({ label, share, text, parts }) {
     <div>${(parts || [[share, "load"]]).map(([x, kind]) => html`<i class=${kind} style=${width(x)}></i>`)}</div><b>${text}</b></div>`;
 }
 
+const watts = (b) => `${b.watts_are_estimated ? "~" : ""}${number(b.watts)} W`;
+
+// All that is known of the backend that was picked, in words.
+function Detail({ b, onClose }) {
+  const speed = (f, deviation) => (f === null ? "nothing learned yet" : `${factor(f)} of the catalogue's time, ± ${percent(deviation)}`);
+  const facts = [
+    ["cards", `${b.cards} × ${b.gpu}${b.zone ? `, ${b.zone}` : ""}`], ["engine", `${b.engine}, ${b.model}`],
+    ["health", (STATES[b.state] || [b.state])[0]], ["load", `${b.prefilling} in prefill, ${b.decoding} decoding`],
+    ["queue", b.engine_waiting === null ? "not told" : `${b.engine_waiting} waiting in the engine`],
+    ["KV", `${percent(b.kv_usage)} of ${number(b.kv_capacity_tokens)} tokens${b.kv_is_told ? "" : ", by the router's count"}`],
+    ["prefill takes", speed(b.prefill_factor, b.prefill_deviation)], ["decode takes", speed(b.decode_factor, b.decode_deviation)],
+    ["slower than it was", b.degraded.length ? b.degraded.map(([phase, x]) => `${phase} ${factor(x)}`).join(", ") : "no"],
+    ["figures are", b.signal_age_s === null ? "none yet" : `${seconds(b.signal_age_s)} old`],
+    ["costs", b.usd_per_hour === null ? DASH : `${dollars(b.usd_per_hour)} an hour`], ["power", b.watts === null ? DASH : watts(b)],
+  ];
+  return html`<div class="detail" role="region" aria-label=${`About ${b.name}`}><h3>${b.name} <button class="link" onClick=${onClose}>close</button></h3>
+    <dl>${facts.map(([name, text]) => html`<div key=${name}><dt>${name}</dt><dd>${text}</dd></div>`)}</dl></div>`;
+}
+
 function Tile({ b, most, picked, onPick }) {
   const [word, mark] = STATES[b.state] || [b.state, "?"];
   const sick = b.degraded.length > 0;
@@ -63,9 +83,10 @@ function Tile({ b, most, picked, onPick }) {
     <p class="name"><span class="mark" aria-hidden="true">${mark}</span>${b.name}<small>${cards}${b.gpu} · ${b.engine}</small></p>
     <p class="word">${b.state === "up" ? "" : word}${sick ? b.degraded.map(([phase, x]) => ` ${phase} ${factor(x)} slower than new`) : ""}</p>
     <${Bar} label="load" text=${b.in_flight} parts=${[[b.decoding / most, "decode"], [b.prefilling / most, "prefill"]]}/>
+    <${Bar} label="queue" text=${b.engine_waiting === null ? DASH : b.engine_waiting} parts=${[[(b.engine_waiting || 0) / most, "waiting"]]}/>
     <${Bar} label=${b.kv_is_told ? "KV" : "KV ~"} share=${b.kv_usage} text=${percent(b.kv_usage)}/>
     <p class="fine"><${Speed} name="prefill" value=${b.prefill_factor} deviation=${b.prefill_deviation}/> <${Speed} name="decode" value=${b.decode_factor} deviation=${b.decode_deviation}/></p>
-    <p class="fine">${number(b.requests_per_s)} req/s · ${number(b.output_tokens_per_s)} tok/s${b.watts === null ? "" : ` · ${b.watts_are_estimated ? "~" : ""}${number(b.watts)} W`}${waiting}</p>
+    <p class="fine">${number(b.requests_per_s, 2)} req/s · ${number(b.output_tokens_per_s)} tok/s${b.watts === null ? "" : ` · ${watts(b)}`}</p>
   </div>`;
 }
 
@@ -74,9 +95,11 @@ export function Fleet({ backends, only, onPick }) {
   for (const b of backends) groups.set(b.group, [...(groups.get(b.group) || []), b]);
   const most = Math.max(8, ...backends.map((b) => b.in_flight));
   const up = backends.filter((b) => b.state === "up").length;
-  return html`<section aria-labelledby="fleet"><h2 id="fleet">Fleet <small>${up} of ${backends.length} up · load is requests in flight: <i class="dot decode"></i>decoding <i class="dot prefill"></i>in prefill</small></h2>
+  const picked = backends.find((b) => b.name === only), name = groupName([...groups.keys()]);
+  return html`<section aria-labelledby="fleet"><h2 id="fleet">Fleet <small>${up} of ${backends.length} up · load is requests in flight: <i class="dot decode"></i>decoding <i class="dot prefill"></i>in prefill · learned speed: 1.20× takes 20 % longer than the catalogue says</small></h2>
+    ${picked ? html`<${Detail} b=${picked} onClose=${() => onPick(picked.name)}/>` : ""}
     <div class=${backends.length > COMPACT_ABOVE ? "fleet compact" : "fleet"}>
-      ${[...groups].map(([group, members]) => html`<div class="group" key=${group}><h3>${group}${members[0].price ? html` <span class="price" title="What the policy adds for an engine-second here, in seconds of delay">price in force ${number(members[0].price)}</span>` : ""}</h3>
+      ${[...groups].map(([group, members]) => html`<div class="group" key=${group}><h3>${name(group)}${members[0].price ? html` <span class="price" title="What the policy adds for a second of engine time here, in seconds of delay">price in force ${number(members[0].price)}</span>` : ""}</h3>
         <div class="tiles">${members.map((b) => html`<${Tile} key=${b.name} b=${b} most=${most} picked=${b.name === only} onPick=${onPick}/>`)}</div></div>`)}
     </div></section>`;
 }
@@ -101,15 +124,17 @@ export function Flow({ flow, backends }) {
   const classes = [...new Set(flow.map((f) => f.slo_class))], groups = [...new Set(flow.map((f) => f.group))];
   const total = flow.reduce((sum, f) => sum + f.requests, 0);
   const rows = Math.max(classes.length, groups.length, 1), height = Math.max(120, rows * 46);
+  const narrow = PHONE.matches, left = narrow ? 84 : 150, right = narrow ? 210 : 400, width = narrow ? 340 : 640, bend = (right - left) / 2;
+  const name = groupName(backends.map((b) => b.group));
   const at = (list, i) => ((i + 0.5) / list.length) * height;
   const sum = (key, name) => flow.reduce((s, f) => s + (f[key] === name ? f.requests : 0), 0);
   return html`<section aria-labelledby="flow"><h2 id="flow">Who serves whom <small>requests finished in the last minute, class → GPU group</small></h2>
-    ${total === 0 ? html`<p class="empty">No traffic in the last minute.</p>` : html`<div class="scroll" tabindex="0" role="region" aria-label="Who serves whom"><svg class="flow" viewBox=${`0 0 640 ${height}`} role="img" aria-label=${flow.map((f) => `${f.slo_class} to ${f.group}: ${f.requests}`).join("; ")}>
+    ${total === 0 ? html`<p class="empty">No traffic in the last minute.</p>` : html`<svg class="flow" viewBox=${`0 0 ${width} ${height}`} role="img" aria-label=${flow.map((f) => `${f.slo_class} to ${f.group}: ${f.requests}`).join("; ")}>
       ${flow.map((f) => { const y1 = at(classes, classes.indexOf(f.slo_class)), y2 = at(groups, groups.indexOf(f.group));
-        return html`<path key=${f.slo_class + f.group} d=${`M150 ${y1} C 280 ${y1}, 280 ${y2}, 400 ${y2}`} fill="none" stroke=${gpuColor(gpuOf[f.group] || f.group)} stroke-opacity="0.6" stroke-width=${Math.max(1.5, (26 * f.requests) / total)}><title>${`${f.slo_class} → ${f.group}: ${f.requests} requests, ${number(f.output_tokens)} tokens`}</title></path>`; })}
-      ${classes.map((c, i) => html`<text key=${c} x="142" y=${at(classes, i) - 2} text-anchor="end">${c}</text><text x="142" y=${at(classes, i) + 13} text-anchor="end" class="sub">${sum("slo_class", c)}</text>`)}
-      ${groups.map((g, i) => html`<text key=${g} x="408" y=${at(groups, i) - 2}>${g}</text><text x="408" y=${at(groups, i) + 13} class="sub">${sum("group", g)} · ${percent(sum("group", g) / total)}</text>`)}
-    </svg></div>`}</section>`;
+        return html`<path key=${f.slo_class + f.group} d=${`M${left} ${y1} C ${left + bend} ${y1}, ${left + bend} ${y2}, ${right} ${y2}`} fill="none" stroke=${gpuColor(gpuOf[f.group] || f.group)} stroke-opacity="0.6" stroke-width=${Math.max(1.5, (26 * f.requests) / total)}><title>${`${f.slo_class} → ${f.group}: ${f.requests} requests, ${number(f.output_tokens)} tokens`}</title></path>`; })}
+      ${classes.map((c, i) => html`<text key=${c} x=${left - 8} y=${at(classes, i) - 2} text-anchor="end">${c}</text><text x=${left - 8} y=${at(classes, i) + 13} text-anchor="end" class="sub">${sum("slo_class", c)}</text>`)}
+      ${groups.map((g, i) => html`<text key=${g} x=${right + 8} y=${at(groups, i) - 2}>${name(g)}</text><text x=${right + 8} y=${at(groups, i) + 13} class="sub">${sum("group", g)} · ${percent(sum("group", g) / total)}</text>`)}
+    </svg>`}</section>`;
 }
 
 // What all names begin with, up to a slash: "llama-3.1-8b/interactive/".
@@ -119,16 +144,17 @@ function commonFolder(names) {
   return names.length ? names[0].slice(0, length) : "";
 }
 
-export function Plan({ plan }) {
+export function Plan({ plan, backends }) {
   if (!plan.enabled) return html`<section aria-labelledby="plan"><h2 id="plan">Plan</h2><p class="empty">The planner is off: set <code>planner.enabled: true</code> to get shares and prices.</p></section>`;
-  const groups = [...new Set(plan.shares.map((s) => s.group))].sort();
+  const groups = [...new Set([...plan.shares.map((s) => s.group), ...plan.prices.map(([g]) => g)])].sort();
+  const name = groupName(groups), prices = new Map(plan.prices), inForce = new Map(backends.map((b) => [b.group, b.price]));
   const works = [...new Set(plan.shares.map((s) => s.work_class))].sort((a, b) => a.localeCompare(b, "en", { numeric: true }));
   const common = commonFolder(works);
   const share = (w, g) => (plan.shares.find((s) => s.work_class === w && s.group === g) || { share: 0 }).share;
   return html`<section aria-labelledby="plan"><h2 id="plan">Plan <small>${plan.age_s === null ? "first round is to come" : `solved ${duration(plan.age_s)} ago in ${seconds(plan.solve_s)}`}${plan.next_in_s !== null ? `, next in ${duration(plan.next_in_s)}` : ""}</small></h2>
     ${plan.failures ? html`<p class="note bad">${plan.failures} rounds failed: ${plan.last_failure}</p>` : ""}
-    ${plan.prices.length ? html`<p class="prices">One more engine-second adds, in seconds of delay: ${plan.prices.map(([g, p]) => html`<span key=${g}><b>${number(p)}</b> ${g}</span>`)}</p>` : ""}
-    ${works.length ? html`<div class="scroll tall" tabindex="0" role="region" aria-label="Planned shares"><table class="heat"><thead><tr><th>${common ? `share of ${common}…` : "share of class"}</th>${groups.map((g) => html`<th key=${g}>${g}</th>`)}</tr></thead>
+    ${plan.prices.length ? html`<p class="fine">Price: the delay, in seconds over all requests, that one more second of work would bring to a group. In force: as much of it as the policy counts.</p>` : ""}
+    ${works.length ? html`<div class="scroll tall" tabindex="0" role="region" aria-label="Planned shares"><table class="heat"><thead><tr><th>${common ? `share of ${common}…` : "share of class"}</th>${groups.map((g) => html`<th key=${g}>${name(g)}${prices.has(g) ? html`<small>price ${number(prices.get(g), 2)} · in force ${number(inForce.get(g) || 0, 2)}</small>` : ""}</th>`)}</tr></thead>
       <tbody>${works.map((w) => html`<tr key=${w}><th scope="row">${w.slice(common.length).replaceAll("<=", " ≤ ").replaceAll("/", " · ")}</th>${groups.map((g) => html`<td key=${g} style=${`--heat:${share(w, g)}`}>${share(w, g) > 0.0005 ? percent(share(w, g)) : ""}</td>`)}</tr>`)}</tbody></table></div>` : ""}</section>`;
 }
 

@@ -37,7 +37,7 @@ export function WhatIf() {
     <form onSubmit=${ask}>${field("add", "add", "t4x2:2", 12)} ${field("remove", "remove", "v100", 12)} ${field("policy", "policy", "as now", 14)} ${field("load", "load ×", "1", 4)} ${field("minutes", "last minutes", "60", 4)}
       <button disabled=${running}>Try it</button> ${running ? html`<button type="button" onClick=${() => look("DELETE")}>Cancel</button>` : ""}</form>
     ${problem ? html`<p class="note bad" role="alert">${problem}</p>` : ""}
-    ${running ? html`<p role="status"><progress max="1" value=${report.share}></progress> ${report.what}</p>` : ""}
+    ${running ? html`<p role="status"><progress max="1" value=${report.share} aria-label="how far the replays are"></progress> ${percent(report.share)}, ${report.what}</p>` : ""}
     ${report.state === "failed" ? html`<p class="note bad" role="alert">${report.error}</p>` : ""}
     ${report.state === "cancelled" ? html`<p class="empty">Cancelled.</p>` : ""}
     ${report.study ? html`<${Study} s=${report.study}/>` : ""}</section>`;
@@ -48,7 +48,8 @@ function Study({ s }) {
     if (value === null) return "–";
     const plus = sign && value > 0 ? "+" : sign && value < 0 ? "−" : "";
     const size = sign ? Math.abs(value) : value;
-    return plus + (line.name.startsWith("SLO") ? percent(size, 1) : seconds(size));
+    const units = { share: (x) => percent(x, 1), per_s: (x) => `${number(x)}/s`, usd: dollars };
+    return plus + (units[line.unit] || seconds)(size);
   };
   const bill = (name, now, then) => html`<tr><th scope="row">${name}</th><td>${now}</td><td>${then}</td><td></td><td></td><td></td></tr>`;
   const kinds = (fleet) => Object.entries(fleet).map(([kind, n]) => `${n} × ${kind}`).join(", ");
@@ -56,8 +57,6 @@ function Study({ s }) {
     <div class="scroll" tabindex="0" role="region" aria-label="What would change"><table><thead><tr><th>figure</th><th>now</th><th>then</th><th>change</th><th>95 % interval</th><th>verdict</th></tr></thead><tbody>
     ${s.lines.map((l) => html`<tr key=${l.name}><th scope="row">${l.name}</th><td>${show(l, l.now)}</td><td>${show(l, l.then)}</td><td>${show(l, l.change, true)}</td><td class="fine">${show(l, l.low, true)} to ${show(l, l.high, true)}</td><td class=${`verdict ${l.verdict}`}>${l.low === 0 && l.high === 0 ? "the same" : l.verdict}</td></tr>`)}
     ${bill("$ per hour", dollars(s.bill_now.usd_per_hour), dollars(s.bill_then.usd_per_hour))}
-    ${bill("$ per M tokens out", dollars(s.bill_now.usd_per_million_tokens), dollars(s.bill_then.usd_per_million_tokens))}
-    ${bill("goodput", `${number(s.bill_now.goodput_per_s)}/s`, `${number(s.bill_then.goodput_per_s)}/s`)}
     ${bill("lost", s.bill_now.lost, s.bill_then.lost)}</tbody></table></div>
     ${s.notes.map((note) => html`<p class="fine">${note}</p>`)}`;
 }

@@ -141,6 +141,9 @@ async def test_the_keyboard_reaches_backends_and_explanations(
         await page.page.locator('[data-backend="e0"]').focus()
         await page.page.keyboard.press("Enter")
         await page.shows("only e0")
+        about = await page.page.get_by_role("region", name="About e0").inner_text()
+        assert "waiting in the engine" in about or "not told" in about
+        assert "nothing learned yet" in about
         await page.page.get_by_role("button", name="show all").press("Enter")
         await page.page.get_by_role("button", name="first").press("Enter")
         await page.shows("Why did it go there?")
