@@ -216,7 +216,7 @@ def main() -> None:
     asked = parser.parse_args()
     program = asked.guidellm or install()
     print("| load | figure | motley bench | GuideLLM | difference | noise |")
-    print("|---|---|--:|--:|--:|--:|")
+    print("|---|---|--:|--:|--:|--:|", flush=True)
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         python = str(program.parent / "python")

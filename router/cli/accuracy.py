@@ -24,6 +24,13 @@ JsonOption = Annotated[
 ]
 
 
+NO_TABLES = (
+    "Motley does not ship the tables that others measured: name their folder with --data. Which "
+    "they are is in docs/pages/explanation/how-fast-an-engine-is.md, and what this command said "
+    "of them in the README; your own engines are measured by motley calibrate"
+)
+
+
 def accuracy(data: DataOption = None, json_path: JsonOption = None) -> None:
     """Print the error of the iteration model per engine, GPU and phase.
 
@@ -32,9 +39,11 @@ def accuracy(data: DataOption = None, json_path: JsonOption = None) -> None:
     any calibration. Errors are absolute percentage errors; a negative bias means predicted too
     fast.
     """
+    if data is not None and not data.is_dir():
+        raise ConfigError(f"no folder {data}; name the folder of measured tables with --data")
     folder = data or default_folder()
     if not folder.is_dir():
-        raise ConfigError(f"no folder {folder}; name the folder of measured tables with --data")
+        raise ConfigError(NO_TABLES)
     report = accuracy_report(folder)
     if json_path == "-":
         typer.echo(_to_json(report))
