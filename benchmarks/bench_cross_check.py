@@ -207,7 +207,7 @@ def main() -> None:
     parser.add_argument("--url", help="of a server of yours; an emulated engine by default")
     parser.add_argument("--model", default=MODEL)
     parser.add_argument("--rounds", type=int, default=4)
-    parser.add_argument("--requests", type=int, default=96)
+    parser.add_argument("--requests", type=int, default=64)
     parser.add_argument(
         "--words", type=int, default=WORDS_OF_A_PROMPT, help="of GuideLLM's prompts"
     )

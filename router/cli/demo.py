@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import shutil
 import sys
 import threading
 from collections.abc import Iterator, Mapping
@@ -147,11 +148,20 @@ def greet(config: MotleyConfig, urls: Mapping[str, str], url: str) -> None:
     typer.echo(f"Gateway at {url}/v1 (policy {config.policy.name}); watch the fleet at {url}/")
     typer.echo("\nAsk it something:\n")
     typer.echo(f"  {curl_line(url)}\n")
-    typer.echo(f"  {python_line(url)}\n")
+    typer.echo(f"  {python_line(url)}    # pip install openai\n")
     typer.echo("Make trouble, in another terminal, and watch what happens:\n")
-    for line, what in TRIES:
-        typer.echo(f"  motley demo {line}{at}".ljust(48) + what)
+    commands = [f"{as_typed(sys.argv[0])} demo {line}{at}" for line, _ in TRIES]
+    for command, (_, what) in zip(commands, TRIES, strict=True):
+        typer.echo(f"  {command.ljust(max(map(len, commands)))}   {what}")
     typer.echo("\nCtrl-C stops everything.")
+
+
+def as_typed(program: str) -> str:
+    """What to type for this command from the same folder: from a clone, ``.venv/bin/motley``."""
+    found = shutil.which("motley")
+    if Path(program).name != "motley" or (found and Path(found).samefile(program)):
+        return "motley"
+    return program
 
 
 TRIES = (

@@ -10,12 +10,13 @@ import subprocess
 import sys
 import time
 from contextlib import contextmanager
+from pathlib import Path
 
 import httpx
 import pytest
 from openai import OpenAI
 
-from router.cli.demo import MODEL
+from router.cli.demo import MODEL, as_typed
 from router.config.load import load_config
 from simulator.engine_server.listening import listen
 from simulator.engine_server.tokens import words
@@ -282,3 +283,13 @@ def test_bad_input_is_named_with_a_remedy(arguments, says):
     assert refused.returncode == 2
     assert says in refused.stderr
     assert "Traceback" not in refused.stderr
+
+
+def test_what_to_type_is_told_as_it_works_from_here(monkeypatch: pytest.MonkeyPatch):
+    """In a clone nobody's PATH holds motley: the command is the one that started the demo."""
+    program = Path(sys.executable).parent / "motley"
+    monkeypatch.setenv("PATH", "/nowhere")
+    assert as_typed(str(program)) == str(program)
+    monkeypatch.setenv("PATH", str(program.parent))
+    assert as_typed(str(program)) == "motley"
+    assert as_typed("/somewhere/pytest") == "motley"
