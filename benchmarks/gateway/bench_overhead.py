@@ -1,5 +1,7 @@
 """CPU per request and per streamed chunk: Motley beside nginx, its peers and no gateway, one run.
 
+A relay that does nothing but relay shows how much of it is Python's, whatever Motley did.
+
 The target is pinned to one core, engines and client to another. Figures are CPU microseconds of
 all the target's processes; for ``direct`` they are those of the engines. Compare ratios within a
 run, not numbers between machines. ``--peers`` installs those that PyPI has and runs them too; one
@@ -24,7 +26,7 @@ sys.path.insert(0, str(Path(__file__).parent))
 
 import peers
 from load import Result, closed_loop, open_loop, streams
-from targets import Target, free_port, motley, nginx, process
+from targets import BARE, Target, bare, free_port, motley, nginx, process
 
 TARGET_CORE, LOAD_CORE = 0, (os.cpu_count() or 2) - 1
 TOKENS, RATE_PER_S = 150, 50.0
@@ -58,6 +60,7 @@ def main() -> None:
                 if name not in missing and (turn == 0 or name != SLOW):
                     _take_turn(name, start, arguments, rows, missing)
     print(_table(rows) if arguments.markdown else _plain(rows))
+    print(f"\n{_shares(rows)}")
     for name, why in missing.items():
         print(f"\nNot measured: {name}, {why}.")
 
@@ -104,7 +107,10 @@ def engines(count: int) -> Iterator[Engines]:
 
 def _contenders(direct: Engines, arguments: argparse.Namespace) -> dict[str, Start]:
     four = direct.ports[:4]
-    starts: dict[str, Start] = {"nginx": lambda: nginx(four, TARGET_CORE)}
+    starts: dict[str, Start] = {
+        "nginx": lambda: nginx(four, TARGET_CORE),
+        BARE: lambda: bare(four, TARGET_CORE),
+    }
     for policy in arguments.policy:
         for count in arguments.backends:
             ports = direct.ports[:count]
@@ -188,6 +194,22 @@ def _table(rows: dict[str, Figures]) -> str:
         told = f"**{name}**" if name.startswith("motley") else name
         lines.append(f"| {told} | " + " | ".join(_told(rows, name, floor)) + " |")
     return "\n".join(lines)
+
+
+def _shares(rows: dict[str, Figures]) -> str:
+    """How much of Motley's cost a relay has that does nothing else."""
+    ours = next(name for name in rows if name.startswith("motley"))
+    told = [
+        f"{rows[BARE][column]:.0f} of {figure:.0f} us a {_heading(column).replace(',', ' of', 1)}"
+        for column, figure in rows[ours].items()
+        if column.endswith("KiB")
+    ]
+    told += [
+        f"{rows[BARE][column]:.1f} of {figure:.1f} a {column.replace(',', ' at')} streams"
+        for column, figure in rows[ours].items()
+        if column.startswith("chunk")
+    ]
+    return f"What the barest relay in Python costs of {ours}: {', '.join(told)}."
 
 
 def _heading(column: str) -> str:

@@ -35,6 +35,8 @@ http {{
 }}
 """
 
+BARE = "bare relay (Python)"
+
 
 @dataclass
 class Target:
@@ -141,3 +143,12 @@ def motley(engines: Sequence[int], core: int, policy: str) -> Iterator[Target]:
         command += ["serve", "-c", file.name, "--port", str(port), "--log-level", "error"]
         with process(command, core, port) as pid:
             yield Target(f"motley ({policy}, {len(engines)} backends)", port, pid)
+
+
+@contextmanager
+def bare(engines: Sequence[int], core: int) -> Iterator[Target]:
+    """The least that a gateway in Python can cost."""
+    port, script = free_port(), Path(__file__).parent / "bare_relay.py"
+    command = [sys.executable, str(script), str(port), ",".join(map(str, engines))]
+    with process(command, core, port) as pid:
+        yield Target(BARE, port, pid)
