@@ -61,6 +61,7 @@ class Attempt:
     """
 
     __slots__ = (
+        "_again",
         "_backend",
         "_clock",
         "_connection",
@@ -71,7 +72,6 @@ class Attempt:
         "_mark",
         "_owner",
         "_paused",
-        "_retry_stale",
         "_since_s",
         "_started_s",
         "_status",
@@ -102,7 +102,7 @@ class Attempt:
         self._give_up_s = give_up_s
         self._clock = clock
         self._connection: Connection | None = None
-        self._retry_stale: Callable[[], None] | None = None
+        self._again: tuple[UpstreamPool, Sequence[bytes]] | None = None
         self._mark = mark
         self._started_s = self._since_s = now
         self._paused = self._token_seen = False
@@ -116,11 +116,8 @@ class Attempt:
 
     def begin(self, pool: UpstreamPool, request: Sequence[bytes]) -> None:
         """Send the request."""
-        self._retry_stale = lambda: self._open(pool, request, fresh=True)
-        self._open(pool, request, fresh=False)
-
-    def _open(self, pool: UpstreamPool, request: Sequence[bytes], *, fresh: bool) -> None:
-        self._connection = pool.open(self, request, fresh=fresh)
+        self._again = (pool, request)
+        self._connection = pool.open(self, request)
 
     def cancel(self) -> None:
         """The client left: the backend must stop working for it. Does nothing when over."""
@@ -158,7 +155,7 @@ class Attempt:
 
     def on_head(self, status: int, headers: Headers) -> None:
         """Note what kind of answer comes."""
-        self._retry_stale = None
+        self._again = None
         self._status, self._headers = status, headers
         self._tally = Tally(events=_is_event_stream(headers), mark=self._mark)
         self.stage = Stage.REFUSED if status >= 400 else Stage.PEEKING
@@ -194,11 +191,11 @@ class Attempt:
 
     def on_failed(self, failure: UpstreamFailure) -> None:
         """Try a fresh connection if the old one was only stale; else end."""
-        if failure.stale and self._retry_stale is not None:
-            retry, self._retry_stale = self._retry_stale, None
+        if failure.stale and self._again is not None:
+            (pool, request), self._again = self._again, None
             self.stage = Stage.CONNECTING
             self._since_s = self._clock()
-            retry()
+            self._connection = pool.open(self, request, fresh=True)
         elif self.stage is Stage.RELAYING:
             self._break(502, f"{failure.message} in mid-answer")
         else:
@@ -283,7 +280,7 @@ class Attempt:
     def _end(self, *, abort: bool = False) -> None:
         """Let go of the connection: whole answers have given it back to its pool by now."""
         self.stage = Stage.OVER
-        self._retry_stale = None
+        self._again = None
         connection, self._connection = self._connection, None
         if abort and connection is not None:
             connection.abort()

@@ -34,7 +34,16 @@ from router.gateway.problems import Problem
 from router.gateway.prompt_size import PromptSizer
 from router.gateway.seams import Client, Events
 from router.gateway.tally import Usage
-from router.gateway.terms import EXPLAIN, FALLBACK, class_of, targets_of, tenant_of, wants
+from router.gateway.terms import (
+    EXPLAIN,
+    FALLBACK,
+    class_of,
+    session_of,
+    targets_of,
+    tenant_of,
+    terms_in,
+    wants,
+)
 from router.gateway.upstream import Address, Guard, UpstreamPool, parse_address
 from router.gateway.wire import (
     HOP_BY_HOP,
@@ -225,9 +234,9 @@ class Engine:
             BadRequestError: a service class that does not exist, or targets that make no sense.
         """
         settings = self._settings
-        headers = call.named
-        asked = fields.model or ""
-        model = settings.aliases.get(asked, asked)
+        headers = terms_in(call.named)
+        model = fields.model or ""
+        model = settings.aliases.get(model, model)
         model = settings.adapters.get(model, model)
         grant = call.caller.grant if call.caller is not None else None
         default = (grant.default_class if grant is not None else "") or DEFAULT_CLASS
@@ -239,21 +248,21 @@ class Engine:
             raise BadRequestError(Problem(400, message, code="unknown_slo_class"))
         pairs = self.dispatcher.pairing is not None
         hashes = prefix_hashes(fields.prompt_text()) if call.generates else ()
-        now = self.now()
+        now, request_id = self.now(), call.request_id
         return Request(
-            request_id=self._unique(call.request_id),
+            request_id=self._unique(request_id) if request_id in self._live else request_id,
             model=model,
             arrival_s=now,
             prompt_tokens=self.sizer.estimate(model, size_bytes),
             max_tokens=token_limit(fields) if call.generates else 1,
             slo_class=slo_class,
             tenant=grant.holder if grant is not None and grant.holder else tenant_of(headers),
-            session=headers.get(b"x-session-id", b"").decode("latin-1"),
+            session=session_of(headers),
             prefix_hashes=hashes,
             prefix_block_tokens=self.sizer.tokens_in(model, BLOCK_BYTES) if hashes else 0,
             slo=targets_of(headers, slo.of_model(model)),
             fallbacks=self._fallbacks(model, headers, grant) if settings.fallbacks else (),
-            explain=self._explains(headers, now),
+            explain=self._explains(headers, now) if headers or now >= self._explain_next_s else False,
             whole=pairs and not shareable(call.path, call.body),
         )
 
@@ -276,8 +285,8 @@ class Engine:
         return EXPLAIN in headers and wants(headers, EXPLAIN)
 
     def _unique(self, request_id: str) -> str:
-        """Clients may repeat an id; the books need one of their own for each request."""
-        return request_id if request_id not in self._live else f"{request_id}~{uuid.uuid4().hex}"
+        """An id of its own for the books, as clients may repeat theirs."""
+        return f"{request_id}~{uuid.uuid4().hex}"
 
     def upstream_request(
         self, call: Call, body: bytes, asked: str, backend: BackendSpec, address: Address
@@ -286,12 +295,13 @@ class Engine:
 
         ``accept-encoding`` is held back, so that usage can be read in passing.
         """
-        model = self._settings.aliases.get(asked, asked)
-        if model not in self._settings.adapters:
+        settings = self._settings
+        model = settings.aliases.get(asked, asked)
+        if model not in settings.adapters:
             model = backend.served_model or backend.model
         if asked != model:
             body = renamed(body, model, call.content_type)
-        if _high_first(backend) and not is_form(call.content_type):
+        if backend.engine == "sglang" and _high_first(backend) and not is_form(call.content_type):
             body = with_priority_turned(body)
         target = address.prefix + call.path + (b"?" + call.query if call.query else b"")
         lines = [
@@ -299,12 +309,12 @@ class Engine:
             % (target, address.authority, len(body), call.request_id.encode())
         ]
         drop = self._drop
-        own = self.credentials(backend.name)
+        own = self.credentials(backend.name) if settings.identity is not None else b""
         if own:
             lines.append(own)
-            drop = drop | _CREDENTIALS
+            drop |= _CREDENTIALS
         lines += [b"%b: %b" % pair for pair in end_to_end(call.headers, drop)]
-        if self._settings.asks_load and backend.engine == "vllm":
+        if settings.asks_load and backend.engine == "vllm":
             lines.append(_ASK_LOAD)
         lines.append(b"\r\n")
         return (b"\r\n".join(lines), body)
@@ -353,9 +363,9 @@ class Engine:
         self._awaited.pop(model, None)
         return False
 
-    def backlog_s(self, name: str) -> float:
+    def backlog_s(self, name: str, now: float) -> float:
         """Seconds until this backend should have prefilled all prompts that it has."""
-        return prefill_backlog_s(self.dispatcher.state.get(name), self.now())
+        return prefill_backlog_s(self.dispatcher.state.get(name), now)
 
     def has(self, name: str) -> bool:
         """Whether the fleet has a backend of this name now."""

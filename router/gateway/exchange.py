@@ -91,7 +91,7 @@ class Exchange(Answering):
             self._answer(error.problem)
             return
         self._asked = fields.model or ""
-        refusal = engine.enter(call, self._asked, request)
+        refusal = engine.enter(call, self._asked, request) if call.caller is not None else None
         if refusal is not None:
             self._reason = refusal.code or "forbidden"
             engine.events.rejected(self._label(unknown=True), self._reason)
@@ -207,7 +207,7 @@ class Exchange(Answering):
             return
         attempt = self.attempt = self.attempt_at(backend, self, self._ticket, now)
         if not self._streams:
-            engine.presumed.at(now + engine.backlog_s(backend.name), self._ticket)
+            engine.presumed.at(now + engine.backlog_s(backend.name, now), self._ticket)
         self.send(attempt, backend)
         if engine.dispatcher.hedging is not None and self._streams and not self._status:
             self._race = self._race or Race(self)

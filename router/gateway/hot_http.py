@@ -16,7 +16,7 @@ from router.gateway.door import HOT_PATHS, LINGER_S, Door, refusal_headers
 from router.gateway.engine import Engine
 from router.gateway.exchange import Exchange
 from router.gateway.problems import Problem
-from router.gateway.strict_http import StrictHttp
+from router.gateway.strict_http import StrictHttp, without_renamed
 from router.gateway.wire import Call, Headers
 
 _BODILESS = (204, 304)
@@ -127,15 +127,11 @@ class HotCycle:
     def start(self, status: int, headers: Headers) -> None:
         """Status and headers; they leave with the first of the body."""
         self.response_started = True
-        lines = [self._protocol.default_lines()]
-        framed = status in _BODILESS
-        for name, value in headers:
-            if name == b"content-length":
-                framed = True
-            elif name == b"connection":
-                continue
-            lines.append(b"%b: %b\r\n" % (name, value))
-        if not framed:
+        names = dict(headers)
+        if b"connection" in names:
+            headers = [pair for pair in headers if pair[0] != b"connection"]
+        lines = [b"%b: %b\r\n" % pair for pair in headers]
+        if b"content-length" not in names and status not in _BODILESS:
             self._chunked = self._protocol.parser_version == "1.1"
             if self._chunked:
                 lines.append(b"transfer-encoding: chunked\r\n")
@@ -143,7 +139,8 @@ class HotCycle:
                 self.keep_alive = False
         if not self.keep_alive:
             lines.append(b"connection: close\r\n")
-        self._head = b"%b%b\r\n" % (STATUS_LINE[status], b"".join(lines))
+        fixed = self._protocol.default_lines()
+        self._head = b"%b%b%b\r\n" % (STATUS_LINE[status], fixed, b"".join(lines))
 
     def write(self, data: bytes) -> None:
         """Some of the body."""
@@ -271,8 +268,8 @@ class HotHttp(StrictHttp):
             self._as_asgi()
             return
         named = self._judge_head()
-        self.parser_version = self.parser.get_http_version()
-        keep_alive = self.parser_version != "1.0" and self.parser.should_keep_alive()
+        self.parser_version = version = self.parser.get_http_version()
+        keep_alive = version != "1.0" and self.parser.should_keep_alive()
         before = self.cycle
         call = self.door.call(path, query, self.headers, named)
         cycle = HotCycle(self, call, keep_alive=keep_alive, expects=self.expect_100_continue)
@@ -284,7 +281,8 @@ class HotHttp(StrictHttp):
             self.pipeline.appendleft((cycle, self.app))  # type: ignore[arg-type]
 
     def _as_asgi(self) -> None:
-        url, headers, expects = self.url, self.headers, self.expect_100_continue
+        url, expects = self.url, self.expect_100_continue
+        headers = without_renamed(self.headers)
         HttpToolsProtocol.on_message_begin(self)
         self.url, self.expect_100_continue = url, expects
         self.headers.extend(headers)

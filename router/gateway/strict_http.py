@@ -18,6 +18,7 @@ from router.gateway import door
 from router.gateway.door import refusal_headers, upload_timeout
 from router.gateway.engine import request_id_of
 from router.gateway.problems import Problem
+from router.gateway.wire import Headers
 
 MAX_TARGET_BYTES = 8_192
 MAX_HEADERS = 128
@@ -41,6 +42,11 @@ def without_upgrade(data: bytes) -> bytes:
     if end < 0 or _UPGRADE.search(data, 0, end) is None:
         return data
     return _UPGRADE.sub(b"\r\n" + _NO_UPGRADE, data[:end]) + data[end:]
+
+
+def without_renamed(headers: Headers) -> Headers:
+    """Headers less the one that ``without_upgrade`` renamed."""
+    return [pair for pair in headers if pair[0] != _NO_UPGRADE]
 
 
 def _too_long() -> Problem:
@@ -161,8 +167,7 @@ class StrictHttp(HttpToolsProtocol):
 
     def on_header(self, name: bytes, value: bytes) -> None:
         """One header; judged when all are there."""
-        if name != _NO_UPGRADE:
-            self.headers.append((name.lower(), value))
+        self.headers.append((name.lower(), value))
 
     def on_headers_complete(self) -> None:
         """The head is there."""
@@ -174,6 +179,9 @@ class StrictHttp(HttpToolsProtocol):
         """Headers by name, once the head is found to be fit to be answered."""
         headers = self.headers
         named = dict(headers)
+        if _NO_UPGRADE in named:
+            del named[_NO_UPGRADE]
+            headers[:] = without_renamed(headers)
         if len(headers) > MAX_HEADERS:
             self._stop(431, f"More than {MAX_HEADERS} headers.")
         if self._head_bytes + self._read_bytes > MAX_HEAD_BYTES:

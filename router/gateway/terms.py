@@ -54,6 +54,15 @@ _TARGETS: dict[bytes, tuple[str, Callable[[str], float]]] = {
     b"x-sgl-tps-slo": ("tpot_s", _per_s),
 }
 _TARGET_NAMES = frozenset(_TARGETS)
+_TENANT = (b"x-tenant-id", b"x-llm-d-inference-fairness-id")
+_SESSION = b"x-session-id"
+_TERMS = frozenset((*_CLASS, _PRIORITY, *_TARGETS, *_TENANT, _SESSION, EXPLAIN, FALLBACK))
+NO_TERMS: Named = {}
+
+
+def terms_in(headers: Named) -> Named:
+    """The headers, or none if no terms are among them, which is soon looked through."""
+    return NO_TERMS if _TERMS.isdisjoint(headers) else headers
 
 
 def class_of(headers: Named, body_class: object, tier: object, default: str) -> str:
@@ -64,9 +73,10 @@ def class_of(headers: Named, body_class: object, tier: object, default: str) -> 
         body_class, tier: ``slo_class`` and ``service_tier`` of the body, whatever they are.
         default: for who asks for none.
     """
-    for name in _CLASS:
-        if name in headers:
-            return headers[name].decode("latin-1").strip()
+    if headers:
+        for name in _CLASS:
+            if name in headers:
+                return headers[name].decode("latin-1").strip()
     if isinstance(body_class, str) and body_class:
         return body_class
     if _PRIORITY in headers:
@@ -86,7 +96,7 @@ def targets_of(headers: Named, slo: Slo) -> Slo | None:
         BadRequestError: a target that is no positive number, or targets that contradict each
             other or the class's own.
     """
-    if _TARGET_NAMES.isdisjoint(headers):
+    if not headers or _TARGET_NAMES.isdisjoint(headers):
         return None
     asked: dict[str, float] = {}
     for name, (target, read) in _TARGETS.items():
@@ -118,8 +128,13 @@ def _read(name: bytes, value: bytes, read: Callable[[str], float]) -> float:
 
 def tenant_of(headers: Named) -> str:
     """Who pays, as far as headers tell; empty if they do not."""
-    tenant = headers.get(b"x-tenant-id") or headers.get(b"x-llm-d-inference-fairness-id", b"")
-    return tenant.decode("latin-1")
+    first, other = _TENANT
+    return (headers.get(first) or headers.get(other, b"")).decode("latin-1") if headers else ""
+
+
+def session_of(headers: Named) -> str:
+    """Which conversation it belongs to; empty if headers do not tell."""
+    return headers[_SESSION].decode("latin-1") if _SESSION in headers else ""
 
 
 def wants(headers: Named, name: bytes) -> bool:

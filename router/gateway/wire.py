@@ -7,7 +7,7 @@ other field, known or not, passes untouched.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -182,7 +182,7 @@ def has_images(body: bytes) -> bool:
     return at >= 0 and body.find(b";base64,", at) >= 0
 
 
-def end_to_end(headers: Iterable[tuple[bytes, bytes]], drop: frozenset[bytes]) -> Headers:
+def end_to_end(headers: Headers, drop: frozenset[bytes]) -> Headers:
     """Headers to pass on.
 
     Args:
@@ -190,14 +190,10 @@ def end_to_end(headers: Iterable[tuple[bytes, bytes]], drop: frozenset[bytes]) -
         drop: names to leave out, ``HOP_BY_HOP`` among them; those that ``Connection`` names are
             left out as well.
     """
-    kept: Headers = []
-    named: list[bytes] = []
-    for pair in headers:
-        if pair[0] not in drop:
-            kept.append(pair)
-        elif pair[0] == b"connection":
-            named += [token.strip().lower() for token in pair[1].split(b",")]
-    if named:
+    kept = [pair for pair in headers if pair[0] not in drop]
+    if len(kept) < len(headers) and b"connection" in dict(headers):
+        options = b",".join([value for name, value in headers if name == b"connection"])
+        named = {token.strip().lower() for token in options.split(b",")}
         return [pair for pair in kept if pair[0] not in named]
     return kept
 

@@ -15,7 +15,7 @@ from collections import OrderedDict
 from weakref import WeakValueDictionary
 
 from router.domain.outcome import Outcome
-from router.domain.request import LengthForecast, Request
+from router.domain.request import NO_FORECAST, LengthForecast, Request
 
 AZURE_CONVERSATION = LengthForecast(211.1, 424.0, square_tokens=71_000.0)
 """Output lengths of the Azure LLM inference trace 2023, conversation service (19,366 requests;
@@ -74,6 +74,7 @@ class BucketLengthPredictor:
         self._max_leaves = max_leaves
         self._root = _Cell(None, prior.mean_tokens, prior.p90_tokens, prior.square_tokens)
         self._leaves: OrderedDict[tuple[str, str, int, int], _Cell] = OrderedDict()
+        self._learned = 0
         # A parent lives as long as a leaf below it does.
         self._parents: WeakValueDictionary[tuple[str | int, ...], _Cell] = WeakValueDictionary()
 
@@ -84,15 +85,21 @@ class BucketLengthPredictor:
         """Mean and 90th percentile of the output tokens, capped by ``max_tokens``."""
         limit = request.max_tokens
         cell = self._leaf(request.model, request.tenant, request.prompt_tokens, limit)
+        learned, asked, told = cell.told
+        if learned == self._learned and asked == limit:
+            return told
         mean, p90, square = cell.estimate(self._strength)
         if limit is not None:
             mean, p90, square = min(mean, limit), min(p90, limit), min(square, limit * limit)
-        return LengthForecast(mean, p90, max(square, mean * mean))
+        told = LengthForecast(mean, p90, max(square, mean * mean))
+        cell.told = (self._learned, limit, told)
+        return told
 
     def observe(self, outcome: Outcome) -> None:
         """Learn from a completed request; others say too little about length."""
         if outcome.status != "completed" or outcome.output_tokens < 1:
             return
+        self._learned += 1
         limit, tokens = outcome.max_tokens, outcome.answer_tokens
         leaf = self._leaf(outcome.model, outcome.tenant, outcome.question_tokens, limit)
         leaf.learn(tokens, self._memory)
@@ -130,9 +137,10 @@ class _Cell:
 
     Attributes:
         above: the cells that it shrinks towards, the root first; the root has none.
+        told: the last forecast made of it: after how much was learned, for which limit, and what.
     """
 
-    __slots__ = ("__weakref__", "above", "mean", "p90", "square", "weight")
+    __slots__ = ("__weakref__", "above", "mean", "p90", "square", "told", "weight")
 
     def __init__(self, parent: _Cell | None, mean: float, p90: float, square: float) -> None:
         self.above: tuple[_Cell, ...] = () if parent is None else (*parent.above, parent)
@@ -140,6 +148,7 @@ class _Cell:
         self.p90 = p90
         self.square = square
         self.weight = 0.0
+        self.told: tuple[int, int | None, LengthForecast] = (-1, None, NO_FORECAST)
 
     def learn(self, tokens: float, memory: float) -> None:
         """Take in one length."""

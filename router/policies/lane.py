@@ -16,6 +16,8 @@ RECOVERY = 0.0005
 LATE_S = 0.3
 LATE_SHARE = 0.5
 TRUST_GAIN = 0.1
+NEVER = -math.inf
+_exp, _log, _sqrt = math.exp, math.log, math.sqrt
 Z90 = 1.2816
 LEAST_VARIANCE = 0.01
 
@@ -26,7 +28,8 @@ class Lane:
     Attributes:
         view: the backend.
         version: of the state that the coefficients were computed from.
-        key: pain of a typical request, without the prefill share; orders backends of one kind.
+        key: pain of a typical request, without the prefill share; orders backends of one kind,
+            and is 0 where there is only one.
         backlog_ends_s: when the prompts already there should be prefilled; -infinity if none are.
         room_tokens: longest prompt that the engine would admit now.
         prefix_trust: cached tokens that the engine found, over those the index promised.
@@ -93,7 +96,7 @@ class Lane:
             self._mean_arrival_s = view.mean_arrival_s
             self._left_each_tokens = view.pending_output_tokens / in_flight
         self._price = view.price
-        self.backlog_ends_s = -math.inf
+        self.backlog_ends_s = NEVER
         late = False
         if view.prefilling:
             backlog_s = self._per_token_s * view.pending_prefill_tokens + share_s
@@ -116,18 +119,18 @@ class Lane:
         the engine, a slow card): expect it to take as long again as it is late already.
         """
         ends_s = self.backlog_ends_s
-        return abs(ends_s - now) if ends_s > -math.inf else 0.0
+        return abs(ends_s - now) if ends_s > NEVER else 0.0
 
     def prefill_share(self, now: float) -> float:
         """Recent share of its time that the backend spends on prefill."""
         if not self._busy_s:
             return 0.0
-        share = self._busy_s * math.exp((self._busy_since_s - now) / MEMORY_S) / MEMORY_S
+        share = self._busy_s * _exp((self._busy_since_s - now) / MEMORY_S) / MEMORY_S
         return share if share < PREFILL_SHARE_LIMIT else PREFILL_SHARE_LIMIT
 
     def add_prefill(self, prompt: int, cached: int, now: float) -> None:
         """A prompt was sent here."""
-        decay = math.exp((self._busy_since_s - now) / MEMORY_S)
+        decay = _exp((self._busy_since_s - now) / MEMORY_S)
         self._busy_s = self._busy_s * decay + self.view.cost.prompt_s(prompt, cached)
         self._busy_since_s = now
 
@@ -135,53 +138,51 @@ class Lane:
         """The engine told how much of the promised prefix it really had."""
         self.prefix_trust += TRUST_GAIN * (min(found / promised, 1.0) - self.prefix_trust)
 
-    def pain(  # noqa: PLR0917
-        self,
-        ask: Ask,
-        cached: int,
-        wait_s: float,
-        share: float,
-        scale: TailScale,
-        weights: Weights,
-    ) -> float:
+    def pain(self, ask: Ask, cached: int) -> float:
         """Added pain of one request here; the formula is in ``motley.py``.
+
+        Nobody asks by how much it is above ``ask.least``.
 
         Args:
             ask: the request.
             cached: of its prompt, the tokens that are probably cached here.
-            wait_s: seconds until its prefill can begin.
-            share: prefill share of this backend.
-            scale: recent tails of TTFT and E2E.
-            weights: of the terms.
         """
-        worst_s, output = scale.e2e_s, ask.output
-        stretch = 1.0 / (1.0 - share)
+        now, output = ask.now, ask.output
+        ends_s = self.backlog_ends_s
+        wait_s = abs(ends_s - now) if ends_s > NEVER else 0.0
+        stretch = 1.0
+        if self._busy_s and not ask.typical:
+            stretch = 1.0 / (1.0 - self.prefill_share(now))
         fresh = ask.prompt - cached
         pairs_s = self._pair_s * fresh * (cached + 0.5 * fresh)
         ttft = ask.waited_s + wait_s + self._fixed_s + fresh * self._per_token_s + pairs_s
-        context_s = self._context_s * (ask.prompt + ask.residual)
+        context_s = self._context_s * ask.context
         tau = (self._step_s + context_s) * stretch
-        late = ttft / scale.ttft_s
+        late = ttft / ask.tail_ttft_s
         late *= late
-        spread = weights.tail * (ask.square - output * output)
-        square = (ttft + output * tau) ** 2 + spread * tau * tau
-        pain = weights.ttft * scale.worth * late * late + square / (worst_s * worst_s)
-        if weights.overshoot:
-            pain += weights.overshoot * scale.overshoot * ask.exceeds((worst_s - ttft) / tau)
+        e2e = ttft + output * tau
+        pain = ask.per_late * late * late + (e2e * e2e + ask.spread * tau * tau) / ask.tail_square
+        if pain >= ask.least:
+            return pain
+        if ask.per_overshoot:
+            pain += ask.per_overshoot * ask.exceeds((ask.tail_e2e_s - ttft) / tau)
         if self._in_flight:
             overlap = self._in_flight * output
-            overlap = min(overlap, self._left_tokens)
+            left = self._left_tokens
             inflicted_s = fresh * self._stall + pairs_s * self._decoding
-            inflicted_s += (self._seq_s + context_s) * stretch * overlap
-            theirs_s = max(ask.now - self._mean_arrival_s, 0.0) + self._left_each_tokens * tau
-            theirs_s = weights.tail * theirs_s + (1.0 - weights.tail) * output * tau
+            inflicted_s += (
+                (self._seq_s + context_s) * stretch * (left if left < overlap else overlap)
+            )
+            age_s = now - self._mean_arrival_s
+            theirs_s = (age_s if age_s > 0.0 else 0.0) + self._left_each_tokens * tau
+            if ask.flat:
+                theirs_s = (1.0 - ask.flat) * theirs_s + ask.flat * output * tau
             crowding = tau / self._alone_s
-            pain += weights.externality * crowding * 2.0 * theirs_s * inflicted_s / worst_s**2
-        if self._price and weights.price:
+            pain += ask.per_inflicted * crowding * theirs_s * inflicted_s / ask.tail_square
+        if self._price and ask.per_price:
             engine_s = fresh * self._prefill_s + pairs_s
             engine_s += output * (self._seq_s + context_s + self._shared_step_s)
-            e2e_s = ttft + output * tau
-            pain += weights.price * 2.0 * e2e_s * self._price * engine_s / worst_s**2
+            pain += ask.per_price * e2e * self._price * engine_s / ask.tail_square
         return pain
 
     def _learn_kv_limit(self, late: bool) -> None:
@@ -207,26 +208,78 @@ class Lane:
 
 
 class Ask:
-    """What the pain needs to know of the request.
+    """What the pain needs to know of the request, and what all backends have in common.
 
-    Attributes:
+    Args:
         prompt: prompt tokens.
-        output, square: forecast output tokens, at least 1, and their expected square.
-        residual: tokens still to come when it is met in flight.
+        forecast: of its answer.
         waited_s: seconds since it arrived.
         now: the time.
+        scale: recent tails of TTFT and E2E.
+        weights: of the terms.
+        typical: it stands for others, so the prefill share of the moment is left out.
+
+    Attributes:
+        output: forecast output tokens, at least 1.
+        spread: their expected square above the square of the expectation, weighted.
+        context: its tokens when it is met in flight.
+        per_late, per_overshoot, per_inflicted, per_price: factors of the terms.
+        flat: 0, or by how much what is spread counts as its mean.
+        least: the least pain so far, where no term can make less of one that is above it.
+        tail_square: square of ``tail_e2e_s``.
     """
 
-    __slots__ = ("_p90", "_sigma", "now", "output", "prompt", "residual", "square", "waited_s")
+    __slots__ = (
+        "_p90",
+        "_sigma",
+        "context",
+        "flat",
+        "least",
+        "now",
+        "output",
+        "per_inflicted",
+        "per_late",
+        "per_overshoot",
+        "per_price",
+        "prompt",
+        "spread",
+        "tail_e2e_s",
+        "tail_square",
+        "tail_ttft_s",
+        "typical",
+        "waited_s",
+    )
 
-    def __init__(self, prompt: int, forecast: LengthForecast, waited_s: float, now: float) -> None:
-        output = max(forecast.mean_tokens, 1.0)
-        square = max(forecast.square_tokens, output * output)
-        self.prompt = prompt
-        self.output, self.square, self.residual = output, square, 0.5 * square / output
-        self.waited_s, self.now = waited_s, now
-        self._p90 = max(forecast.p90_tokens, output)
-        self._sigma = math.sqrt(max(math.log(square / (output * output)), LEAST_VARIANCE))
+    def __init__(  # noqa: PLR0917
+        self,
+        prompt: int,
+        forecast: LengthForecast,
+        waited_s: float,
+        now: float,
+        scale: TailScale,
+        weights: Weights,
+        typical: bool = False,
+    ) -> None:
+        output, square = forecast.mean_tokens, forecast.square_tokens
+        output = output if output > 1.0 else 1.0
+        product = output * output
+        square = square if square > product else product
+        self.prompt, self.output = prompt, output
+        self.spread = weights.tail * (square - product)
+        self.context = prompt + 0.5 * square / output
+        self.waited_s, self.now, self.typical = waited_s, now, typical
+        self.tail_ttft_s = scale.ttft_s
+        self.tail_e2e_s = worst_s = scale.e2e_s
+        self.tail_square = worst_s * worst_s
+        self.per_late = weights.ttft * scale.worth
+        self.per_overshoot = weights.overshoot * scale.overshoot
+        self.per_inflicted = 2.0 * weights.externality
+        self.per_price = 2.0 * weights.price
+        self.flat, self.least = 1.0 - weights.tail, math.inf
+        p90 = forecast.p90_tokens
+        self._p90 = p90 if p90 > output else output
+        variance = _log(square / product)
+        self._sigma = _sqrt(variance if variance > LEAST_VARIANCE else LEAST_VARIANCE)
 
     def exceeds(self, tokens: float) -> float:
         """Probability that the answer is longer: log-normal through the 90th percentile.
@@ -235,14 +288,18 @@ class Ask:
         """
         if tokens <= 1.0:
             return 1.0
-        z = Z90 + math.log(tokens / self._p90) / self._sigma
-        return 1.0 / (1.0 + math.exp(1.702 * z)) if z < 20.0 else 0.0
+        z = Z90 + _log(tokens / self._p90) / self._sigma
+        return 1.0 / (1.0 + _exp(1.702 * z)) if z < 20.0 else 0.0
 
 
 class Weights:
-    """Weights of the terms of the pain; ``tail`` 0 makes means of whatever is spread."""
+    """Weights of the terms of the pain; ``tail`` 0 makes means of whatever is spread.
 
-    __slots__ = ("externality", "overshoot", "price", "tail", "ttft")
+    Attributes:
+        add: whether every term adds to the pain.
+    """
+
+    __slots__ = ("add", "externality", "overshoot", "price", "tail", "ttft")
 
     def __init__(
         self,
@@ -254,3 +311,4 @@ class Weights:
     ) -> None:
         self.ttft, self.externality, self.price, self.tail = ttft, externality, price, tail
         self.overshoot = overshoot
+        self.add = min(externality, price, overshoot) >= 0.0 <= tail <= 1.0

@@ -111,6 +111,7 @@ class Motley:
         self._hold_margin = context.param("hold_margin", 1.5)
         self._prefix_weight = context.param("prefix_weight", 1.0)
         self._lanes: dict[int, Lane] = {}
+        self._mates: dict[str, list[Lane]] = {}
         self._scale = TailScale()
         self._index = PrefixIndex()
         self._promised: dict[str, tuple[Lane, int]] = {}
@@ -132,7 +133,11 @@ class Motley:
         self._index.forget(backend)
         gone = [index for index, lane in self._lanes.items() if lane.view.spec.name == backend]
         for index in gone:
-            del self._lanes[index]
+            lane = self._lanes.pop(index)
+            mates = self._mates[lane.group]
+            mates.remove(lane)
+            if len(mates) == 1:
+                mates[0].key = 0.0
 
     def choose(
         self, request: Request, candidates: Sequence[BackendView], now: float
@@ -253,31 +258,39 @@ class Motley:
     def _lane(self, view: BackendView) -> Lane:
         lane = self._lanes.get(view.index)
         if lane is None or lane.view is not view:
+            if lane is not None:
+                self._mates[lane.group].remove(lane)
             lane = self._lanes[view.index] = Lane(view)
+            self._mates.setdefault(lane.group, []).append(lane)
         return lane
 
     def _refreshed(self, view: BackendView, now: float) -> Lane:
         lane = self._lane(view)
         lane.refresh(now)
-        typical = Ask(TYPICAL_PROMPT_TOKENS, TYPICAL_OUTPUT, 0.0, now)
-        lane.key = lane.pain(typical, 0, lane.wait_s(now), 0.0, self._scale, self._weights)
+        mates = self._mates[lane.group]
+        if len(mates) > 1:
+            if not mates[0].key and mates[0].version >= 0:  # it had nobody to be compared with
+                self._rank(mates[0], now)
+            self._rank(lane, now)
         return lane
 
+    def _rank(self, lane: Lane, now: float) -> None:
+        prompt, output = TYPICAL_PROMPT_TOKENS, TYPICAL_OUTPUT
+        typical = Ask(prompt, output, 0.0, now, self._scale, self._weights, typical=True)
+        lane.key = lane.pain(typical, 0)
+
     def _best(self, lanes: list[Lane], request: Request, now: float) -> tuple[Lane, float]:
-        ask = Ask(request.prompt_tokens, request.forecast, now - request.arrival_s, now)
+        waited_s = now - request.arrival_s
+        prompt, forecast = request.prompt_tokens, request.forecast
+        ask = Ask(prompt, forecast, waited_s, now, self._scale, self._weights)
         best, least = lanes[0], math.inf
-        known = bool(request.prefix_hashes)
+        known, adds = bool(request.prefix_hashes), self._weights.add
         for lane in lanes:
-            pain = lane.pain(
-                ask,
-                self._cached(lane, request) if known else 0,
-                lane.wait_s(now),
-                lane.prefill_share(now),
-                self._scale,
-                self._weights,
-            )
+            pain = lane.pain(ask, self._cached(lane, request) if known else 0)
             if pain < least:
                 best, least = lane, pain
+                if adds:
+                    ask.least = pain
         return best, least
 
     def believed_cached(self, request: Request, backend: BackendView) -> int:

@@ -28,14 +28,14 @@ def score_of(  # noqa: PLR0917
         backlog_limit_s: a backlog beyond it means busy.
         now: the time.
     """
-    wait_s, share = lane.wait_s(now), lane.prefill_share(now)
-    ask = Ask(request.prompt_tokens, request.forecast, now - request.arrival_s, now)
+    wait_s, waited_s = lane.wait_s(now), now - request.arrival_s
 
     def pain(
         ttft: float = 0.0, inflicted: float = 0.0, price: float = 0.0, over: float = 0.0
     ) -> float:
         parts = Weights(ttft, inflicted, price, weights.tail, over)
-        return lane.pain(ask, cached, wait_s, share, scale, parts)
+        ask = Ask(request.prompt_tokens, request.forecast, waited_s, now, scale, parts)
+        return lane.pain(ask, cached)
 
     bare = pain()
     terms = {
