@@ -262,7 +262,7 @@ class Engine:
             prefix_block_tokens=self.sizer.tokens_in(model, BLOCK_BYTES) if hashes else 0,
             slo=targets_of(headers, slo.of_model(model)),
             fallbacks=self._fallbacks(model, headers, grant) if settings.fallbacks else (),
-            explain=self._explains(headers, now) if headers or now >= self._explain_next_s else False,
+            explain=self._explains(headers, now),
             whole=pairs and not shareable(call.path, call.body),
         )
 

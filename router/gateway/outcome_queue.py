@@ -23,9 +23,17 @@ class OutcomeQueue:
     """
 
     def __init__(self, observers: Sequence[Observer]) -> None:
-        self._observers = tuple(observers)
+        self._observers: tuple[Observer, ...] = tuple(observers)
         self._waiting: list[Outcome] = []
         self._timer: asyncio.TimerHandle | None = None
+
+    def teaching(self, predictor: LengthPredictor) -> LengthPredictor:
+        """The predictor for the dispatcher; it learns with the others, and last.
+
+        Between two lessons it says the same of the same request, which costs it nothing.
+        """
+        self._observers += (predictor,)
+        return _Taught(predictor)
 
     def observe(self, outcome: Outcome) -> None:
         """Keep one outcome until the next settling."""
@@ -45,14 +53,8 @@ class OutcomeQueue:
                 observe(outcome)
 
 
-class HearsLater:
-    """A predictor of lengths for the dispatcher, which learns with the others of an ``OutcomeQueue``.
-
-    Between two lessons it says the same of the same request, which costs it nothing.
-
-    Args:
-        predictor: one of the queue's observers.
-    """
+class _Taught:
+    """A predictor that the queue tells of outcomes, not the dispatcher."""
 
     def __init__(self, predictor: LengthPredictor) -> None:
         self.forecast = predictor.forecast

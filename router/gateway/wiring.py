@@ -27,7 +27,7 @@ from router.gateway.instruments import build_instruments
 from router.gateway.kv_events.build import KvEvents, kv_events_of
 from router.gateway.log_file import LogFile
 from router.gateway.metering import Metering
-from router.gateway.outcome_queue import HearsLater, OutcomeQueue
+from router.gateway.outcome_queue import OutcomeQueue
 from router.gateway.reload import without_canary
 from router.gateway.runtime import Chore, Runtime
 from router.gateway.trial_watch import TrialWatch, ask_trial
@@ -65,15 +65,13 @@ def build_runtime(config: MotleyConfig, clock: Clock) -> Runtime:
         lambda: runtime.config.slos if runtime else config.slos,
         lambda: without_canary(runtime) if runtime else None,
     )
-    lengths = BucketLengthPredictor()
     watching: list[Observer | None] = [*instruments.observers, demand, metering.meter, traffic]
-    watching.append(lengths)
     outcomes = OutcomeQueue([one for one in watching if one is not None])
     kv_events = kv_events_of(config)
     at_once: list[Observer | None] = [gate, books.accounts, trial, outcomes, kv_events]
     dispatcher = build_dispatcher(
         config,
-        predictor=HearsLater(lengths),
+        predictor=outcomes.teaching(BucketLengthPredictor()),
         observers=[one for one in at_once if one is not None],
         strict_context=False,
         log=file.write if file else None,

@@ -152,3 +152,12 @@ def test_the_p90_is_never_below_the_mean():
         predictor.observe(done(rng.choice((1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 5000))))
         forecast = predictor.forecast(ask())
         assert forecast.p90_tokens >= forecast.mean_tokens
+
+
+def test_the_same_is_said_until_something_is_learned_and_then_anew():
+    predictor = BucketLengthPredictor()
+    first = predictor.forecast(ask(limit=300))
+    assert predictor.forecast(ask(limit=300)) is first
+    assert predictor.forecast(ask(limit=301)) != first, "another limit in the same bucket"
+    predictor.observe(done(40, limit=300))
+    assert predictor.forecast(ask(limit=300)).mean_tokens < first.mean_tokens

@@ -16,7 +16,7 @@ from router.domain.protocols import DispatchListener, Observer
 from router.domain.request import LengthForecast
 from router.policies.motley import Motley
 from router.policies.tail_scale import TailScale
-from tests.fakes import SLOW, ask, make_dispatcher, outcome, view, views
+from tests.fakes import FAST, SLOW, ask, make_dispatcher, outcome, spec, view, views
 from tests.router.policies.picking import awaited, picked, policy_of, scores
 
 REQUEST = ask(forecast=100.0)
@@ -266,6 +266,38 @@ def test_the_regret_of_looking_at_some_is_bounded():
     assert sum(ranks) / len(ranks) < 4
     assert max(ranks) < 32  # all that are better are missed with (3 / 4)^32: once in 10,000
     assert sum(chosen) / len(chosen) < 1.1 * min(pains.values())
+
+
+GPUS = ("a100-40", "a100-80", "v100-32", "t4", "l4", "a10g", "h100")
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_whoever_is_above_the_least_so_far_need_not_be_scored_to_the_end(seed: int):
+    """However they come, the one with the least whole pain is chosen."""
+    draw = random.Random(seed)
+    fleet = [
+        view(
+            gpu,
+            index,
+            FAST.scaled(prefill=draw.uniform(0.3, 5), decode=draw.uniform(0.3, 5)),
+            spec=spec(gpu, gpu=gpu),
+            **crowd(draw.randrange(60)),
+        )
+        for index, gpu in enumerate(GPUS)
+    ]
+    policy = policy_of("motley")
+    told = policy.explain(REQUEST, fleet, 0.0)  # type: ignore[attr-defined]
+    expected = scores({name: score.score for name, score in told.items()})
+    assert {picked(policy, fleet, REQUEST) for _ in range(10)} == {expected}
+
+
+def test_a_backend_is_ranked_once_another_of_its_kind_comes():
+    alone = view("a", 0, **crowd(30))
+    policy = policy_of("motley")
+    assert picked(policy, [alone], REQUEST) == "a"
+    assert picked(policy, [alone, view("b", 1, **crowd(2))], REQUEST) == "b"
+    mates = [alone, view("b", 1, **crowd(2)), view("c", 2, **crowd(40)), view("d", 3, **crowd(1))]
+    assert picked(policy, mates, REQUEST) == "d"
 
 
 class TestTailScale:
