@@ -7,7 +7,7 @@ import shutil
 import sys
 import threading
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -130,11 +130,13 @@ def demo(
             # Ctrl-C cuts what still streams, which uvicorn would report with a traceback each.
             logging.getLogger("uvicorn").setLevel(logging.CRITICAL)
             greet(config, engines.urls, url)
-            try:
-                with _status(app.engine.dispatcher, shown=verbose):
-                    run(app, listener, drain_s=DRAIN_S)
-            except KeyboardInterrupt:
-                typer.echo("\nStopped the gateway and its engines.")
+            # A shell that runs it in the background has it ignore the Ctrl-C raised at its end.
+            with (
+                suppress(KeyboardInterrupt),
+                _status(app.engine.dispatcher, shown=verbose),
+            ):
+                run(app, listener, drain_s=DRAIN_S)
+            typer.echo("\nStopped the gateway and its engines.")
 
 
 def greet(config: MotleyConfig, urls: Mapping[str, str], url: str) -> None:
