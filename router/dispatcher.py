@@ -299,7 +299,7 @@ class Dispatcher(Paired):
             flight.predicted_tpot_s = tpot_s(backend, request.prompt_tokens, flight.output_tokens)
             if self.hedging is not None:
                 self.hedging.base_s += backend.cost.prompt_s(request.prompt_tokens, cached)
-        self._flights[request.request_id] = flight
+        self._open(flight)
         backend.sent(flight, now)
         flight.probe = backend.breaker.sent()
         if flight.probe:

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 
 from router.domain.errors import UnknownNameError
 from router.domain.outcome import Outcome, OutcomeStatus, PrefillHalf
-from router.domain.protocols import LengthPredictor, Observer, Policy
+from router.domain.protocols import BeginListener, LengthPredictor, Observer, Policy
 from router.explain import Explainer
 from router.fleet_state.backend import Flight
 from router.fleet_state.fleet import FleetState
@@ -39,6 +39,7 @@ class Flights(Informed):
     ) -> None:
         super().__init__(state, policy, observers)
         self._predictor = predictor
+        self._awaiting = predictor if isinstance(predictor, BeginListener) else None
         self._flights: dict[str, Flight] = {}
         self._seconds: dict[str, Flight] = {}  # of requests that have two attempts under way
         self.explainer = Explainer()
@@ -139,6 +140,11 @@ class Flights(Informed):
             return self._flights[request_id]
         except KeyError:
             raise UnknownNameError("request in flight", request_id, ()) from None
+
+    def _open(self, flight: Flight) -> None:
+        self._flights[flight.request.request_id] = flight
+        if self._awaiting is not None:
+            self._awaiting.begun(flight.request)
 
     def _land(self, request_id: str, now: float) -> Flight:
         flight = self._flight(request_id)

@@ -76,7 +76,7 @@ class Paired(Racing):
         flight.prefill = first
         flight.predicted_ttft_s = now - request.arrival_s + pair.ttft_s
         flight.predicted_tpot_s = pair.tpot_s
-        self._flights[request.request_id] = flight
+        self._open(flight)
         prefill.sent(first, now)
         decode.adopted(flight, now)
         for one in (first, flight):

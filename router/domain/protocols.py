@@ -114,6 +114,14 @@ class LengthPredictor(Observer, Protocol):
         """Return mean and 90th percentile of the output tokens to expect."""
 
 
+@runtime_checkable
+class BeginListener(Protocol):
+    """A length predictor that counts what is under way, too."""
+
+    def begun(self, request: Request) -> None:
+        """An attempt at this request was sent; its end is told by ``observe``."""
+
+
 class PerfModel(Protocol):
     """What one backend's hardware can do: read by solver, simulator and policies.
 

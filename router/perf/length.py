@@ -7,6 +7,10 @@ its parent, that towards its own, up to the prior::
 
 with ``n`` the observations behind the cell's own figures, bounded so that old ones fade. A leaf
 with little data therefore speaks for its tenant, and a new tenant for its model.
+
+Short answers are over first. Who learned of the finished ones alone would think all answers short
+whenever traffic begins or turns to another kind, and send the long ones to slow cards; so until it
+is over, a request counts in its cells as long as was forecast.
 """
 
 from __future__ import annotations
@@ -77,6 +81,7 @@ class BucketLengthPredictor:
         self._learned = 0
         # A parent lives as long as a leaf below it does.
         self._parents: WeakValueDictionary[tuple[str | int, ...], _Cell] = WeakValueDictionary()
+        self._begun: dict[str, tuple[_Cell, LengthForecast]] = {}
 
     def __len__(self) -> int:
         return len(self._leaves)
@@ -95,8 +100,23 @@ class BucketLengthPredictor:
         cell.told = (self._learned, limit, told)
         return told
 
+    def begun(self, request: Request) -> None:
+        """An attempt was sent: until it is over, it counts as long as was forecast.
+
+        What is as expected teaches nothing, so forecasts stay what they were.
+        """
+        if request.carried_tokens:  # what is left of an answer is no answer of its kind
+            return
+        cell = self._leaf(request.model, request.tenant, request.prompt_tokens, request.max_tokens)
+        self._begun[request.request_id] = cell, request.forecast
+        cell.expect(request.forecast, 1)
+
     def observe(self, outcome: Outcome) -> None:
         """Learn from a completed request; others say too little about length."""
+        cell, forecast = self._begun.pop(outcome.request_id, (None, None))
+        if cell is not None and forecast is not None:
+            cell.expect(forecast, -1)
+            self._learned += 1  # that it is gone, if no more
         if outcome.status != "completed" or outcome.output_tokens < 1:
             return
         self._learned += 1
@@ -138,9 +158,23 @@ class _Cell:
     Attributes:
         above: the cells that it shrinks towards, the root first; the root has none.
         told: the last forecast made of it: after how much was learned, for which limit, and what.
+        opened: requests under way.
+        open_mean, open_p90, open_square: sums over them, as forecast.
     """
 
-    __slots__ = ("__weakref__", "above", "mean", "p90", "square", "told", "weight")
+    __slots__ = (
+        "__weakref__",
+        "above",
+        "mean",
+        "open_mean",
+        "open_p90",
+        "open_square",
+        "opened",
+        "p90",
+        "square",
+        "told",
+        "weight",
+    )
 
     def __init__(self, parent: _Cell | None, mean: float, p90: float, square: float) -> None:
         self.above: tuple[_Cell, ...] = () if parent is None else (*parent.above, parent)
@@ -149,6 +183,19 @@ class _Cell:
         self.square = square
         self.weight = 0.0
         self.told: tuple[int, int | None, LengthForecast] = (-1, None, NO_FORECAST)
+        self.opened = 0
+        self.open_mean = self.open_p90 = self.open_square = 0.0
+
+    def expect(self, forecast: LengthForecast, count: int) -> None:
+        """A request of this forecast began (1) or is over (-1)."""
+        for cell in (*self.above[1:], self):
+            cell.opened += count
+            if cell.opened:
+                cell.open_mean += count * forecast.mean_tokens
+                cell.open_p90 += count * forecast.p90_tokens
+                cell.open_square += count * forecast.square_tokens
+            else:  # exact zeros, so that rounding never accumulates
+                cell.open_mean = cell.open_p90 = cell.open_square = 0.0
 
     def learn(self, tokens: float, memory: float) -> None:
         """Take in one length."""
@@ -162,14 +209,18 @@ class _Cell:
         self.p90 *= 1.0 + gain * (_QUANTILE if tokens > self.p90 else _QUANTILE - 1.0)
 
     def estimate(self, strength: float) -> tuple[float, float, float]:
-        """Mean, 90th percentile and mean square, shrunk towards the parents."""
+        """Mean, 90th percentile and mean square, shrunk towards the parents.
+
+        What is under way counts as it was forecast.
+        """
         top, *lower = (*self.above, self)
         mean, p90, square = top.mean, top.p90, top.square
         for cell in lower:
-            share = cell.weight / (cell.weight + strength)
-            mean += share * (cell.mean - mean)
-            p90 += share * (cell.p90 - p90)
-            square += share * (cell.square - square)
+            weight, opened = cell.weight, cell.opened
+            every = weight + opened + strength
+            mean += (weight * (cell.mean - mean) + cell.open_mean - opened * mean) / every
+            p90 += (weight * (cell.p90 - p90) + cell.open_p90 - opened * p90) / every
+            square += (weight * (cell.square - square) + cell.open_square - opened * square) / every
         return mean, max(mean, p90), square
 
 

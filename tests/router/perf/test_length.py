@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import random
+from dataclasses import replace
 
 import pytest
 
@@ -18,9 +19,13 @@ from router.perf.length import (
 
 
 def ask(
-    prompt: int = 1000, limit: int | None = None, tenant: str = "", model: str = "m"
+    prompt: int = 1000,
+    limit: int | None = None,
+    tenant: str = "",
+    model: str = "m",
+    name: str = "r",
 ) -> Request:
-    return Request("r", model, 0.0, prompt, max_tokens=limit, tenant=tenant)
+    return Request(name, model, 0.0, prompt, max_tokens=limit, tenant=tenant)
 
 
 def done(
@@ -161,3 +166,31 @@ def test_the_same_is_said_until_something_is_learned_and_then_anew():
     assert predictor.forecast(ask(limit=301)) != first, "another limit in the same bucket"
     predictor.observe(done(40, limit=300))
     assert predictor.forecast(ask(limit=300)).mean_tokens < first.mean_tokens
+
+
+def test_short_answers_that_are_over_first_do_not_pass_for_all():
+    """Half are 20 tokens and half 400; when traffic begins, only the short ones are over soon."""
+    predictor, of_the_finished = BucketLengthPredictor(), BucketLengthPredictor()
+    for n in range(40):
+        request = ask(name=str(n))
+        request.forecast = predictor.forecast(request)
+        predictor.begun(request)
+    for n in range(20):
+        predictor.observe(replace(done(20), request_id=str(n)))
+        of_the_finished.observe(done(20))
+    assert of_the_finished.forecast(ask()).mean_tokens < 30
+    assert predictor.forecast(ask()).mean_tokens > 100
+    for n in range(20, 40):
+        predictor.observe(replace(done(400), request_id=str(n)))
+        of_the_finished.observe(done(400))
+    assert predictor.forecast(ask()) == of_the_finished.forecast(ask())
+
+
+def test_whatever_ends_an_attempt_it_counts_as_under_way_no_more():
+    predictor = BucketLengthPredictor()
+    request = ask()
+    request.forecast = LengthForecast(5_000.0, 9_000.0, 3e7)
+    predictor.begun(request)
+    assert predictor.forecast(ask()).mean_tokens > 1_000
+    predictor.observe(done(0, status="cancelled"))
+    assert predictor.forecast(ask()) == AZURE_CONVERSATION
