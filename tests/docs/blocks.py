@@ -10,7 +10,7 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -84,9 +84,10 @@ class Reader:
     Args:
         folder: where to stand; the repository's ``deploy`` is there too.
         heavy: whether to run what is marked for ``make test-full``.
+        warm: environment of the commands that come to an end, see ``warm.py``.
     """
 
-    def __init__(self, folder: Path, *, heavy: bool) -> None:
+    def __init__(self, folder: Path, *, heavy: bool, warm: Mapping[str, str] | None = None) -> None:
         self.folder = folder
         self.heavy = heavy
         self.ports: dict[str, int] = {}
@@ -94,6 +95,7 @@ class Reader:
         (folder / "deploy").symlink_to(ROOT / "deploy")
         here = Path(sys.executable).parent
         self.env = {**os.environ, "PATH": f"{here}:{os.environ['PATH']}", "PYTHONPATH": str(ROOT)}
+        self.warm = warm or {}
 
     def follow(self, block: Block) -> None:
         if "title" in block.options and not block.is_command:
@@ -113,7 +115,7 @@ class Reader:
         done = subprocess.run(
             self.command(block),
             cwd=self.folder,
-            env=self.env,
+            env={**self.env, **self.warm},
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
@@ -184,8 +186,8 @@ class Reader:
 
 
 @contextmanager
-def reader(folder: Path, *, heavy: bool) -> Iterator[Reader]:
-    one = Reader(folder, heavy=heavy)
+def reader(folder: Path, *, heavy: bool, warm: Mapping[str, str] | None = None) -> Iterator[Reader]:
+    one = Reader(folder, heavy=heavy, warm=warm)
     try:
         yield one
     finally:

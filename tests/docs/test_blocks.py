@@ -6,12 +6,15 @@ import re
 import signal
 import subprocess
 import sys
+import tempfile
 import time
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 import pytest
 
 from tests.docs.blocks import COMMANDS, DATA, KNOWN, PAGES, Block, blocks_of, pages, reader
+from tests.docs.warm import warm_motley
 
 ALL = {str(page.relative_to(PAGES)): blocks_of(page) for page in pages()}
 RUN = {
@@ -26,16 +29,25 @@ HEAVY = {
 }
 
 
-def follow(blocks: list[Block], folder: Path, *, heavy: bool) -> None:
-    with reader(folder, heavy=heavy) as person:
+@pytest.fixture(scope="module")
+def warm() -> Iterator[dict[str, str]]:
+    """What makes ``motley`` start at once."""
+    with tempfile.TemporaryDirectory() as folder, warm_motley(Path(folder)) as environment:
+        yield environment
+
+
+def follow(
+    blocks: list[Block], folder: Path, *, heavy: bool, warm: Mapping[str, str] | None = None
+) -> None:
+    with reader(folder, heavy=heavy, warm=warm) as person:
         for block in blocks:
             person.follow(block)
 
 
 @pytest.mark.timeout(400)  # a busy machine takes its time
 @pytest.mark.parametrize("page", RUN)
-def test_the_commands_of_a_page_work(page: str, tmp_path: Path):
-    follow(RUN[page], tmp_path, heavy=False)
+def test_the_commands_of_a_page_work(page: str, tmp_path: Path, warm: dict[str, str]):
+    follow(RUN[page], tmp_path, heavy=False, warm=warm)
 
 
 @pytest.mark.full
@@ -86,6 +98,39 @@ def test_the_reader_sees_a_command_fail(fence: str, fails: str, tmp_path: Path):
         return
     with pytest.raises(AssertionError, match=fails):
         follow(blocks, tmp_path, heavy=False)
+
+
+@pytest.mark.parametrize(
+    ("command", "code", "says"),
+    [
+        ("motley --version", 0, "motley "),
+        ("motley check nowhere.yaml", 2, "nowhere.yaml"),
+        ("motley no-such-command", 2, "no-such-command"),
+        ("echo 'not a router at all' | motley import - -o x.yaml", 2, "error: "),
+        ("cd / && X=1 motley check nowhere.yaml", 2, "nowhere.yaml"),
+    ],
+)
+def test_the_warm_command_is_the_installed_one(
+    command: str, code: int, says: str, tmp_path: Path, warm: dict[str, str]
+):
+    """The same words and the same exit code, with everything imported or nothing."""
+    with reader(tmp_path, heavy=False) as person:
+        told = [
+            subprocess.run(
+                ["bash", "-c", command],
+                cwd=tmp_path,
+                env=person.env | environment,
+                capture_output=True,
+                text=True,
+                timeout=60,
+                check=False,
+            )
+            for environment in (warm, {})
+        ]
+    ours, theirs = told
+    assert (ours.returncode, ours.stdout, ours.stderr) == (code, theirs.stdout, theirs.stderr)
+    assert theirs.returncode == code
+    assert says in ours.stdout + ours.stderr
 
 
 def test_ports_are_free_ones_and_the_same_all_over_a_page(tmp_path: Path):
