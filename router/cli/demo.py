@@ -160,8 +160,8 @@ def greet(config: MotleyConfig, urls: Mapping[str, str], url: str) -> None:
 
 def as_typed(program: str) -> str:
     """What to type for this command from the same folder: from a clone, ``.venv/bin/motley``."""
-    found = shutil.which("motley")
-    if Path(program).name != "motley" or (found and Path(found).samefile(program)):
+    path, found = Path(program), shutil.which("motley")
+    if path.name != "motley" or not path.exists() or (found and path.samefile(found)):
         return "motley"
     return program
 

@@ -84,7 +84,7 @@ class Reader:
     Args:
         folder: where to stand; the repository's ``deploy`` is there too.
         heavy: whether to run what is marked for ``make test-full``.
-        warm: environment of the commands that come to an end, see ``warm.py``.
+        warm: environment in which ``motley`` starts at once, see ``warm.py``.
     """
 
     def __init__(self, folder: Path, *, heavy: bool, warm: Mapping[str, str] | None = None) -> None:
@@ -134,7 +134,7 @@ class Reader:
             process = subprocess.Popen(
                 self.command(block),
                 cwd=self.folder,
-                env={**self.env, "PYTHONUNBUFFERED": "1"},
+                env={**self.env, **self.warm, "PYTHONUNBUFFERED": "1"},
                 stdin=subprocess.DEVNULL,
                 stdout=written,
                 stderr=subprocess.STDOUT,

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.docs.blocks import COMMANDS, DATA, KNOWN, PAGES, Block, blocks_of, pages, reader
+from tests.docs.blocks import COMMANDS, DATA, KNOWN, LINUX, PAGES, Block, blocks_of, pages, reader
 from tests.docs.warm import warm_motley
 
 ALL = {str(page.relative_to(PAGES)): blocks_of(page) for page in pages()}
@@ -31,7 +31,10 @@ HEAVY = {
 
 @pytest.fixture(scope="module")
 def warm() -> Iterator[dict[str, str]]:
-    """What makes ``motley`` start at once."""
+    """What makes ``motley`` start at once, where the system can tell of a caller that left."""
+    if not LINUX:
+        yield {}
+        return
     with tempfile.TemporaryDirectory() as folder, warm_motley(Path(folder)) as environment:
         yield environment
 
@@ -103,8 +106,6 @@ def test_the_reader_sees_a_command_fail(fence: str, fails: str, tmp_path: Path):
 @pytest.mark.parametrize(
     ("command", "code", "says"),
     [
-        ("motley --version", 0, "motley "),
-        ("motley check nowhere.yaml", 2, "nowhere.yaml"),
         ("motley no-such-command", 2, "no-such-command"),
         ("echo 'not a router at all' | motley import - -o x.yaml", 2, "error: "),
         ("cd / && X=1 motley check nowhere.yaml", 2, "nowhere.yaml"),

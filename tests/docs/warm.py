@@ -2,8 +2,7 @@
 
 One process imports everything and forks for each command, which then runs ``main`` of
 ``router.cli.main`` as the installed command does, in the caller's folder, environment and pipes.
-The ``motley`` of the reader's PATH only hands those over. What a page leaves running in the
-background is the installed command itself.
+The ``motley`` of the reader's PATH only hands those over, and Ctrl-C.
 """
 
 from __future__ import annotations
@@ -11,6 +10,7 @@ from __future__ import annotations
 import importlib
 import json
 import os
+import select
 import signal
 import socket
 import subprocess
@@ -20,12 +20,27 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from tests.docs.blocks import LINUX, end_with_parent
+
 IMPORTED = (
     *("router.cli.main", "router.cli.plan", "router.cli.whatif", "router.cli.bench"),
     *("router.cli.check", "router.cli.simulate", "router.cli.evaluate", "router.cli.import_"),
-    *("router.cli.demo_act", "router.cli.demo_file", "router.config.load", "simulator.run"),
+    *(
+        "router.cli.demo_act",
+        "router.cli.demo_file",
+        "router.gateway.app",
+        "router.gateway.server",
+        "simulator.run",
+    ),
     *("simulator.whatif.study", "simulator.compare", "simulator.bench.drive", "solver.planner"),
-    *("solver.place", "simulator.evaluate", "simulator.workload", "simulator.report.table"),
+    *(
+        "solver.place",
+        "router.cli.serve",
+        "simulator.engine_server.host",
+        "simulator.evaluate",
+        "simulator.workload",
+        "simulator.report.table",
+    ),
 )
 VARIABLE = "MOTLEY_WARM"
 READY_S = 60.0
@@ -37,7 +52,13 @@ with socket.socket(socket.AF_UNIX) as server:
     socket.send_fds(server, [b"!"], [0, 1, 2])
     server.sendall(told)
     server.shutdown(socket.SHUT_WR)
-    code = server.recv(16)
+    replies = server.makefile()
+    child = int(replies.readline())
+    try:
+        code = replies.readline()
+    except KeyboardInterrupt:
+        os.kill(child, 2)
+        code = replies.readline()
 sys.exit(int(code or 70))
 """
 
@@ -49,7 +70,11 @@ def warm_motley(folder: Path) -> Iterator[dict[str, str]]:
     program = folder / "motley"
     program.write_text(CLIENT)
     program.chmod(0o755)
-    server = subprocess.Popen([sys.executable, "-m", __name__, str(path)], start_new_session=True)
+    server = subprocess.Popen(
+        [sys.executable, "-m", __name__, str(path)],
+        start_new_session=True,
+        preexec_fn=end_with_parent if LINUX else None,  # noqa: PLW1509 - no threads
+    )
     try:
         deadline = time.monotonic() + READY_S
         while not path.exists():
@@ -96,8 +121,15 @@ def answer(caller: socket.socket) -> None:
         run(words)
     for pipe in pipes:
         os.close(pipe)
+    caller.sendall(f"{child}\n".encode())
+    watch = select.poll()
+    ended = os.pidfd_open(child)
+    watch.register(ended, select.POLLIN)
+    watch.register(caller, 0)  # its hanging up
+    if ended not in dict(watch.poll()):
+        os.kill(child, signal.SIGINT)
     _, status = os.waitpid(child, 0)
-    caller.sendall(str(os.waitstatus_to_exitcode(status)).encode())
+    caller.sendall(f"{os.waitstatus_to_exitcode(status)}\n".encode())
     os._exit(0)
 
 
@@ -105,6 +137,7 @@ def run(words: list[str]) -> None:
     """The command, as the installed one runs it."""
     from router.cli.main import main
 
+    sys.stdout.reconfigure(line_buffering=True)  # type: ignore[union-attr]
     sys.argv = ["motley", *words]
     code: object = 70
     try:

@@ -293,3 +293,4 @@ def test_what_to_type_is_told_as_it_works_from_here(monkeypatch: pytest.MonkeyPa
     monkeypatch.setenv("PATH", str(program.parent))
     assert as_typed(str(program)) == "motley"
     assert as_typed("/somewhere/pytest") == "motley"
+    assert as_typed("motley") == "motley"

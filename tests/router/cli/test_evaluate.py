@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 from pathlib import Path
 
@@ -11,6 +12,7 @@ from router.cli.main import run
 from router.config.load import load_config
 from router.domain.errors import UnknownNameError
 from solver.settings import limits_of
+from tests.integration.fleet import gateway
 from tests.simulator.evaluate.perfect import Model, served
 
 WITHOUT_CHAT = ["--category", "qa", "--category", "reasoning", "--category", "code"]
@@ -197,9 +199,47 @@ def test_a_question_that_is_not_answered_ends_it(pair, capsys: pytest.CaptureFix
     assert "did not answer qa-01: HTTP 503" in capsys.readouterr().err
 
 
-def test_through_a_gateway_and_on_emulated_engines(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
-):
+async def test_through_a_gateway(pair, tmp_path: Path):
+    """Two models behind one Motley: the same answers and scores as from their engines at once."""
+    _, _, at, lossy_at = pair
+    fleet = load_config(
+        {
+            "backends": [
+                {"gpu": "a100-80", "model": model, "served_model": "m", "url": url}
+                for model, url in (("llama-3.1-8b", at), ("qwen2.5-7b", lossy_at))
+            ]
+        }
+    )
+    async with gateway(fleet) as gate:
+        found = {}
+        for way, urls in {
+            "direct": (f"{at}#m", f"{lossy_at}#m"),
+            "routed": (f"{gate.url}#llama-3.1-8b", f"{gate.url}/v1#qwen2.5-7b"),
+        }.items():
+            out, said = tmp_path / f"{way}.json", tmp_path / f"{way}.jsonl"
+            words = ["--variant", f"fp16={urls[0]}", "--variant", f"awq={urls[1]}"]
+            words += [*WITHOUT_CHAT, "--json", str(out), "--answers", str(said)]
+            assert await asyncio.to_thread(run, ["evaluate", *words]) == 0
+            scores = json.loads(out.read_text())["models"][0]["variants"]
+            for one in scores:
+                del one["url"], one["model"]
+            found[way] = (scores, said.read_text())
+        await gate.settled()
+        assert gate.dispatcher.completed == 120
+    assert found["routed"] == found["direct"]
+    assert [one["overall"]["value"] for one in found["routed"][0]] == [1.0, 0.75]
+
+
+async def test_a_gateway_that_does_not_know_the_model(pair, capsys: pytest.CaptureFixture[str]):
+    _, _, at, _ = pair
+    backend = {"gpu": "a100-80", "model": "llama-3.1-8b", "served_model": "m", "url": at}
+    async with gateway(load_config({"backends": [backend]})) as gate:
+        words = ["evaluate", "--variant", f"a={gate.url}#m", "--category", "qa"]
+        assert await asyncio.to_thread(run, words) == 2
+    assert "does not serve 'm'; it serves llama-3.1-8b" in capsys.readouterr().err
+
+
+def test_on_an_emulated_engine(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
     """The emulated engines say w0 w1 w2: worth nothing, and told so, not failed."""
     from simulator.engine_server.host import EngineHost
 
