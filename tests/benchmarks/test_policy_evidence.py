@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from benchmarks.policies.bounds import ALONE, CLAIRVOYANT, alone
 from benchmarks.policies.page import write_page
 from benchmarks.policies.scenarios import (
     LARGE,
@@ -25,15 +26,19 @@ from benchmarks.policies.scenarios import (
 from benchmarks.policies.slo_mix import PARTS
 from benchmarks.policies.tables import (
     evidence_tables,
+    headroom_table,
     interval,
     log_ratios,
     middle,
     runs_of,
     to_the_best,
 )
+from simulator.results import latencies
+from simulator.run import run_policy
 from simulator.traces.columns import Trace
 
 CONFIG = config_of("balanced", "least-request")
+BOUNDS = (ALONE, CLAIRVOYANT)
 
 
 def lengths(trace: Trace) -> list[tuple[int, int]]:
@@ -128,3 +133,25 @@ class TestTables:
         page = (tmp_path / "evidence" / "page.html").read_text("utf-8")
         assert page.count("<svg") == 3
         assert "nginx-least-conn" in page
+
+
+class TestBounds:
+    @pytest.mark.parametrize("workload", ["azure-code", "sessions"])
+    def test_nobody_is_served_sooner_than_alone_on_the_fastest_card(self, workload: str):
+        scenario = Scenario(workload, "balanced", 0.5, 120)
+        trace, _ = trace_of(scenario, CONFIG, 1)
+        ttft, e2e = alone(CONFIG, trace)
+        for policy in ("motley", "least-request"):
+            told = latencies(run_policy(trace, config_of("balanced", policy), policy))
+            assert (told.ttft_s >= ttft - 1e-6).all()
+            assert (told.e2e_s >= e2e - 1e-6).all()
+
+    def test_the_table_says_how_often_even_the_clairvoyant_misses_the_goal(self):
+        results = [
+            *RESULTS,
+            *(result("a", seed, name, 1.0, 5.0) for seed in (0, 1) for name in BOUNDS),
+            *(result("b", 0, name, 1.0, 20.0) for name in BOUNDS),
+        ]
+        table = headroom_table(results)
+        assert "above 0.50 of least request's in 1 of 2 scenarios" in table
+        assert headroom_table(RESULTS) == ""
