@@ -197,7 +197,7 @@ def table() -> str:
     return "\n".join(rows).rstrip()
 
 
-def tests() -> list[str]:
+def named_tests() -> list[str]:
     """Every test that is named."""
     return [t for promises in PROMISES.values() for one in promises for t in one.tests]
 

@@ -7,10 +7,10 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks.reliability import PAGE, ROOT, figures, placed, table, tests
+from benchmarks.reliability import PAGE, ROOT, figures, named_tests, placed, table
 
 
-@pytest.mark.parametrize("named", sorted(set(tests())))
+@pytest.mark.parametrize("named", sorted(set(named_tests())))
 def test_a_named_test_exists(named: str) -> None:
     file, _, function = named.partition("::")
     tree = ast.parse(Path(ROOT, file).read_text("utf-8"))

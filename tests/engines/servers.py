@@ -54,9 +54,23 @@ ENVIRONMENT = {
     "VLLM_CPU_OMP_THREADS_BIND": "nobind",
     "VLLM_NO_USAGE_STATS": "1",
 }
-READY_S, _STOP_S = 400.0, 20.0
+_STOP_S, _LOOK_EVERY_S = 20.0, 0.5
 
 EngineName = Literal["vllm", "sglang"]
+
+
+@dataclass(frozen=True)
+class Patience:
+    """How long an engine may take to come up. On a busy machine that is any number of seconds, so
+    what counts is its own work.
+
+    Attributes:
+        cpu_s: CPU time that it may use (a vLLM or SGLang needs a minute or two).
+        idle_s: seconds in which it says nothing and computes for less than a hundredth of them.
+    """
+
+    cpu_s: float = 900.0
+    idle_s: float = 180.0
 
 
 @dataclass(frozen=True)
@@ -121,7 +135,7 @@ def serving(folder: Path, *wanted: Wanted) -> Iterator[list[Server]]:
             servers.append(_start(folder, one))
             stack.callback(stop, servers[-1])
         for server in servers:
-            _wait(server)
+            wait(server)
         yield servers
 
 
@@ -166,15 +180,40 @@ def _free_port() -> int:
         return int(listener.getsockname()[1])
 
 
-def _wait(server: Server) -> None:
-    deadline_s = time.monotonic() + READY_S
-    while server.process.poll() is None and time.monotonic() < deadline_s:
+def wait(server: Server, patience: Patience = Patience()) -> None:
+    """Until it answers ``/health``.
+
+    Raises:
+        RuntimeError: it ended, hangs or goes on for ever; holds the end of its log.
+    """
+    seen, moved_s = (0, 0.0), time.monotonic()
+    while server.process.poll() is None:
         try:
             with urllib.request.urlopen(f"{server.url}/health", timeout=30):
                 return
         except (urllib.error.URLError, TimeoutError, ConnectionError):
-            time.sleep(1.0)
+            time.sleep(_LOOK_EVERY_S)
+        now_seen = (server.log.stat().st_size, _cpu_s(server.process.pid))
+        if now_seen[0] > seen[0] or now_seen[1] > seen[1] + 0.01 * patience.idle_s:
+            seen, moved_s = now_seen, time.monotonic()
+        if time.monotonic() - moved_s > patience.idle_s:
+            raise RuntimeError(f"an engine hangs at its start:\n{server.tail()}")
+        if now_seen[1] > patience.cpu_s:
+            raise RuntimeError(f"an engine works for ever at its start:\n{server.tail()}")
     raise RuntimeError(f"an engine did not come up:\n{server.tail()}")
+
+
+def _cpu_s(group: int) -> float:
+    """CPU time of the processes of a group and of their children that have ended."""
+    ticks = 0
+    for stat in Path("/proc").glob("[0-9]*/stat"):
+        try:
+            fields = stat.read_text().rpartition(")")[2].split()
+        except (FileNotFoundError, ProcessLookupError):
+            continue  # it ended
+        if int(fields[2]) == group:
+            ticks += sum(map(int, fields[11:15]))
+    return ticks / os.sysconf("SC_CLK_TCK")
 
 
 def stop(server: Server) -> None:

@@ -14,7 +14,7 @@ from tests.engines.fleet import MODEL, post
 from tests.engines.install import HOME, is_ready, python_of
 from tests.engines.servers import Wanted, serving
 
-pytestmark = [pytest.mark.engines, pytest.mark.timeout(900)]
+pytestmark = [pytest.mark.engines, pytest.mark.timeout(2_400)]
 
 HERE = Path(__file__).parent
 ASK = {"model": MODEL, "messages": [{"role": "user", "content": "say hello"}]}

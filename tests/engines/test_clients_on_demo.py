@@ -14,7 +14,7 @@ from tests.engines.install import HOME, is_ready, python_of
 from tests.engines.test_clients import output_of
 from tests.integration.fleet import engines, gateway
 
-pytestmark = [pytest.mark.engines, pytest.mark.timeout(600)]
+pytestmark = [pytest.mark.engines, pytest.mark.timeout(2_400)]
 
 HERE = Path(__file__).parent
 SAID = words(0, 8)

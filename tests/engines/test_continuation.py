@@ -14,7 +14,7 @@ from tests.engines.servers import serving
 from tests.engines.test_deaths import _descendant
 from tests.router.gateway.fakes import eventually
 
-pytestmark = [pytest.mark.engines, pytest.mark.timeout(900)]
+pytestmark = [pytest.mark.engines, pytest.mark.timeout(2_400)]
 
 TOKENS = 1_500
 RELIABILITY = {

@@ -29,7 +29,7 @@ from tests.engines.fleet import (
 from tests.engines.servers import Wanted, serving
 from tests.router.gateway.fakes import eventually
 
-pytestmark = [pytest.mark.engines, pytest.mark.timeout(900)]
+pytestmark = [pytest.mark.engines, pytest.mark.timeout(2_400)]
 
 QUICK = {"breaker": {"failure_threshold": 2, "open_s": 5.0}, "health_interval_s": 0.5}
 

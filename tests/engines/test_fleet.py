@@ -27,7 +27,7 @@ from tests.engines.fleet import (
 )
 from tests.router.gateway.fakes import eventually
 
-pytestmark = [pytest.mark.engines, pytest.mark.timeout(900)]
+pytestmark = [pytest.mark.engines, pytest.mark.timeout(2_400)]
 
 ENGINES = ["fast", "sglang"]
 USAGE = {"stream": True, "stream_options": {"include_usage": True}}

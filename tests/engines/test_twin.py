@@ -11,7 +11,7 @@ from router.perf.overrides import load_overrides
 from tests.engines.conftest import need
 from tests.engines.servers import LIMITS, Wanted, serving
 
-pytestmark = [pytest.mark.engines, pytest.mark.timeout(1_200)]
+pytestmark = [pytest.mark.engines, pytest.mark.timeout(2_400)]
 
 
 @pytest.fixture(scope="module", params=["vllm", "sglang"])
