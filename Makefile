@@ -17,7 +17,7 @@ BUILDER ?= docker build
 VERSION = $(shell sed -n 's/^version = "\(.*\)"/\1/p' pyproject.toml)
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo docs test test-full engines test-engines soak fuzz mutate audit lint bench bench-policies lock lock-engines \
+.PHONY: help setup demo docs test test-full engines test-engines soak fuzz mutate audit lint bench bench-policies lock lock-engines lock-semgrep \
 	version dist image sbom clean
 
 help: ## Say what there is to make
@@ -76,7 +76,13 @@ MUTATE_ARGS ?= --sample 40
 mutate: setup ## Change the decision core in small ways and see whether its tests notice
 	$(BIN)/python -m tests.mutation $(MUTATE_ARGS)
 
-audit: $(VENV)/.ready-full ## Ask the advisory service about every pinned dependency (needs the network)
+.audit/semgrep/.ready: tests/security/semgrep.txt | $(BIN)/python
+	$(PYTHON) -m venv .audit/semgrep
+	.audit/semgrep/bin/python -m pip install --quiet --disable-pip-version-check --require-hashes -r $<
+	@touch $@
+
+audit: $(VENV)/.ready-full .audit/semgrep/.ready ## Security tests, bandit and semgrep; then ask the advisory service about every pinned dependency (needs the network)
+	$(BIN)/python -m pytest -m "full or not full" tests/security
 	$(BIN)/pip-audit --strict --disable-pip --require-hashes -r constraints.txt
 
 lint: setup ## Style, types and the floors
@@ -98,6 +104,10 @@ lock: ## Pin dependencies again (needs uv); the smaller files agree with the lar
 	$(LOCK) $(IMAGE_EXTRAS:%=--extra %) $(UNASKED:%=--no-emit-package %) -c constraints-full.txt -o deploy/docker/runtime.txt
 	uv pip compile --group build --universal --python-version 3.11 --generate-hashes --no-header --no-annotate \
 		--no-emit-index-url --no-emit-find-links --quiet -c constraints-full.txt -o deploy/docker/build.txt
+
+lock-semgrep: ## Pin semgrep again (needs uv)
+	cd tests/security && uv pip compile semgrep.in -o semgrep.txt --universal --python-version 3.11 --generate-hashes \
+		--no-header --no-annotate --no-emit-index-url --no-emit-find-links --quiet
 
 lock-engines: ## Pin the engines again (needs uv, and the folder of PyTorch's CPU wheel in PIP_FIND_LINKS)
 	for name in vllm sglang clients; do (cd tests/engines/locks && uv pip compile $$name.in -o $$name.txt \
@@ -122,4 +132,4 @@ sbom: $(VENV)/.ready-full ## Write the image's bill of materials (CycloneDX) to 
 		--output-reproducible --of JSON -o dist/motley.cdx.json
 
 clean: ## Remove what the tools left
-	rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache .hypothesis dist build out
+	rm -rf $(VENV) .audit .pytest_cache .mypy_cache .ruff_cache .hypothesis dist build out

@@ -158,9 +158,12 @@ PROMISES = {
         ),
         Promise(
             "Dispatcher, queues, breaker and prefix index follow their models under any sequence "
-            "of calls; the fast simulator does what the plain one does.",
+            "of calls, with service classes and without; the fast simulator does what the plain one "
+            "does.",
             (
                 "tests/properties/test_dispatcher_machine.py",
+                "tests/properties/test_class_dispatcher_machine.py",
+                "tests/properties/test_class_room_machine.py",
                 "tests/properties/test_models.py",
                 "tests/simulator/replica/test_fast_equals_exact.py",
             ),
@@ -172,6 +175,8 @@ PROMISES = {
                 "tests/security/test_keys_and_limits.py",
                 "tests/security/test_injection.py",
                 "tests/security/test_secrets.py",
+                "tests/security/test_static.py",
+                "tests/security/test_semgrep.py",
             ),
         ),
     ),
@@ -179,7 +184,11 @@ PROMISES = {
         Promise(
             "All of it with vLLM and SGLang as they are: killed cores, crash loops, frozen "
             "workers, streams that hang after SIGTERM, errors inside a 200.",
-            ("tests/engines/test_fleet.py", "tests/engines/test_deaths.py"),
+            (
+                "tests/engines/test_fleet.py",
+                "tests/engines/test_deaths.py",
+                "tests/engines/test_continuation.py",
+            ),
         ),
     ),
 }
@@ -218,15 +227,31 @@ def run(*words: str, codes: Sequence[int] = (0,)) -> str:
 
 def soak(minutes: float) -> str:
     command = f"python -m tests.fire.soak --minutes {minutes:g}"
-    told: dict[str, Any] = json.loads(run(*command.split(), codes=(0, 1)))
+    return told_of_soak(json.loads(run(*command.split(), codes=(0, 1))), command)
+
+
+def told_of_soak(told: dict[str, Any], command: str) -> str:
+    """A table of slopes, and what they came from."""
     ends = ", ".join(f"{count} {end}" for end, count in told["ends"].items())
-    verdict = "; ".join(told["faults"]) or "flat"
-    return (
-        f"{told['requests']} requests in {told['minutes']:g} minutes ({ends}): {verdict}. Memory "
-        f"{told['rss_mb']} MB, growing by {told['rss_growth_per_min']:.2%} a minute; "
-        f"{told['fds']} descriptors, {told['fds_slope_per_min']:+.2f} a minute; P99 of added "
-        f"latency {told['added_p99_ms']} ms, in the second half {told['added_p99_ratio']} times "
-        f"that of the first. Clients, engines and gateway share one process. `{command}`"
+    verdict = "; ".join(told["faults"]) or "nothing grows"
+    rows = [
+        f"| {name} | {one['median']:.4g} | {one['per_min']:+.3g} | {one['growth']:+.1%} "
+        f"| {one['least_growth']:+.1%} |"
+        for name, one in told["trends"].items()
+    ]
+    return "\n".join(
+        (
+            f"{told['requests']} requests in {told['minutes']:g} minutes ({ends}): {verdict}.",
+            "",
+            "| after the warm-up | median | slope, per minute | growth in all | at least |",
+            "|---|--:|--:|--:|--:|",
+            *rows,
+            "",
+            "Memory in MB, latency in ms; *at least* is the lower end of the slope's 95 % interval. "
+            "Added latency is that of a request through the gateway less that of one sent to the "
+            "same engine directly, taken in pairs. Clients, engines and gateway share one process; "
+            f"{told['steal']:.0%} of the machine's CPU time went to its neighbours. `{command}`",
+        )
     )
 
 

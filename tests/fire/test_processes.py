@@ -20,16 +20,22 @@ from tests.fire.served import Served, served
 from tests.router.gateway.conftest import StartEngine
 from tests.router.gateway.fakes import (
     MODEL,
+    STREAM_HEAD,
     FakeEngine,
     Received,
     chat,
+    chunk,
+    event,
     eventually,
     fleet,
+    hang,
     stream,
 )
 
 pq = pytest.importorskip("pyarrow.parquet")
 CLIENTS = [20, pytest.param(500, marks=pytest.mark.full)]
+PATIENT = {"connect_timeout_s": 60.0, "first_byte_timeout_s": 60.0, "idle_timeout_s": 60.0}
+"""Clients and engines share one process here, which may be late by itself."""
 LINUX = pytest.mark.skipif(not Path("/proc/self/fd").exists(), reason="needs Linux's /proc")
 
 
@@ -39,6 +45,13 @@ async def slow(request: Received) -> bool | None:
     if not streams:
         await asyncio.sleep(0.3)
     return await (stream(["a"] * 10, gap_s=0.05) if streams else chat())(request)
+
+
+async def begins(request: Received) -> None:
+    """Half an answer, and no more until the gateway leaves."""
+    if b'"stream": true' in request.body:
+        await request.send(STREAM_HEAD, chunk(event({"content": "a"})))
+    await hang(request)
 
 
 def begin(gate: Served, clients: int) -> asyncio.Future[list[Seen]]:
@@ -57,7 +70,8 @@ async def test_sigterm_under_load_finishes_what_it_has(
 ) -> None:
     fake = await engine(slow)
     record = tmp_path / "record"
-    config = fleet(fake, telemetry={"enabled": False, "record": {"directory": str(record)}})
+    keep = {"enabled": False, "record": {"directory": str(record)}}
+    config = fleet(fake, telemetry=keep, reliability=PATIENT)
     async with served(config, tmp_path) as gate:
         asking = begin(gate, clients)
         await eventually(lambda: len(fake.received) == clients, within_s=30)
@@ -73,10 +87,10 @@ async def test_sigterm_under_load_finishes_what_it_has(
 async def test_sigkill_under_load_is_no_success_for_anybody_and_no_end_for_the_record(
     engine: StartEngine, tmp_path: Path, clients: int
 ) -> None:
-    fake = await engine(slow)
+    fake = await engine(*[slow] * 10, begins)
     record = tmp_path / "record"
     keep = {"enabled": False, "record": {"directory": str(record)}}
-    async with served(fleet(fake, telemetry=keep), tmp_path) as gate:
+    async with served(fleet(fake, telemetry=keep, reliability=PATIENT), tmp_path) as gate:
         first = await begin(gate, 10)
         assert Counter(one.end for one in first) == {"ok": 10}
         await asyncio.sleep(1.3)  # past the next flush
@@ -85,7 +99,8 @@ async def test_sigkill_under_load_is_no_success_for_anybody_and_no_end_for_the_r
         gate.signal(signal.SIGKILL)
         ends = Counter(one.end for one in await asking)
         assert set(ends) <= {"cut", "dropped"}, "nobody takes it for a whole answer"
-        await eventually(lambda: all(r.writer.is_closing() for r in fake.received[-clients:]))
+        await eventually(lambda: all(r.client_left.is_set() for r in fake.received[-clients:]))
+    fake.script = [slow]
     async with served(fleet(fake, telemetry=keep), tmp_path) as gate:
         assert rows(record) == {"completed": 10}, "what was flushed is there after a restart"
         assert {one.end for one in await begin(gate, 4)} == {"ok"}
@@ -96,10 +111,10 @@ async def test_reloads_under_load_drop_nothing(
     engine: StartEngine, tmp_path: Path, clients: int
 ) -> None:
     one, two = await engine(slow), await engine(slow)
-    async with served(fleet(one), tmp_path) as gate:
+    async with served(fleet(one, reliability=PATIENT), tmp_path) as gate:
         asking = [begin(gate, clients)]
         for n, members in enumerate([(one, two), (two,), (one, two), (one,)]):
-            config = fleet(*members) | {"server": {"port": 0}}
+            config = fleet(*members, reliability=PATIENT) | {"server": {"port": 0}}
             for entry, member in zip(config["backends"], members, strict=True):
                 entry["name"] = "one" if member is one else "two"
             (tmp_path / "fleet.yaml").write_text("{" if n == 1 else json.dumps(config))
@@ -119,7 +134,7 @@ async def test_a_worker_that_dies_takes_its_own_requests_and_no_others(
     engine: StartEngine, tmp_path: Path, clients: int
 ) -> None:
     fake = await engine(slow)
-    config = fleet(fake, server={"workers": 2})
+    config = fleet(fake, server={"workers": 2}, reliability=PATIENT)
     async with served(config, tmp_path) as gate:
         await eventually(lambda: len(gate.workers()) == 2)
         asking = begin(gate, clients)

@@ -82,6 +82,10 @@ class ToxicProxy:
             writer.transport.abort()
             return
         both = (writer, onward)
+        if self.refusing:  # by now
+            for one in both:
+                one.transport.abort()
+            return
         self._writers.update(both)
         try:
             await asyncio.gather(
@@ -119,6 +123,8 @@ class ToxicProxy:
     async def _pass(self, sink: asyncio.StreamWriter, data: bytes) -> None:
         size = self.slice_bytes or len(data) or 1
         for at in range(0, len(data), size):
+            if sink.is_closing():  # uvloop raises RuntimeError, asyncio loses the bytes
+                raise ConnectionResetError
             sink.write(data[at : at + size])
             await sink.drain()
             if self.slice_bytes:

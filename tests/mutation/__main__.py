@@ -58,6 +58,7 @@ TARGETS = {
             *("tests/router/test_presumed_first_token.py", "tests/router/test_class_dispatcher.py"),
             *("tests/router/test_decision_log.py", "tests/router/policies/test_trial.py"),
             "tests/properties/test_dispatcher_machine.py",
+            "tests/properties/test_class_dispatcher_machine.py",
         ),
     ),
     "queue": Target(
@@ -65,12 +66,17 @@ TARGETS = {
         (
             "tests/router/queue",
             *("tests/router/test_dispatcher_queue.py", "tests/router/test_class_dispatcher.py"),
-            *("tests/router/test_dispatcher.py", "tests/properties/test_dispatcher_machine.py"),
+            *("tests/router/test_dispatcher.py", "tests/properties/test_class_room_machine.py"),
+            "tests/properties/test_class_dispatcher_machine.py",
+            "tests/properties/test_dispatcher_machine.py",
         ),
     ),
     "health": Target(
         ("router/health/breaker.py",),
-        ("tests/router/health", "tests/router/test_dispatcher_health.py"),
+        (
+            *("tests/router/health", "tests/router/test_dispatcher_health.py"),
+            "tests/properties/test_models.py",
+        ),
     ),
     "constraints": Target(
         ("solver/constraints.py",),

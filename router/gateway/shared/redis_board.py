@@ -148,7 +148,8 @@ class RedisBoard:
             raise BoardError(
                 f"Redis did not answer within {self._settings.timeout_s:g} s"
             ) from error
-        except (RedisError, OSError) as error:
+        except (RedisError, OSError, RuntimeError) as error:
+            # RuntimeError is uvloop's word for a connection that dropped just before a write.
             raise BoardError(f"Redis: {error}") from error
 
 

@@ -89,7 +89,7 @@ class Sharing:
     async def run(self) -> None:
         """Exchange for ever; leave politely."""
         try:
-            while True:
+            while not _told_to_stop():
                 await self.exchange()
                 await asyncio.sleep(self._settings.interval_s)
         finally:
@@ -261,6 +261,15 @@ class Sharing:
         self.up = True
         self.replicas = replicas
         self._last_ok_s = self._engine.now()
+
+
+def _told_to_stop() -> bool:
+    """Whether this task was cancelled, though it runs.
+
+    redis-py turns a cancellation that finds it waiting for a connection into an error of its own.
+    """
+    task = asyncio.current_task()
+    return task is not None and task.cancelling() > 0
 
 
 def _active(others: Mapping[str, Facts]) -> dict[str, int]:

@@ -78,7 +78,7 @@ class FakeEngine:
 
     async def start(self) -> None:
         self._server = await asyncio.start_server(
-            self._accept, "127.0.0.1", self.port, ssl=self.tls
+            self._accept, "127.0.0.1", self.port, ssl=self.tls, backlog=1024
         )
         self.port = self._server.sockets[0].getsockname()[1]
 
@@ -97,6 +97,7 @@ class FakeEngine:
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         self.connections += 1
+        request: Received | None = None
         try:
             keep = True
             while keep:
@@ -110,7 +111,8 @@ class FakeEngine:
                 behaviour = self.script.pop(0) if len(self.script) > 1 else self.script[0]
                 keep = bool(await behaviour(request))
         except (asyncio.IncompleteReadError, ConnectionError):
-            pass
+            if request is not None:
+                request.client_left.set()  # while it was being answered
         finally:
             writer.close()
 

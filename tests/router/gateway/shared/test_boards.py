@@ -134,6 +134,23 @@ async def test_a_redis_that_is_gone_is_an_error_and_may_come_back(tmp_path: Path
         await board.leave()
 
 
+async def test_a_connection_that_drops_just_before_a_write_is_an_error_of_the_board(
+    redis: RedisServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """uvloop says RuntimeError; it must not end the exchange for good."""
+    board = RedisBoard(settings(redis.url), "one")
+
+    async def send(*_: object, **__: object) -> None:
+        raise RuntimeError("unable to perform operation; the handler is closed")
+
+    monkeypatch.setattr("redis.asyncio.connection.Connection.send_packed_command", send)
+    with pytest.raises(BoardError, match="handler is closed"):
+        await board.lease("plan", 1.0)
+    monkeypatch.undo()
+    assert await board.lease("plan", 1.0)
+    await board.leave()
+
+
 async def test_one_exchange_is_one_round_trip(redis: RedisServer) -> None:
     import redis.asyncio as client
 

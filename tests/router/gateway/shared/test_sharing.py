@@ -50,6 +50,20 @@ class Shaky(MemoryBoard):
         return await super().lease(name, ttl_s)
 
 
+class Deaf(MemoryBoard):
+    """Hangs, and takes a cancellation for an error of its own, as redis-py does now and then."""
+
+    asked = 0
+
+    async def lease(self, name: str, ttl_s: float) -> int | None:
+        self.asked += 1
+        try:
+            await asyncio.Event().wait()
+        except asyncio.CancelledError:
+            raise BoardError("connection closed") from None
+        return None
+
+
 @pytest.fixture
 async def replica() -> AsyncIterator[StartReplica]:
     """Start one more gateway at the same board."""
@@ -265,3 +279,12 @@ async def test_over_a_real_redis_that_goes_and_comes_back(
             await together(*gates)
             await eventually(lambda: sorted(sharing(g).leads for g in gates) == [False, True])
             writer.close()
+
+
+async def test_it_ends_when_told_to_though_its_board_swallows_that(engine: StartEngine) -> None:
+    """Else a gateway whose Redis is in trouble would never stop."""
+    deaf = Deaf(Wall(time.monotonic, 2.0), "one")
+    async with asyncio.timeout(20):
+        async with running(fleet(await engine(chat())), board=deaf):
+            await eventually(lambda: deaf.asked == 1)
+    assert deaf.asked == 1
