@@ -158,8 +158,8 @@ PROMISES = {
         ),
         Promise(
             "Dispatcher, queues, breaker and prefix index follow their models under any sequence "
-            "of calls, with service classes and without; the fast simulator does what the plain one "
-            "does.",
+            "of calls, with service classes and without; the fast simulator does what the plain "
+            "one does.",
             (
                 "tests/properties/test_dispatcher_machine.py",
                 "tests/properties/test_class_dispatcher_machine.py",
@@ -247,9 +247,10 @@ def told_of_soak(told: dict[str, Any], command: str) -> str:
             "|---|--:|--:|--:|--:|",
             *rows,
             "",
-            "Memory in MB, latency in ms; *at least* is the lower end of the slope's 95 % interval. "
-            "Added latency is that of a request through the gateway less that of one sent to the "
-            "same engine directly, taken in pairs. Clients, engines and gateway share one process; "
+            "Memory in MB, latency in ms; *at least* is the lower end of the slope's 95 % "
+            "interval. Added latency is that of a request through the gateway less that of one "
+            "sent to the same engine directly, taken in pairs. Clients, engines and gateway "
+            "share one process; "
             f"{told['steal']:.0%} of the machine's CPU time went to its neighbours. `{command}`",
         )
     )
