@@ -45,6 +45,7 @@ class ClassDispatcher(Dispatcher):
         self._waiting = cast(WaitingRoom, desk.room)
         self._sent: dict[str, Entry] = {}  # without a first token
         self._claims: dict[int, Claim] = {}
+        self._taken_back: dict[str, Entry] = {}  # a moment ago
         return self
 
     def poll(self, now: float) -> list[tuple[Request, Assign | Reject]]:
@@ -91,7 +92,7 @@ class ClassDispatcher(Dispatcher):
     ) -> Decision:
         desk = self.desk
         everyone = self.state.candidates(request.model, now)
-        entry = desk.entry(request, tried, everyone, now)
+        entry = self._entry(request, tried, everyone, now)
         if isinstance(options, Wait):
             return self._fall_back(request, tried, now) or self._wait(entry, options, everyone, now)
         if entry.lane not in desk.room.lanes:  # nobody of its own class overtakes
@@ -109,7 +110,7 @@ class ClassDispatcher(Dispatcher):
         if not isinstance(options, list):
             return None
         everyone = self.state.candidates(request.model, now)
-        entry = self.desk.entry(request, tried, everyone, now)
+        entry = self._entry(request, tried, everyone, now)
         if entry.lane in self.desk.room.lanes:
             return None
         decision = self._try(entry, self._unclaimed(entry, options, now), now)
@@ -130,6 +131,20 @@ class ClassDispatcher(Dispatcher):
         super().presume_first_token(request_id, now)
 
     # -- inside ------------------------------------------------------------------------------
+
+    def _entry(
+        self,
+        request: Request,
+        tried: frozenset[str],
+        everyone: Sequence[BackendState],
+        now: float,
+    ) -> Entry:
+        """Look it up; one that another backend has failed still knows where it was taken from."""
+        entry = self.desk.entry(request, tried, everyone, now)
+        before = self._taken_back.get(request.request_id)
+        if before is not None:
+            entry.left, entry.again_s = before.left, before.again_s
+        return entry
 
     def _wait(
         self, entry: Entry, why: Wait, everyone: Sequence[BackendState], now: float
@@ -303,6 +318,8 @@ class ClassDispatcher(Dispatcher):
         self._tell(flight, "cancelled", now, 0, None, None)
         victim.left |= {flight.backend.index}
         victim.again_s = now + _FORGET_S
+        self._taken_back = {n: e for n, e in self._taken_back.items() if e.again_s > now}
+        self._taken_back[request_id] = victim
         self.desk.events["recalled", victim.request.slo_class] += 1
         self.desk.enter(victim, now)
         self._look_s = now

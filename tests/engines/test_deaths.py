@@ -167,8 +167,8 @@ async def test_a_frozen_engine_that_looks_healthy_is_left_by_its_streams(engines
 
 
 async def test_what_a_stopped_vllm_cuts_short_or_leaves_hanging_is_no_success(engines, gateway):
-    """On SIGTERM it closes its door. Open streams end with ``abort`` and ``[DONE]``, or get
-    nothing but comments for ever, as the race goes."""
+    """On SIGTERM it closes its door. Open streams end with ``abort`` and ``[DONE]``, or with an
+    error event, or get nothing but comments for ever, as the race goes."""
     server = engines["narrow"]
     limits = {"idle_timeout_s": 4.0, **QUICK}
     gate = await gateway(only(engines, "narrow", "firm"), reliability=limits)
@@ -185,7 +185,7 @@ async def test_what_a_stopped_vllm_cuts_short_or_leaves_hanging_is_no_success(en
         if cut:
             assert "fell silent" in last["error"]["message"]
         else:
-            assert last["choices"][0]["finish_reason"] == "abort"
+            assert "error" in last or last["choices"][0]["finish_reason"] == "abort", last
         assert time.monotonic() - at_s < 30.0
         assert (statuses, set(backends)) == ({200: 20}, {"firm"})
         read, cut = await rest_of(others)

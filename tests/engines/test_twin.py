@@ -23,9 +23,19 @@ def engine(models, request):
         yield ["--url", server.url, "--gpu", "cpu", *told, "--max-prompt-tokens", "512"]
 
 
+STEADY_PERCENT = 30.0
+"""How far an engine's own speed may drift where it is to be compared with anything."""
+
+
 def test_its_iteration_is_measured(engine, tmp_path):
+    """On a busy machine fewer answers come in a second, so that it takes more of them."""
     out = tmp_path / "mine.yaml"
-    assert run(["calibrate", *engine, "--seconds", "40", "--out", str(out)]) == 0
+    codes = []
+    for seconds in ("40", "120", "360"):
+        codes.append(run(["calibrate", *engine, "--seconds", seconds, "--out", str(out)]))
+        if codes[-1] == 0:
+            break
+    assert codes[-1] == 0, codes
     (override,) = load_overrides(out)
     values = override.values
     # A prompt token costs less than an iteration, and more than a cached token costs to read.
@@ -35,8 +45,15 @@ def test_its_iteration_is_measured(engine, tmp_path):
 def test_its_twin_is_of_the_same_size(engine, tmp_path):
     out = tmp_path / "twin.json"
     replay = ["--minutes", "1", "--load", "0.3", "--scale-lengths", "0.15", "--seconds", "60"]
-    assert run(["validate", *engine, *replay, "--json", str(out)]) == 0
-    document = json.loads(out.read_text())
+    drifts = []
+    for _ in range(3):
+        assert run(["validate", *engine, *replay, "--json", str(out)]) == 0
+        document = json.loads(out.read_text())
+        drifts.append(document["drift_percent"])
+        if drifts[-1] < STEADY_PERCENT:
+            break
+    else:
+        pytest.skip(f"this machine is busy: the engine's own speed drifted by {drifts} %")
     (live,) = document["live"]
     assert live["failed"] == 0
     assert live["completed"] == document["twin"]["completed"] == document["workload"]["requests"]

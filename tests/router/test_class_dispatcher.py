@@ -198,6 +198,19 @@ class TestPreemption:
         dispatcher.set_health("b", healthy=True, now=0.6)
         assert answers(dispatcher, 0.6) == {"bulk": "b"}
 
+    def test_when_that_one_fails_it_is_still_too_early_to_go_back(self):
+        dispatcher = serving("a", "b")
+        dispatcher.set_health("b", healthy=False, now=0.0)
+        dispatcher.dispatch(ask("bulk", slo_class="bulk", prompt_tokens=30_000), 0.0)
+        dispatcher.dispatch(ask("chat", arrival_s=0.5), 0.5)
+        dispatcher.set_health("b", healthy=True, now=0.6)
+        assert answers(dispatcher, 0.6) == {"bulk": "b"}
+        dispatcher.first_token("chat", 0.7)
+        dispatcher.complete("chat", 2.0, output_tokens=100)
+        assert dispatcher.redispatch("bulk", 4.0) == Wait("saturated")
+        assert answers(dispatcher, 5.4) == {}
+        assert answers(dispatcher, 5.6) == {"bulk": "a"}
+
     def test_never_after_the_first_token(self):
         dispatcher = self.loaded()
         dispatcher.dispatch(ask("second", slo_class="bulk", prompt_tokens=30_000), 0.0)
