@@ -202,7 +202,7 @@ BLOCKS: dict[str, Callable[[], str]] = {
         "A belief 25 % wrong.",
     ),
     "cross-check": table_of(
-        "python -m benchmarks.bench_cross_check --rounds 2 --requests 48",
+        "python -m benchmarks.bench_cross_check --rounds 3 --requests 48",
         "Noise: how far the rounds of one tool are apart at most.",
     ),
     "length": fenced("python -m benchmarks.length_prediction"),

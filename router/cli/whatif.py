@@ -113,6 +113,11 @@ def _traffic(source: str, last_s: float | None, config: MotleyConfig) -> tuple[T
                 "for a while, and ask again; or name a trace with --from"
             )
         source = record.directory
+        if not Path(source).exists():
+            raise ConfigError(
+                f"nothing has been recorded yet: {source} (telemetry.record.directory) is not "
+                "there; serve some traffic first, or give a trace with --from"
+            )
     if is_builtin(source):
         return build_trace(TraceSpec(source, duration_s=last_s), 0)[0], ""
     return recorded(Path(source), last_s)

@@ -68,3 +68,15 @@ def test_what_is_wrong_is_one_line(
     assert code == 2
     assert named in err
     assert "Traceback" not in err
+
+
+def test_before_anything_was_recorded_it_says_so(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    path = tmp_path / "fleet.yaml"
+    path.write_text(f"{FLEET}telemetry: {{record: {{directory: {tmp_path}/record}}}}\n")
+    code, _, err = whatif(capsys, str(path), "--load", "2")
+    assert code == 2
+    (line,) = err.strip().splitlines()
+    assert "nothing has been recorded yet" in line
+    assert "--from" in line

@@ -165,7 +165,7 @@ export function Trial({ trial, policy }) {
     ${verdict ? html`<p class="note bad">${verdict}</p>` : ""}
     ${s ? html`<p><b>${s.name}</b> as a shadow, last ten minutes: agrees on ${percent(s.agreement)} of ${number(s.decisions)} decisions;
       predicted P99 TTFT ${seconds(s.shadow_ttft_p99_s)} instead of ${seconds(s.ttft_p99_s)}, E2E ${seconds(s.shadow_e2e_p99_s)} instead of ${seconds(s.e2e_p99_s)};
-      on average ${s.regret_s === null ? DASH : s.regret_s > 0 ? `${seconds(s.regret_s)} faster` : `${seconds(-s.regret_s)} slower`}, decision by decision.</p>` : ""}
+      mean regret ${s.regret_s === null ? DASH : s.regret_s > 0 ? `${seconds(s.regret_s)}: its choices would have been that much faster` : `−${seconds(-s.regret_s)}: its choices would have been that much slower`}.</p>` : ""}
     ${c ? html`<p><b>${c.name}</b> as a canary with ${percent(c.share)} of the traffic: ${percent(c.attainment, 1)} of its ${number(c.judged)} requests kept their SLO, ${percent(c.main_attainment, 1)} of the ${number(c.main_judged)} others.</p>` : ""}
   </section>`;
 }
