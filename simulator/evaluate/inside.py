@@ -16,6 +16,12 @@ REFUSED = (
     *("subprocess.", "pty.", "socket.", "ctypes.", "os.setuid", "signal.pthread_kill"),
     *("resource.", "_thread.start_new_thread", "sys.addaudithook", "cpython._PySys_ClearAudit"),
 )
+CHANGES = (
+    *("os.remove", "os.rename", "os.rmdir", "os.mkdir", "os.link", "os.symlink", "os.truncate"),
+    *("os.chmod", "os.chown", "os.utime", "os.setxattr", "os.removexattr", "sqlite3.connect"),
+    *("shutil.rmtree", "shutil.move", "shutil.copyfile", "shutil.copytree"),
+)
+WRITING = os.O_WRONLY | os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_APPEND
 MODULES = frozenset({"ctypes", "_ctypes", "_posixsubprocess", "multiprocessing", "socket"})
 ENDED, RAISED = 3, 4
 
@@ -27,8 +33,25 @@ def limit(which: int, value: int) -> None:
     resource.setrlimit(which, (value, value))
 
 
+def is_ours(path: object, folder: str) -> bool:
+    """Whether a path is in the folder, wherever its links lead; what is no path passes."""
+    if not isinstance(path, str | bytes | os.PathLike):
+        return True
+    real = os.path.realpath(os.fsdecode(path))
+    return real in {os.devnull, folder} or real.startswith(folder + os.sep)
+
+
+def changes_others(event: str, arguments: tuple[object, ...], folder: str) -> bool:
+    """Whether something outside the folder would be written, moved, made or removed."""
+    if event == "open":
+        path, _, flags = arguments
+        return bool(isinstance(flags, int) and flags & WRITING) and not is_ours(path, folder)
+    return event in CHANGES and not all(is_ours(one, folder) for one in arguments)
+
+
 def take_rights(limits: dict[str, int]) -> None:
-    """Limits of the system, and a hook that refuses processes and the network."""
+    """Limits of the system, and a hook that refuses processes, the network and others' files."""
+    folder = os.path.realpath(os.getcwd())
     limit(resource.RLIMIT_AS, limits["memory_bytes"])
     limit(resource.RLIMIT_CPU, limits["cpu_s"])
     limit(resource.RLIMIT_FSIZE, limits["file_bytes"])
@@ -42,6 +65,8 @@ def take_rights(limits: dict[str, int]) -> None:
             raise PermissionError(f"not allowed in the sandbox: import of {arguments[0]}")
         if event.startswith(REFUSED):
             raise PermissionError(f"not allowed in the sandbox: {event}")
+        if changes_others(event, arguments, folder):
+            raise PermissionError(f"not allowed in the sandbox: {event} outside its folder")
 
     sys.addaudithook(refuse)
 

@@ -2,9 +2,10 @@
 
 Layers, each enough for the usual mishap: a time limit and an end to all processes of its session;
 limits of memory, CPU, files and processes (``setrlimit``); an audit hook that refuses processes,
-sockets and ``ctypes``; an empty folder and environment; on Linux, where the system allows it,
-namespaces of its own, without a network and in which nobody outlives the first process. It is meant
-for models that err, not for people who attack: for those use a virtual machine.
+sockets, ``ctypes`` and changes to files outside its folder; an empty folder and environment; on
+Linux, where the system allows it, namespaces of its own, without a network and in which nobody
+outlives the first process. It is meant for models that err, not for people who attack: for those
+use a virtual machine.
 """
 
 from __future__ import annotations
@@ -137,7 +138,13 @@ def run_apart(
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         cwd=folder,
-        env={_MARK: mark, "PATH": os.defpath, "PYTHONHASHSEED": "0", "HOME": folder},
+        env={
+            _MARK: mark,
+            "PATH": os.defpath,
+            "PYTHONHASHSEED": "0",
+            "HOME": folder,
+            "TMPDIR": folder,
+        },
         pass_fds=fds,
         start_new_session=True,
     )

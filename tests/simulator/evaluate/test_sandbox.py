@@ -70,6 +70,42 @@ def test_nothing_of_ours_is_seen(monkeypatch: pytest.MonkeyPatch, tmp_path: Path
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.parametrize(
+    "code",
+    [
+        "open({path!r}, 'w')",
+        "open({path!r}, 'r+')",
+        "import os\nos.open({path!r}, os.O_WRONLY)",
+        "from pathlib import Path\nPath({path!r}).write_text('mine')",
+        "import os\nos.remove({path!r})",
+        "import os\nos.chdir('/')\nos.remove({path!r}[1:])",
+        "import os\nos.rename({path!r}, 'here')",
+        "import os\nos.symlink({folder!r}, 'link')\nopen('link/kept', 'w')",
+        "import shutil\nshutil.rmtree({folder!r})",
+        "import os\nos.mkdir({folder!r} + '/more')",
+    ],
+)
+def test_what_is_not_its_own_stays_as_it_is(code: str, tmp_path: Path):
+    kept = tmp_path / "kept"
+    kept.write_text("ours")
+    verdict = run_code(code.format(path=str(kept), folder=str(tmp_path)), "")
+    assert not verdict.passed
+    assert "not allowed in the sandbox" in verdict.why
+    assert "outside its folder" in verdict.why
+    assert [one.name for one in tmp_path.iterdir()] == ["kept"]
+    assert kept.read_text() == "ours"
+
+
+def test_its_own_folder_is_its_own():
+    code = (
+        "import os, shutil, tempfile\nfrom pathlib import Path\n"
+        "Path('a').mkdir()\nPath('a/b').write_text('1')\nos.rename('a/b', 'a/c')\n"
+        "with tempfile.TemporaryFile() as file:\n    file.write(b'2')\n"
+        "shutil.rmtree('a')\nopen(os.devnull, 'w').close()"
+    )
+    assert run_code(code, "assert os.listdir('.') == []").why == ""
+
+
 @pytest.fixture(params=["with namespaces", "without"])
 def isolated(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> bool:
     if request.param == "without":
