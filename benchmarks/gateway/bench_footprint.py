@@ -12,7 +12,7 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).parent))
 
 from load import Result, streams
-from targets import Target, free_port, motley, process
+from targets import Target, free_ports, motley, process
 
 TARGET_CORE, LOAD_CORE = 0, (os.cpu_count() or 2) - 1
 
@@ -34,7 +34,7 @@ def main() -> None:
     parser.add_argument("--markdown", action="store_true", help="a table for README")
     arguments = parser.parse_args()
     os.sched_setaffinity(0, {LOAD_CORE})
-    ports = [free_port() for _ in range(4)]
+    ports = free_ports(4)
     script = Path(__file__).parent / "mock_engines.py"
     engines = [sys.executable, str(script), ",".join(map(str, ports)), "60", "10"]
     with process(engines, LOAD_CORE, ports[0]):

@@ -26,7 +26,7 @@ sys.path.insert(0, str(Path(__file__).parent))
 
 import peers
 from load import Result, closed_loop, open_loop, streams
-from targets import BARE, Target, bare, free_port, motley, nginx, process
+from targets import BARE, Target, bare, free_ports, motley, nginx, process
 
 TARGET_CORE, LOAD_CORE = 0, (os.cpu_count() or 2) - 1
 TOKENS, RATE_PER_S = 150, 50.0
@@ -96,7 +96,7 @@ class Engines(Target):
 
 @contextmanager
 def engines(count: int) -> Iterator[Engines]:
-    ports = [free_port() for _ in range(count)]
+    ports = free_ports(count)
     script = Path(__file__).parent / "mock_engines.py"
     command = [sys.executable, str(script), ",".join(map(str, ports)), str(TOKENS)]
     with process([*command, str(RATE_PER_S)], LOAD_CORE, ports[0]) as pid:

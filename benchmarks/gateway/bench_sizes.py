@@ -24,7 +24,7 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).parent))
 
 from load import closed_loop, streams
-from targets import Target, free_port, process
+from targets import Target, free_port, free_ports, process
 
 TOKENS_PER_S = 40.0
 TOKENS = 60
@@ -61,7 +61,7 @@ class Shape:
 
 def main() -> None:
     arguments = _arguments()
-    ports = [free_port() for _ in range(4)]
+    ports = free_ports(4)
     script = Path(__file__).parent / "mock_engines.py"
     engines = [sys.executable, str(script), ",".join(map(str, ports)), str(TOKENS), "25"]
     print(f"| {' | '.join(HEADERS)} |\n|---|{'--:|' * (len(HEADERS) - 1)}")
