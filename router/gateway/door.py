@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from router.gateway.access.gate import Gate
-from router.gateway.engine import request_id_of
 from router.gateway.problems import Problem
+from router.gateway.request_id import request_id_of
 from router.gateway.wire import Call, Headers
 
 UPLOAD_IDLE_S = 30.0

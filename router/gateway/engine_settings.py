@@ -5,9 +5,9 @@ from __future__ import annotations
 from router.config.load import MotleyConfig
 from router.config.schema import ContinuationSection
 from router.gateway.continuation.rules import ContinuationRules
-from router.gateway.engine import EngineSettings
 from router.gateway.identity import Identity
 from router.gateway.limits import Limits
+from router.gateway.settings import EngineSettings
 
 
 def engine_settings(config: MotleyConfig) -> EngineSettings:

@@ -7,8 +7,8 @@ from fastapi.exceptions import RequestValidationError
 from fastapi.responses import Response
 from starlette.exceptions import HTTPException
 
-from router.gateway.engine import request_id_of
 from router.gateway.problems import Problem, ProblemError
+from router.gateway.request_id import request_id_of
 
 
 def install(api: FastAPI) -> None:

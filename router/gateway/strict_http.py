@@ -16,8 +16,8 @@ from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
 
 from router.gateway import door
 from router.gateway.door import refusal_headers, upload_timeout
-from router.gateway.engine import request_id_of
 from router.gateway.problems import Problem
+from router.gateway.request_id import request_id_of
 from router.gateway.wire import Headers
 
 MAX_TARGET_BYTES = 8_192

@@ -19,7 +19,8 @@ from router.gateway.access.gate import Gate
 from router.gateway.batch.lines import Fault, Task, answered, read, unanswered, written
 from router.gateway.batch.store import Batch, Store, append, whole_lines
 from router.gateway.door import HOT_PATHS
-from router.gateway.engine import Engine, request_id_of
+from router.gateway.engine import Engine
+from router.gateway.request_id import request_id_of
 from router.gateway.wire import Call, Headers
 
 log = logging.getLogger("motley.batch")
