@@ -315,7 +315,4 @@ _NONE_YET = Tally(events=False)
 
 
 def _is_event_stream(headers: Headers) -> bool:
-    for name, value in headers:
-        if name == b"content-type":
-            return value.startswith(b"text/event-stream")
-    return False
+    return dict(headers).get(b"content-type", b"").startswith(b"text/event-stream")

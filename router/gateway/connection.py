@@ -249,7 +249,7 @@ class Connection(asyncio.Protocol):
             return
         self._status = status
         self._open = True
-        names = {name for name, _ in self._headers}
+        names = dict(self._headers)
         framed = b"content-length" in names or b"transfer-encoding" in names
         self._close_delimited = not framed and status not in _BODILESS
 

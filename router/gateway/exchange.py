@@ -6,76 +6,34 @@ Driven by callbacks: the front end hands in a ``Call`` and a ``Client``; backend
 
 from __future__ import annotations
 
-from dataclasses import replace
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING
 
 from router.domain.decision import Assign, Decision, Reject
-from router.domain.fleet import BackendSpec
-from router.gateway.answering import Answering
-from router.gateway.attempt import Attempt
-from router.gateway.continuation.attempt import RememberedAttempt
-from router.gateway.continuation.going_on import GoingOn, going_on
-from router.gateway.halves import Halves
+from router.gateway.continuation.going_on import going_on
 from router.gateway.multipart import fields_of
 from router.gateway.problems import Problem, from_reject, model_gone
-from router.gateway.race import Race, Second
-from router.gateway.seams import LEFT_EARLY, NO_MODEL, Client, Owner, Setback
-from router.gateway.tally import TOKEN_MARKS, Usage
-from router.gateway.ticket import Ticket
-from router.gateway.told import LOAD, NOT_FOR_CLIENTS, all_tried, not_the_clients
+from router.gateway.seams import LEFT_EARLY, NO_MODEL
+from router.gateway.tally import Usage
+from router.gateway.told import LOAD, NOT_FOR_CLIENTS
+from router.gateway.trying import Trying
 from router.gateway.wire import (
     BadRequestError,
-    Call,
     Headers,
     end_to_end,
     prompt_bytes,
 )
 
 if TYPE_CHECKING:
-    from router.gateway.engine import Engine
+    pass
 
 MOST_GAPS = 256
 """Of a stream that is longer, they are counted as they come: memory is for those who wait."""
 
 
-class Exchange(Answering):
-    """Implements ``seams.Owner``.
+class Exchange(Trying):
+    """Implements ``seams.Owner``."""
 
-    Attributes:
-        attempt: the one under way; ``None`` while there is none.
-    """
-
-    __slots__ = (
-        "_asked",
-        "_give_up_s",
-        "_going_on",
-        "_halves",
-        "_over",
-        "_paused",
-        "_race",
-        "_size_bytes",
-        "_streams",
-        "_ticket",
-        "attempt",
-    )
-
-    def __init__(self, engine: Engine, call: Call, client: Client) -> None:
-        super().__init__(engine, call, client)
-        self.attempt: Attempt | None = None
-        self._ticket: Ticket | None = None
-        self._race: Race | None = None
-        self._halves: Halves | None = None
-        self._asked = ""
-        self._size_bytes = 0
-        self._streams = False
-        self._give_up_s = 0.0
-        self._over = self._paused = False
-        self._going_on: GoingOn | None = None
-
-    @property
-    def over(self) -> bool:
-        """Whether nothing more will happen."""
-        return self._over
+    __slots__ = ()
 
     # Driven by the front end and the queue
 
@@ -190,124 +148,6 @@ class Exchange(Answering):
         else:
             engine.queued()
 
-    def _try(self, backend: BackendSpec, now: float, prefill: BackendSpec | None = None) -> None:
-        engine = self.engine
-        assert self.request is not None
-        self._backend = backend
-        if not self._tried:
-            engine.events.waited(self.request.model, now - self.request.arrival_s)
-        self._tried.append(backend.name)
-        if engine.sent is not None:
-            engine.sent(self.request, (prefill or backend).name)
-        self._ticket = Ticket(engine.dispatcher, self.request.request_id, engine.poke)
-        if prefill is not None:
-            self._prefill = prefill
-            self._halves = Halves(self, prefill, backend)
-            self._halves.begin(now)
-            return
-        attempt = self.attempt = self.attempt_at(backend, self, self._ticket, now)
-        if not self._streams:
-            engine.presumed.at(now + engine.backlog_s(backend.name, now), self._ticket)
-        self.send(attempt, backend)
-        if engine.dispatcher.hedging is not None and self._streams and not self._status:
-            self._race = self._race or Race(self)
-            self._race.plan(self.request.request_id, now)
-
-    # For its race, and for two backends that share it
-
-    @property
-    def body(self) -> bytes:
-        """What is asked of a backend."""
-        return self._call.body if self._going_on is None else self._going_on.body
-
-    def begin_answer(self, backend: BackendSpec, body: bytes, now: float) -> None:
-        """The second of two halves begins."""
-        assert self._ticket is not None
-        self.attempt = self.attempt_at(backend, self, self._ticket, now)
-        self.send(self.attempt, backend, body)
-
-    def prompt_computed(self, now: float) -> None:
-        """The first of two halves is over."""
-        assert self._ticket is not None
-        self._ticket.prefilled(now)
-
-    def prompt_failed(self, setback: Setback) -> None:
-        """The first of two halves came to nothing; so does the second."""
-        attempt, self.attempt = self.attempt, None
-        if attempt is not None:
-            attempt.give_up()
-        self.attempt_failed(setback, prefill=True)
-
-    def attempt_at(
-        self,
-        backend: BackendSpec,
-        owner: Owner,
-        ticket: Ticket,
-        now: float,
-        *,
-        remembered: bool = True,
-    ) -> Attempt:
-        """An attempt that may be sent; ``remembered`` if it may have to be gone on with."""
-        engine = self.engine
-        going = self._going_on if remembered else None
-        kind = Attempt if going is None else RememberedAttempt
-        attempt = kind(
-            owner,
-            ticket,
-            backend=backend.name,
-            limits=engine.limits,
-            give_up_s=self._give_up_s,
-            clock=engine.now,
-            now=now,
-            mark=TOKEN_MARKS.get(self._call.path, b""),
-        )
-        if going is not None:
-            cast(RememberedAttempt, attempt).transcript = going.transcript
-        return attempt
-
-    def send(self, attempt: Attempt, backend: BackendSpec, body: bytes | None = None) -> None:
-        """Send the client's request there, or what is made of it for one half."""
-        pool = self.engine.pool(backend)
-        body = self.body if body is None else body
-        attempt.begin(
-            pool, self.engine.upstream_request(self._call, body, self._asked, backend, pool.address)
-        )
-
-    def promote(self, second: Second) -> None:
-        """From now on the second attempt is the only one."""
-        self.attempt, self._ticket = second.attempt, second.ticket
-        self._backend = second.backend
-        self._tried.append(second.backend.name)
-
-    # Elsewhere
-
-    def _retry(self, setback: Setback, ticket: Ticket, *, prefill: bool = False) -> None:
-        engine = self.engine
-        now = engine.now()
-        tries = 1 + engine.limits.retries
-        if self._going_on is not None:
-            tries += self._going_on.transcript.continuations
-        if len(self._tried) >= tries or now >= self._give_up_s:
-            ticket.failed(now, backpressure=setback.backpressure, prefill=prefill)
-            self._answer(all_tried(setback.problem, self._tried))
-            return
-        failed = self._halves.prefill.name if prefill and self._halves else self._tried[-1]
-        self._halves = self._prefill = None
-        decision = ticket.moved(now, backpressure=setback.backpressure, prefill=prefill)
-        if isinstance(decision, Reject):
-            self._answer(all_tried(setback.problem, self._tried))
-        else:
-            engine.events.retried(failed, setback.reason)
-            self._follow(decision, now)
-
-    def go_on(self, decision: Decision, now: float) -> None:
-        """Another backend is to go on with the stream."""
-        self.attempt = None
-        if self._halves is not None:
-            self._halves.end()
-            self._halves = self._prefill = None
-        self._follow(decision, now)
-
     # What the attempt reports (``seams.Owner``)
 
     def answer_begins(self, status: int, headers: Headers) -> None:
@@ -316,9 +156,9 @@ class Exchange(Answering):
             self._race.first_answers(self.request.request_id, self._backend.name)
         told = self.engine.load_told
         if told is not None and self._backend is not None:
-            for name, value in headers:
-                if name == LOAD:
-                    told(self._backend.name, value, self.engine.now())
+            load = dict(headers).get(LOAD)
+            if load is not None:
+                told(self._backend.name, load, self.engine.now())
         if self._status:  # the stream goes on
             if self._paused:
                 self.pause()
@@ -352,22 +192,6 @@ class Exchange(Answering):
                 return
         self._ticket.failed(self.engine.now(), output_tokens=output_tokens)
         self._break_off(problem, at_boundary=at_boundary or going is not None)
-
-    def attempt_failed(self, setback: Setback, *, prefill: bool = False) -> None:
-        """Elsewhere, if elsewhere may do better; ``prefill`` if the first of two halves failed."""
-        self.attempt = None
-        ticket = self._ticket
-        assert ticket is not None
-        if self._halves is not None:
-            self._halves.end()
-        if setback.reason == "model" and self.engine.is_adapter(self._asked):
-            setback = replace(setback, backpressure=True)  # it may serve all others well
-        if not setback.retryable:
-            ticket.refused(self.engine.now())
-            failed = self._halves.prefill.name if prefill and self._halves else self._tried[-1]
-            self._answer(not_the_clients(self.engine, setback.problem, failed))
-        elif self._race is None or not self._race.first_failed(self._tried[-1], ticket, setback):
-            self._retry(setback, ticket, prefill=prefill)
 
     # The end
 

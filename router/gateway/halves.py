@@ -20,7 +20,7 @@ from router.gateway.ticket import Ticket
 from router.gateway.wire import Headers
 
 if TYPE_CHECKING:
-    from router.gateway.exchange import Exchange
+    from router.gateway.trying import Trying
 
 _MOST_BYTES = 16 * 1024 * 1024
 """Of a prefill side's answer: block ids of the longest prompts take a hundredth of it."""
@@ -62,7 +62,7 @@ class Halves:
 
     __slots__ = ("_answer", "_exchange", "_first", "decode", "prefill")
 
-    def __init__(self, exchange: Exchange, prefill: BackendSpec, decode: BackendSpec) -> None:
+    def __init__(self, exchange: Trying, prefill: BackendSpec, decode: BackendSpec) -> None:
         self._exchange = exchange
         self.prefill, self.decode = prefill, decode
         self._first: Attempt | None = None

@@ -14,7 +14,7 @@ from router.gateway.ticket import Ticket
 from router.gateway.wire import Headers
 
 if TYPE_CHECKING:
-    from router.gateway.exchange import Exchange
+    from router.gateway.trying import Trying
 
 
 class Race:
@@ -26,7 +26,7 @@ class Race:
 
     __slots__ = ("_exchange", "_timer", "second")
 
-    def __init__(self, exchange: Exchange) -> None:
+    def __init__(self, exchange: Trying) -> None:
         self._exchange = exchange
         self._timer: asyncio.TimerHandle | None = None
         self.second: Second | None = None
@@ -128,7 +128,7 @@ class Second:
     attempt: Attempt
     ticket: Ticket
 
-    def __init__(self, race: Race, exchange: Exchange, backend: BackendSpec) -> None:
+    def __init__(self, race: Race, exchange: Trying, backend: BackendSpec) -> None:
         self._race, self._exchange = race, exchange
         self.backend = backend
 

@@ -13,7 +13,7 @@ from router.gateway.ticket import Ticket
 from router.gateway.wire import Call, RoutingFields
 
 if TYPE_CHECKING:
-    from router.gateway.exchange import Exchange
+    from router.gateway.trying import Trying
 
 log = logging.getLogger("motley.gateway")
 
@@ -35,7 +35,7 @@ class GoingOn:
     __slots__ = ("_asked", "_exchange", "_request_id", "_rules", "body", "outcome", "transcript")
 
     def __init__(
-        self, exchange: Exchange, transcript: Transcript, rules: ContinuationRules, call: Call
+        self, exchange: Trying, transcript: Transcript, rules: ContinuationRules, call: Call
     ) -> None:
         self._exchange, self._rules = exchange, rules
         self._request_id = call.request_id
@@ -90,7 +90,7 @@ class GoingOn:
 
 
 def going_on(
-    exchange: Exchange, call: Call, fields: RoutingFields, rules: ContinuationRules
+    exchange: Trying, call: Call, fields: RoutingFields, rules: ContinuationRules
 ) -> GoingOn | None:
     """For a new exchange; ``None`` where its stream cannot be continued, or is not to be."""
     transcript = transcript_for(call, fields, rules)
