@@ -8,11 +8,17 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Sequence
+from typing import Protocol
 
 from router.domain.outcome import Outcome
-from router.domain.protocols import LengthPredictor, Observer
+from router.domain.protocols import BeginListener, LengthPredictor, Observer
+from router.domain.request import Request
 
 SETTLE_S = 0.05
+
+
+class Predictor(LengthPredictor, BeginListener, Protocol):
+    """One that counts what is under way."""
 
 
 class OutcomeQueue:
@@ -23,17 +29,18 @@ class OutcomeQueue:
     """
 
     def __init__(self, observers: Sequence[Observer]) -> None:
-        self._observers: tuple[Observer, ...] = tuple(observers)
+        self._observers = tuple(observers)
+        self._pupil: _Taught | None = None
         self._waiting: list[Outcome] = []
         self._timer: asyncio.TimerHandle | None = None
 
-    def teaching(self, predictor: LengthPredictor) -> LengthPredictor:
+    def teaching(self, predictor: Predictor) -> LengthPredictor:
         """The predictor for the dispatcher; it learns with the others, and last.
 
         Between two lessons it says the same of the same request, which costs it nothing.
         """
-        self._observers += (predictor,)
-        return _Taught(predictor)
+        self._pupil = _Taught(predictor)
+        return self._pupil
 
     def observe(self, outcome: Outcome) -> None:
         """Keep one outcome until the next settling."""
@@ -51,13 +58,30 @@ class OutcomeQueue:
             observe = observer.observe
             for outcome in outcomes:
                 observe(outcome)
+        if self._pupil is not None:
+            self._pupil.learn(outcomes)
 
 
 class _Taught:
-    """A predictor that the queue tells of outcomes, not the dispatcher."""
+    """The predictor as the dispatcher sees it."""
 
-    def __init__(self, predictor: LengthPredictor) -> None:
+    def __init__(self, predictor: Predictor) -> None:
         self.forecast = predictor.forecast
+        self._predictor = predictor
+        self._begun: dict[str, Request] = {}
+
+    def begun(self, request: Request) -> None:
+        """Keep it: most are over before the next lesson, and then it says nothing."""
+        self._begun[request.request_id] = request
 
     def observe(self, outcome: Outcome) -> None:
         """The queue tells it."""
+
+    def learn(self, outcomes: Sequence[Outcome]) -> None:
+        """A lesson: what is over, and what has begun since the last one and is not."""
+        begun, self._begun = self._begun, {}
+        for outcome in outcomes:
+            begun.pop(outcome.request_id, None)
+            self._predictor.observe(outcome)
+        for request in begun.values():
+            self._predictor.begun(request)

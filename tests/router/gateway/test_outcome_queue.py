@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 
+from router.domain.protocols import BeginListener
 from router.domain.request import Request
 from router.gateway.outcome_queue import SETTLE_S, OutcomeQueue
 from router.perf.length import BucketLengthPredictor
@@ -47,3 +48,21 @@ async def test_a_predictor_learns_with_the_others_and_only_from_the_queue() -> N
     for _ in range(50):
         alone.observe(outcome(output_tokens=1000))
     assert taught.forecast(request) == alone.forecast(request)
+
+
+async def test_what_begins_is_told_with_the_next_lesson_unless_it_is_over_by_then() -> None:
+    queue = OutcomeQueue([])
+    taught = queue.teaching(BucketLengthPredictor())
+    assert isinstance(taught, BeginListener), "the dispatcher tells it"
+    alone = BucketLengthPredictor()
+    for name in ("short", "long"):
+        request = Request(name, MODEL, 0.0, 1000)
+        request.forecast = taught.forecast(request)
+        taught.begun(request)
+    alone.begun(request)
+    short, long = (outcome(request_id=name, output_tokens=20) for name in ("short", "long"))
+    for one in (short, long):
+        queue.observe(one)
+        queue.settle()
+        alone.observe(one)
+        assert taught.forecast(request) == alone.forecast(request)
