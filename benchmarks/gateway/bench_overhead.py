@@ -39,6 +39,7 @@ LEARNED = 100
 """Motley learns from each of the first so many answers of a backend, which is no steady state."""
 
 Figures = dict[str, float]
+ABSENT = "which is not installed"
 ERRORS, IDLE_MB = "errors", "idle MB"
 NO_RATIO = (IDLE_MB, ERRORS)
 
@@ -57,12 +58,13 @@ def main() -> None:
         contenders = {"direct": lambda: nullcontext(direct), **_contenders(direct, arguments)}
         for turn in range(arguments.repeats):
             for name, start in contenders.items():
-                if name not in missing and (turn == 0 or name != SLOW):
+                if turn == 0 or (name != SLOW and missing.get(name) != ABSENT):
                     _take_turn(name, start, arguments, rows, missing)
     print(_table(rows) if arguments.markdown else _plain(rows))
     print(f"\n{_shares(rows)}")
     for name, why in missing.items():
-        print(f"\nNot measured: {name}, {why}.")
+        if name not in rows:
+            print(f"\nNot measured: {name}, {why}.")
 
 
 def _take_turn(
@@ -76,7 +78,7 @@ def _take_turn(
     try:
         with start() as target:
             if target is None:
-                missing[name] = "which is not installed"
+                missing[name] = ABSENT
                 return
             figures = measure(target, arguments)
     except SystemExit as why:

@@ -14,7 +14,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
-from targets import Target, free_port, process
+from targets import Target, free_ports, process
 
 FOLDER = Path(__file__).resolve().parents[2] / ".peers"
 PACKAGES = {
@@ -23,10 +23,12 @@ PACKAGES = {
     "smg": "smg==1.13.0",
     "litellm": "litellm[proxy]==1.106.2",
 }
+_OPTIONS = "--port {port} --prometheus-port {metrics} --worker-urls {urls} --policy round_robin"
+"""Their metrics have a port too, and all the same one unless told otherwise."""
 COMMANDS = {
-    "vllm-router": "vllm-router --port {port} --worker-urls {urls} --policy round_robin",
-    "sglang-router": "sglang-router launch --port {port} --worker-urls {urls} --policy round_robin",
-    "smg": "smg launch --port {port} --worker-urls {urls} --policy round_robin",
+    "vllm-router": f"vllm-router {_OPTIONS}",
+    "sglang-router": f"sglang-router launch {_OPTIONS}",
+    "smg": f"smg launch {_OPTIONS}",
     "litellm": "litellm --host 127.0.0.1 --port {port} --config {config}",
 }
 
@@ -47,7 +49,7 @@ def install(names: Sequence[str]) -> None:
 @contextmanager
 def running(name: str, engines: Sequence[int], core: int) -> Iterator[Target]:
     """One peer in front of the engines."""
-    port = free_port()
+    port, metrics = free_ports(2)
     urls = [f"http://127.0.0.1:{engine}" for engine in engines]
     with tempfile.NamedTemporaryFile("w", suffix=".yaml") as file:
         models = [
@@ -65,7 +67,9 @@ def running(name: str, engines: Sequence[int], core: int) -> Iterator[Target]:
         keyless = {"dangerously_permit_weak_or_unset_master_key": True}
         json.dump({"model_list": models, "general_settings": keyless}, file)
         file.flush()
-        filled = COMMANDS[name].format(port=port, urls=" ".join(urls), config=file.name)
+        filled = COMMANDS[name].format(
+            port=port, metrics=metrics, urls=" ".join(urls), config=file.name
+        )
         command = filled.split()
         command[0] = str(FOLDER / name / "bin" / command[0])
         with process(command, core, port) as pid:
