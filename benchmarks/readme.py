@@ -215,6 +215,11 @@ BLOCKS: dict[str, Callable[[], str]] = {
     "telemetry": fenced("python benchmarks/telemetry/bench_observe.py"),
     "twin": twin,
     "accuracy": accuracy,
+    "gpu": table_of(
+        "python -m benchmarks.gpu.accuracy --table",
+        "Median / P90 of the absolute error of an iteration's time, in percent; bias: median, "
+        "positive where predicted too slow. Held back: fitted to the other half of the points.",
+    ),
     "simulator": fenced("python -m benchmarks.simulator_speed"),
     "gateway": gateway,
     "decision": fenced("python -m benchmarks.decision_cost"),

@@ -121,12 +121,50 @@ def learning(axes: Any) -> None:
     left.legend()
 
 
+def real_gpu(axes: Any) -> None:
+    """Iterations measured on an H200, the model fitted to them, and the catalogue's."""
+    from benchmarks.gpu import accuracy  # noqa: PLC0415 - only this one needs it
+
+    left, right = axes(2)
+    model = accuracy.MODELS[0]
+    points = [(m.terms[0], 1000 * m.time_s) for m in accuracy.grid(model)]
+    fitted = accuracy.iteration_model(model, accuracy.fitted(accuracy.grid(model)).priors)
+    catalogue = accuracy.iteration_model(model, accuracy.shipped(model))
+    seqs, prompts = np.arange(1, 257), np.geomspace(16, 8192, 60)
+    for context, color in zip((512, 2048, 8192), COLORS, strict=False):
+        mine = [
+            (t.decode_seqs, ms)
+            for t, ms in points
+            if not t.prefill_tokens and t.context_tokens == t.decode_seqs * context
+        ]
+        left.plot(*zip(*mine, strict=True), "o", color=color, markersize=3)
+        fits = seqs[seqs <= max(n for n, _ in mine)]
+        for line, style in ((fitted, "-"), (catalogue, ":")):
+            times = [1000 * line.iteration_s(0, int(n), float(context * n)) for n in fits]
+            name = f"{context} tokens" if style == "-" else None
+            left.plot(fits, times, style, color=color, label=name)
+    fresh = [
+        (t.prefill_tokens, ms)
+        for t, ms in points
+        if not t.decode_seqs and t.prefill_pairs == t.prefill_tokens**2 / 2
+    ]
+    right.loglog(*zip(*fresh, strict=True), "o", color=COLORS[0], markersize=3, label="measured")
+    for line, style, name in ((fitted, "-", "fitted"), (catalogue, ":", "catalogue")):
+        times = [1000 * line.iteration_s(int(n), 0, 0.0, n * n / 2) for n in prompts]
+        right.loglog(prompts, times, style, color=COLORS[0], label=name)
+    left.set(xlabel="requests decoding", ylabel="iteration, ms")
+    right.set(xlabel="tokens of the prompt", ylabel="iteration, ms")
+    left.legend(title="context of each")
+    right.legend()
+
+
 PLOTS: Mapping[str, Callable[[Any], None]] = {
     "iteration": iteration,
     "congestion": congestion,
     "prices": prices,
     "tail": tail,
     "learning": learning,
+    "real-gpu": real_gpu,
 }
 
 
