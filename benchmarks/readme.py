@@ -216,7 +216,7 @@ BLOCKS: dict[str, Callable[[], str]] = {
     "twin": twin,
     "accuracy": accuracy,
     "gpu": table_of(
-        "python -m benchmarks.gpu.accuracy --table",
+        "python -m benchmarks.gpu.accuracy --grid",
         "Median / P90 of the absolute error of an iteration's time, in percent; bias: median, "
         "positive where predicted too slow. Held back: fitted to the other half of the points.",
     ),
