@@ -22,9 +22,8 @@ def prefix_hashes(prompt: memoryview) -> tuple[int, ...]:
         prompt: the prompt as the client wrote it, its first bytes first.
     """
     whole = min(len(prompt) // BLOCK_BYTES, MAX_BLOCKS)
-    hashes: list[int] = []
+    if not whole:
+        return ()
     chained = 0
-    for start in range(0, whole * BLOCK_BYTES, BLOCK_BYTES):
-        chained = crc32(prompt[start : start + BLOCK_BYTES], chained)
-        hashes.append(chained)
-    return tuple(hashes)
+    starts = range(0, whole * BLOCK_BYTES, BLOCK_BYTES)
+    return tuple([chained := crc32(prompt[at : at + BLOCK_BYTES], chained) for at in starts])

@@ -251,9 +251,7 @@ class Motley:
                 second[group] = lane
             if holders and view.spec.name in holders:
                 free.append(lane)
-        free += first.values()
-        free += second.values()
-        return free, list(soonest.values())
+        return [*dict.fromkeys((*free, *first.values(), *second.values()))], [*soonest.values()]
 
     def _lane(self, view: BackendView) -> Lane:
         lane = self._lanes.get(view.index)
@@ -284,9 +282,14 @@ class Motley:
         prompt, forecast = request.prompt_tokens, request.forecast
         ask = Ask(prompt, forecast, waited_s, now, self._scale, self._weights)
         best, least = lanes[0], math.inf
-        known, adds = bool(request.prefix_hashes), self._weights.add
+        hashes, adds = request.prefix_hashes, self._weights.add
+        block_tokens, matched_tokens = request.prefix_block_tokens, self._index.matched_tokens
         for lane in lanes:
-            pain = lane.pain(ask, self._cached(lane, request) if known else 0)
+            cached = 0
+            if hashes:
+                matched = matched_tokens(lane.view.spec.name, hashes, block_tokens)
+                cached = self._credit(lane, request, matched) if matched else 0
+            pain = lane.pain(ask, cached)
             if pain < least:
                 best, least = lane, pain
                 if adds:
