@@ -16,6 +16,7 @@ import torch
 from numpy.typing import NDArray
 from torch.nn import functional
 
+from benchmarks.gpu.attention import causal_attention
 from benchmarks.gpu.kernels import (
     PAGE_TOKENS,
     add_norm,
@@ -24,6 +25,7 @@ from benchmarks.gpu.kernels import (
     silu_mul,
     splits_for,
 )
+from benchmarks.gpu.shapes import Shape
 
 GRAPH_SIZES = (1, 2, 4, 8, 16, 24, 32, 48, *range(64, 257, 32), *range(320, 2113, 64))
 """Rows that graphs are captured for; a smaller batch is padded up to the next."""
@@ -34,28 +36,6 @@ are compiled anew for what is not aligned."""
 _ROPE_BASE = 500_000.0
 
 Ints = NDArray[np.int32]
-
-
-@dataclass(frozen=True)
-class Shape:
-    """Sizes of a Llama."""
-
-    name: str
-    layers: int
-    hidden: int
-    heads: int
-    kv_heads: int
-    head_dim: int
-    mlp: int
-    vocab: int
-    tied: bool = False
-
-
-SHAPES = {
-    "llama-3.1-8b": Shape("llama-3.1-8b", 32, 4096, 32, 8, 128, 14336, 128256),
-    "llama-3.2-1b": Shape("llama-3.2-1b", 16, 2048, 32, 8, 64, 8192, 128256, tied=True),
-    "tiny": Shape("tiny", 2, 64, 4, 2, 16, 128, 256),
-}
 
 
 @dataclass(frozen=True)
@@ -296,42 +276,6 @@ class Engine:
                 work()
             self._graphs[key] = graph
         return self._graphs[key]
-
-
-def causal_attention(query: torch.Tensor, keys: torch.Tensor, values: torch.Tensor) -> torch.Tensor:
-    """Each query attends to the keys up to its own; the last query's is the last key.
-
-    Args:
-        query: tokens, heads, head_dim.
-        keys, values: as many tokens or more, kv_heads, head_dim.
-    """
-    if query.is_cuda:
-        # What scaled_dot_product_attention calls, without its costs on the host.
-        return torch.ops.aten._flash_attention_forward(
-            query[None],
-            keys[None],
-            values[None],
-            None,
-            None,
-            len(query),
-            len(keys),
-            0.0,
-            True,
-            False,
-        )[0][0]
-    return plain_attention(query, keys, values)
-
-
-def plain_attention(query: torch.Tensor, keys: torch.Tensor, values: torch.Tensor) -> torch.Tensor:
-    """The same, written out: to check by."""
-    shared = query.shape[1] // keys.shape[1]
-    k = keys.repeat_interleave(shared, dim=1).float()
-    v = values.repeat_interleave(shared, dim=1).float()
-    scores = torch.einsum("qhd,khd->hqk", query.float(), k) * query.shape[-1] ** -0.5
-    hidden = torch.ones(scores.shape[1:], dtype=torch.bool, device=query.device)
-    hidden = hidden.triu(len(keys) - len(query) + 1)
-    weights = scores.masked_fill(hidden, float("-inf")).softmax(dim=-1)
-    return torch.einsum("hqk,khd->qhd", weights, v).to(query.dtype)
 
 
 def _angles(positions: int, head_dim: int, device: torch.device) -> torch.Tensor:
