@@ -72,7 +72,7 @@ SECONDS_EACH ?= 60
 fuzz: $(VENV)/.ready-full ## Fuzz every parser of what others wrote, SECONDS_EACH (60) each
 	$(BIN)/python -m tests.fuzz --seconds $(SECONDS_EACH)
 
-MUTATE_ARGS ?= --sample 40
+MUTATE_ARGS ?= --sample 80
 mutate: setup ## Change the decision core in small ways and see whether its tests notice
 	$(BIN)/python -m tests.mutation $(MUTATE_ARGS)
 
