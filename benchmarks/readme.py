@@ -201,6 +201,14 @@ BLOCKS: dict[str, Callable[[], str]] = {
         " --ablation --seeds 2 --loads 0.75 --fleets a100-heavy balanced t4-heavy",
         "A belief 25 % wrong.",
     ),
+    "late-binding": replays(
+        " --ablation --variants motley minus_late_binding minus_waiting_for_one --by-workload"
+        " --workloads azure-code mooncake-prefix slo-mix --fleets balanced t4-heavy"
+        " --loads 0.75 0.9 --seeds 8",
+        "Four scenarios each, eight seeds, ratios to `motley`: geometric mean, its 95 % interval "
+        "over scenarios and seeds, and after the bar the worst scenario.",
+    ),
+    "headroom": replays(" --headroom", "Three seeds, a belief 25 % wrong."),
     "cross-check": table_of(
         "python -m benchmarks.bench_cross_check --rounds 3 --requests 48",
         "Noise: how far the rounds of one tool are apart at most.",

@@ -5,7 +5,7 @@ that serves it fastest, by the simulator's truth, with all of its prompt cached 
 had; nobody can beat it, and where requests must queue or share nobody comes near. ``CLAIRVOYANT``:
 Motley's own rule told every output length, every true cost and every engine's state as it is; it
 knows nothing of what will arrive, and its rule is not the best there is, so it is no limit but what
-better knowledge alone would bring. ``hindsight.py`` searches for what knowing the future would.
+better knowledge alone would bring.
 """
 
 from __future__ import annotations

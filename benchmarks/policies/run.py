@@ -6,14 +6,14 @@
     python -m benchmarks.policies.run --quick            one seed, few requests, the strong policies
     python -m benchmarks.policies.run --held-out         scenarios that nothing was tuned on
     python -m benchmarks.policies.run --ablation         Motley without each of its parts
+    python -m benchmarks.policies.run --headroom         how low the P99s could be at all
 
 Finished cells are kept in ``--out`` and not run again while the code is the same, so a run that was
 stopped goes on where it was. Every policy sees the same arrivals and lengths, a belief 25 % wrong,
 scrapes 1 s old (or as often as that router polls), predicted lengths. The peers are given every
 advantage: their weights are the believed speeds of the hardware, corrected by the same feedback.
 In the mix of service classes Motley's queue honours the classes and the peers, which have none,
-are as they are; their figures there are those of the interactive class. ``bounds.py`` says what
-Motley's figures are held against besides: how low the P99s could be at all.
+are as they are; their figures there are those of the interactive class.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from __future__ import annotations
 import argparse
 import json
 from concurrent.futures import ProcessPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache, partial
 from hashlib import sha256
 from pathlib import Path
@@ -46,7 +46,13 @@ from benchmarks.policies.scenarios import (
     trace_of,
 )
 from benchmarks.policies.slo_mix import JUDGED
-from benchmarks.policies.tables import ablation_table, evidence_tables, held_out_tables
+from benchmarks.policies.tables import (
+    ablation_table,
+    evidence_tables,
+    headroom_table,
+    summary_table,
+    workload_ablation,
+)
 from router.policies.registry import POLICIES
 from simulator.options import ReplayOptions
 from simulator.run import run_policy
@@ -98,6 +104,8 @@ class Variant:
     classes: bool = False
 
     def key(self, scenario: Scenario, seed: int) -> str:
+        if self.name == ALONE:  # the same at any load
+            scenario = replace(scenario, load=0.0)
         facts = f"{self.policy}{self.params}{self.options}{self.classes}{scenario}{seed}"
         return sha256(f"{facts}{code_digest()}{_own_digest()}".encode()).hexdigest()[:20]
 
@@ -125,7 +133,8 @@ def replay(group: Group, out: Path) -> list[dict[str, Any]]:
                 plain = config_of(scenario.fleet, "least-request")
                 trace, rate_scale = trace_of(scenario, plain, seed)
             kept.write_text(json.dumps(_facts(variant, scenario, seed, trace, rate_scale)))
-        results.append({**json.loads(kept.read_text()), "name": variant.name})
+        told = {"scenario": scenario.label, "load": scenario.load, "name": variant.name}
+        results.append({**json.loads(kept.read_text()), **told})
     return results
 
 
@@ -197,14 +206,19 @@ def variants(options: argparse.Namespace, workload: str) -> tuple[Variant, ...]:
         return tuple(
             Variant(name, "motley", tuple(params.items()), tuple(changed.items()), classes=mixed)
             for name, (params, changed) in ABLATIONS.items()
+            if name in options.variants
+        )
+    if options.headroom:
+        return (
+            Variant("least-request", "least-request"),
+            Variant("motley", "motley", classes=mixed),
+            Variant(CLAIRVOYANT, "motley", options=ORACLE, classes=mixed),
+            Variant(ALONE, ALONE),
         )
     found = [Variant(name, name, classes=mixed and name == "motley") for name in options.policies]
     if mixed and not options.held_out:
         found.append(Variant(MOTLEY_FIFO, "motley"))
         found += [Variant(f"{name}, by class", name, classes=True) for name in BEHIND_CLASSES]
-    if not options.quick:
-        found.append(Variant(CLAIRVOYANT, "motley", options=ORACLE, classes=mixed))
-        found.append(Variant(ALONE, ALONE))
     return tuple(found)
 
 
@@ -246,6 +260,16 @@ def arguments() -> argparse.Namespace:
     )
     parser.add_argument("--quick", action="store_true")
     parser.add_argument("--ablation", action="store_true")
+    parser.add_argument(
+        "--variants",
+        nargs="+",
+        default=list(ABLATIONS),
+        choices=ABLATIONS,
+        type=lambda name: name.replace("_", " "),
+        help="of the ablation; _ for a blank",
+    )
+    parser.add_argument("--by-workload", action="store_true", help="an ablation table for each")
+    parser.add_argument("--headroom", action="store_true")
     parser.add_argument("--workers", type=int, default=2)
     parser.add_argument("--out", type=Path, default=Path("out/bench-policies"))
     parser.add_argument("--html", type=Path, help="also write a page of plots")
@@ -255,13 +279,21 @@ def arguments() -> argparse.Namespace:
     return options
 
 
+def told(options: argparse.Namespace, results: list[dict[str, Any]]) -> str:
+    """The table that was asked for."""
+    if options.headroom:
+        return headroom_table(results)
+    if options.ablation and options.by_workload:
+        return workload_ablation(results)
+    if options.ablation:
+        return ablation_table(results)
+    return summary_table(results) if options.held_out else evidence_tables(results)
+
+
 def main() -> None:
     options = arguments()
     results = run_all(groups(options), options.out, options.workers)
-    told = evidence_tables
-    if options.ablation or options.held_out:
-        told = ablation_table if options.ablation else held_out_tables
-    print(told(results))
+    print(told(options, results))
     if options.html:
         from benchmarks.policies.page import write_page  # noqa: PLC0415 - loads matplotlib
 

@@ -109,7 +109,6 @@ def evidence_tables(results: Sequence[Result]) -> str:
         summary_table(results),
         guard_sentences(runs),
         workload_table(results),
-        headroom_table(results),
         class_table(results),
     ]
     return "\n\n".join(part for part in parts if part)
@@ -178,15 +177,8 @@ def workload_table(results: Sequence[Result]) -> str:
     return "\n".join(lines)
 
 
-def held_out_tables(results: Sequence[Result]) -> str:
-    """Every policy, and how low the P99s could be."""
-    return "\n\n".join(part for part in (summary_table(results), headroom_table(results)) if part)
-
-
 def headroom_table(results: Sequence[Result]) -> str:
     """Motley between what it is measured by and what is possible; see ``bounds.py``."""
-    if not any(result["name"] == ALONE for result in results):
-        return ""
     names = (ALONE, CLAIRVOYANT, "motley")
     heads = " | ".join(f"{figure}, {name}" for figure in ("TTFT", "E2E") for name in names)
     lines = [f"| P99 / least request's | {heads} |", "|---|" + "--:|" * 6]
@@ -262,6 +254,18 @@ def ablation_table(results: Sequence[Result]) -> str:
                 f"\\| {min(values):.2f} to {max(values):.2f}"
             )
         lines.append(f"| {name} | {' | '.join(cells)} |")
+    return "\n".join(lines)
+
+
+def workload_ablation(results: Sequence[Result]) -> str:
+    """One line a workload and variant: what a part is worth where."""
+    lines = ["| workload | variant | P99 TTFT | P99 E2E |", "|---|---|--:|--:|"]
+    for workload in dict.fromkeys(result["workload"] for result in results):
+        runs = runs_of(result for result in results if result["workload"] == workload)
+        for name in dict.fromkeys(result["name"] for result in results):
+            if name != "motley":
+                cells = (_told(log_ratios(runs, name, "motley", which)) for which in (0, 1))
+                lines.append(f"| {workload} | {name} | {' | '.join(cells)} |")
     return "\n".join(lines)
 
 

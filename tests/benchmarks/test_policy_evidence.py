@@ -154,4 +154,3 @@ class TestBounds:
         ]
         table = headroom_table(results)
         assert "above 0.50 of least request's in 1 of 2 scenarios" in table
-        assert headroom_table(RESULTS) == ""
