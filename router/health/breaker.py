@@ -128,7 +128,6 @@ class CircuitBreaker:
     def _open(self, now: float, *, again: bool) -> None:
         if again:
             self._open_s = min(self._open_s * 2, self._config.max_open_s)
-        self._trial = False
         self.state = "open"
         self._probe = NO_PROBE
         self._reopens_s = now + self._open_s

@@ -57,6 +57,7 @@ TARGETS = {
             *("tests/router/test_fallback.py", "tests/router/test_explain.py"),
             *("tests/router/test_presumed_first_token.py", "tests/router/test_class_dispatcher.py"),
             *("tests/router/test_decision_log.py", "tests/router/policies/test_trial.py"),
+            *("tests/router/test_pairing.py", "tests/router/test_dispatcher_care.py"),
             "tests/properties/test_dispatcher_machine.py",
             "tests/properties/test_class_dispatcher_machine.py",
         ),

