@@ -23,6 +23,21 @@ EXPLAINED: dict[tuple[str, str, str], str] = {
         "Or -> And",
     ): "a glance that clears fewer: the others are looked at closely, with the same answer",
     (
+        GATE,
+        "if slo.ttft_s is not None and ttft_s > margin * slo.ttft_s:",
+        "Gt -> GtE",
+    ): "a prediction that is the target to the last digit",
+    (
+        GATE,
+        "return slo.e2e_s is None or e2e_s <= margin * slo.e2e_s",
+        "LtE -> Lt",
+    ): "a prediction that is the target to the last digit",
+    (
+        ROOM,
+        "tag: tuple[float, int] = (0.0, 0)",
+        "0.0 -> 1.0",
+    ): "replaced by whatever lane it enters",
+    (
         "solver/constraints.py",
         "return brought + numbers.background <= unknowns.load",
         "Add -> Sub",
