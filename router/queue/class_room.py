@@ -83,16 +83,11 @@ class Lane:
         self.work_s += entry.work_s
 
     def leave(self, entry: Entry, *, sent: bool) -> None:
-        """Take it out; virtual time follows what is sent."""
+        """Take it out; virtual time follows what is sent. The room drops a lane that is empty."""
         entries, tenant = self.entries, entry.request.tenant
         del entries[bisect_left(entries, entry.tag, key=_tag)]
         if sent:
             self._virtual = max(self._virtual, entry.tag[0])
-        if not entries:  # the busy period is over: start from exact zeros
-            self.work_s = self._virtual = 0.0
-            self.backlog_s.clear()
-            self._finish.clear()
-            return
         self.work_s -= entry.work_s
         left_s = self.backlog_s.pop(tenant, 0.0) - entry.work_s
         if left_s > 1e-9:  # what rounding leaves, and work too small to count, is nothing

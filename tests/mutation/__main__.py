@@ -88,6 +88,7 @@ TARGETS = {
             "tests/solver/test_stock.py",
             "tests/solver/test_place.py",
             "tests/solver/test_search.py",
+            "tests/solver/test_prices.py",
         ),
     ),
 }

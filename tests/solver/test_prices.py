@@ -127,6 +127,16 @@ def test_soft_routing_prices_overload_instead_of_turning_away() -> None:
     assert np.isfinite(price.toll)
 
 
+def test_soft_routing_prices_memory_that_is_not_there() -> None:
+    """The answers under way would hold 1.6 times what the engine's KV cache has."""
+    crowded, roomy = (_one_engine(0.4, kv_share=share) for share in (4.0, 0.1))
+    overfull = _routed(crowded, [1], soft=True)
+    assert overfull.unserved.sum() == 0.0
+    assert _routed(crowded, [1]).unserved.sum() > 0.0
+    assert prices_of(overfull)[0].price >= prices_of(_routed(roomy, [1], soft=True))[0].price
+    assert overfull.objective > _routed(roomy, [1], soft=True).objective
+
+
 @pytest.mark.parametrize(("rate", "share_kept"), [(2.0, 1.0), (14.0, 0.0)])
 def test_bulk_leaves_the_fast_card_once_its_seconds_are_dear(
     rate: float, share_kept: float
