@@ -5,6 +5,7 @@ from __future__ import annotations
 GATE = "router/queue/gate.py"
 BREAKER = "router/health/breaker.py"
 ROOM = "router/queue/class_room.py"
+_LOOKED_AT = "a glance that clears fewer: the others are looked at closely, with the same answer"
 EXPLAINED: dict[tuple[str, str, str], str] = {
     (
         GATE,
@@ -16,12 +17,30 @@ EXPLAINED: dict[tuple[str, str, str], str] = {
         "self.room_tokens = room - (1.0 - _CLEAR) * view.kv_capacity_tokens",
         "Sub -> Add",
     ): "a guard against rounding, of a ten-thousandth of a token",
+    (GATE, "_CLEAR = 1.0 - 1e-9", "Sub -> Add"): "a guard against rounding, of a billionth",
+    (GATE, "_CLEAR = 1.0 - 1e-9", "1e-09 -> 1.000000001"): _LOOKED_AT,
+    (GATE, "half_pairs = 0.5 * prompt * prompt", "0.5 -> 1.5"): _LOOKED_AT,
+    (
+        GATE,
+        "if needed <= seen.room_tokens and tau * seen.stretch <= tau_limit_s:",
+        "LtE -> Lt",
+    ): _LOOKED_AT,
+    (
+        GATE,
+        "if own <= cap_s and (may_end_late or own + output * tau <= e2e_s):",
+        "LtE -> Lt",
+    ): _LOOKED_AT,
+    (
+        GATE,
+        "self.room_tokens = room - (1.0 - _CLEAR) * view.kv_capacity_tokens",
+        "1.0 -> 2.0",
+    ): _LOOKED_AT,
     (GATE, "if seen.backlog_ends_s > now:", "Gt -> GtE"): "a backlog of nothing adds nothing",
     (
         GATE,
         "if own <= cap_s and (may_end_late or own + output * tau <= e2e_s):",
         "Or -> And",
-    ): "a glance that clears fewer: the others are looked at closely, with the same answer",
+    ): _LOOKED_AT,
     (
         GATE,
         "if slo.ttft_s is not None and ttft_s > margin * slo.ttft_s:",
@@ -43,6 +62,7 @@ EXPLAINED: dict[tuple[str, str, str], str] = {
         "Add -> Sub",
     ): "the background is zero in every problem that is stated today (solver/figures.py)",
     (BREAKER, "self._probes = 0", "0 -> 1"): "numbers of probes only have to differ",
+    (BREAKER, "self._probes += 1", "Add -> Sub"): "numbers of probes only have to differ",
     (BREAKER, "self._probes += 1", "1 -> 2"): "numbers of probes only have to differ",
     (
         BREAKER,
@@ -56,6 +76,11 @@ EXPLAINED: dict[tuple[str, str, str], str] = {
     ): "a billionth of a second to the last digit",
     (ROOM, "if rank < best_rank:", "Lt -> LtE"): "of two lanes with the same rank either may go",
     (ROOM, "aged_share: float = 0.1,", "0.1 -> 1.1"): "a default that the desk never leaves to it",
+    (
+        ROOM,
+        "aged_after_s: float = 60.0,",
+        "60.0 -> 61.0",
+    ): "a default that the desk never leaves to it",
     (
         ROOM,
         "if len(self._finish) > 2 * (len(entries) + _SPARE_TENANTS):",
