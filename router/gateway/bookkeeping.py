@@ -12,7 +12,7 @@ import secrets
 import time
 from collections.abc import Callable, Coroutine
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +24,7 @@ from router.domain.protocols import Clock
 from router.gateway.access_log import AccessLog
 from router.gateway.account import Account, Accounts, Reader
 from router.gateway.engine import Engine
+from router.gateway.seams import LEFT_EARLY
 from router.gateway.wire import Call
 from telemetry.record_rows import RowMaker
 from telemetry.recorder import Recorder, RecorderLimits
@@ -108,10 +109,12 @@ def _keep_record(
     def note(account: Account) -> None:
         if account.request is None:
             return
-        if account.outcome is not None:
-            recorder.finished(
-                account.request, account.outcome, len(account.tried), account.finish_reason
-            )
+        outcome = account.outcome
+        if outcome is not None:
+            # Its last attempt failed, and its client left while it waited for another one.
+            if account.status == LEFT_EARLY and outcome.status == "failed":
+                outcome = replace(outcome, status="cancelled")
+            recorder.finished(account.request, outcome, len(account.tried), account.finish_reason)
         else:
             recorder.unserved(account.request, _why(account), account.ended_s)
 

@@ -26,6 +26,7 @@ from tests.router.gateway.fakes import FakeEngine, Gateway, Received, eventually
 pq = pytest.importorskip("pyarrow.parquet")
 
 AT_ONCE = 48
+AT_THE_DOOR = {"rejected:rate_limit_exceeded", "rejected:concurrency_limit_exceeded"}
 ENGINES = 5
 SICK = {
     streamed: [one for one in table.values() if one.behaviour is not None and not one.completed]
@@ -139,7 +140,9 @@ async def test_four_books_agree(front_end: str, requests: int, seed: int, tmp_pa
             await asyncio.gather(*(limited(n) for n in range(requests)))
             await eventually(lambda: gate.relay.engine.live == 0)
             gate.assert_at_rest()
-            books = gate.books
+            hedging = gate.relay.engine.dispatcher.hedging
+            assert hedging is not None
+            books = {**gate.books, "hedged": hedging.sent}
             answered = await counts(gate, "motley_requests_total", "code")
             attempts = await counts(gate, "motley_attempts_total", "status")
         for engine in engines:
@@ -181,13 +184,17 @@ def compare(  # noqa: PLR0917
     # Who left was cancelled, unless its answer was on its way already.
     assert "cancelled" in {status.get(name) for name in ledger.of("left")}
     kinds = Counter(told.partition(":")[0] for told in status.values())
-    at_the_door = sum(told == "rejected:rate_limit_exceeded" for told in status.values())
+    at_the_door = sum(told in AT_THE_DOOR for told in status.values())
     # The gateway's books, its counters and the record agree to the last request.
     assert kinds["completed"] == books["completed"] == attempts["completed"]
     assert kinds["failed"] == books["failed"]
     assert kinds["cancelled"] == books["cancelled"] == attempts["cancelled"]
     assert kinds["rejected"] - at_the_door == books["rejected"]
-    assert at_the_door == answered["429"]
+    # The other 429s are an engine's own, after every engine was tried; who left saw none of it.
+    passed_on = {name for name in status if status[name] == "failed"}
+    told_so = {name for name in passed_on if (seen := ledger.ends[name]) and seen.status == 429}
+    unseen = passed_on & ledger.of("left")
+    assert len(told_so) <= answered["429"] - at_the_door <= len(told_so | unseen)
     assert books["arrived"] == len(rows) - at_the_door
     assert answered.total() == len(rows) + answered["400"]
     for code, seen_by_clients in Counter(str(s.status) for s in ledger.ends.values() if s).items():
@@ -195,4 +202,6 @@ def compare(  # noqa: PLR0917
     # Engines were sent what the gateway says; only who left at once may never have got there.
     asked = [{r.headers["x-request-id"] for r in engine.received} for engine in engines]
     reached = sum(map(len, asked))
-    assert attempts.total() - kinds["cancelled"] <= reached <= attempts.total()
+    # A second attempt that another one beat has no outcome of its own.
+    most = attempts.total() + books["hedged"]
+    assert attempts.total() - kinds["cancelled"] <= reached <= most
