@@ -18,6 +18,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+LISTENING = "0A"  # as the kernel writes it in /proc/net/tcp
+
 
 @dataclass
 class Served:
@@ -54,6 +56,12 @@ class Served:
         """Processes that it started."""
         path = Path(f"/proc/{self.process.pid}/task/{self.process.pid}/children")
         return [int(pid) for pid in path.read_text().split()]
+
+    def listening(self) -> int:
+        """How many of its processes take connections: each has a socket of its own."""
+        door = f":{int(self.url.rpartition(':')[2]):04X}"
+        rows = [line.split() for line in Path("/proc/net/tcp").read_text().splitlines()[1:]]
+        return sum(row[1].endswith(door) and row[3] == LISTENING for row in rows)
 
 
 @asynccontextmanager

@@ -136,7 +136,7 @@ async def test_a_worker_that_dies_takes_its_own_requests_and_no_others(
     fake = await engine(slow)
     config = fleet(fake, server={"workers": 2}, reliability=PATIENT)
     async with served(config, tmp_path) as gate:
-        await eventually(lambda: len(gate.workers()) == 2)
+        await eventually(lambda: len(gate.workers()) == gate.listening() == 2, 30)
         asking = begin(gate, clients)
         await eventually(lambda: len(fake.received) == clients, within_s=30)
         victim = gate.workers()[0]
