@@ -53,7 +53,7 @@ def test_its_twin_is_of_the_same_size(engine, tmp_path):
         if drifts[-1] < STEADY_PERCENT:
             break
     else:
-        pytest.skip(f"this machine is busy: the engine's own speed drifted by {drifts} %")
+        pytest.fail(f"nothing to compare with: the engine's own speed drifted by {drifts} %")
     (live,) = document["live"]
     assert live["failed"] == 0
     assert live["completed"] == document["twin"]["completed"] == document["workload"]["requests"]
