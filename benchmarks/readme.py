@@ -1,7 +1,8 @@
-"""Write README's measured tables anew: ``python -m benchmarks.readme [NAME ...]``.
+"""Write the measured tables anew: ``python -m benchmarks.readme [NAME ...]``.
 
-Each block between ``<!-- begin:NAME -->`` and ``<!-- end:NAME -->`` is replaced by the output of
-its commands, with the commands themselves and the commit they ran on.
+Each block between ``<!-- begin:NAME -->`` and ``<!-- end:NAME -->``, in README or on the page of
+what was measured, is replaced by the output of its commands, with the commands themselves and the
+commit they ran on.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 ROOT = Path(__file__).resolve().parents[1]
+PAGES = [ROOT / "README.md", ROOT / "docs" / "pages" / "explanation" / "what-was-measured.md"]
 MOTLEY = str(Path(sys.executable).parent / "motley")
 CONV = "../shared/data/traces/azure2023_conv.csv"
 CODE = "../shared/data/traces/azure2023_code.csv"
@@ -148,7 +150,7 @@ def accuracy() -> str:
 
 
 def fenced(command: str) -> Callable[[], str]:
-    return lambda: f"```\n$ {command}\n{run(command).strip()}\n```"
+    return lambda: f"```text\n$ {command}\n{run(command).strip()}\n```"
 
 
 def table_of(command: str, note: str) -> Callable[[], str]:
@@ -248,20 +250,35 @@ BLOCKS: dict[str, Callable[[], str]] = {
 }
 
 
+def placed(text: str, name: str, body: str) -> str | None:
+    """The page with a block's body replaced; None where the page has no such block."""
+    pattern = re.compile(f"(<!-- begin:{name} -->\n).*?(<!-- end:{name} -->)", re.DOTALL)
+    new, found = pattern.subn(lambda at: at[1] + body + "\n" + at[2], text)
+    return new if found else None
+
+
+def write(name: str, body: str) -> Path:
+    """Put a block's new body where the block stands.
+
+    Raises:
+        LookupError: no page has the block.
+    """
+    for page in PAGES:
+        new = placed(page.read_text("utf-8"), name, body)
+        if new is not None:
+            page.write_text(new, "utf-8")
+            return page
+    raise LookupError(f"no page has <!-- begin:{name} -->")
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("blocks", nargs="*", metavar="NAME", help=f"of: {', '.join(BLOCKS)}")
     names = parser.parse_args().blocks or list(BLOCKS)
     commit = run("git rev-parse --short HEAD").strip()
     for name in names:
-        body = f"{BLOCKS[name]()}\n\n<sub>at commit {commit}</sub>"
-        path = ROOT / "README.md"
-        pattern = re.compile(f"(<!-- begin:{name} -->\n).*?(<!-- end:{name} -->)", re.DOTALL)
-        text = pattern.sub(
-            lambda found, body=body: found[1] + body + "\n" + found[2], path.read_text("utf-8")
-        )
-        path.write_text(text, "utf-8")
-        print(f"README: {name}")
+        page = write(name, f"{BLOCKS[name]()}\n\n<sub>at commit {commit}</sub>")
+        print(f"{page.name}: {name}")
 
 
 if __name__ == "__main__":

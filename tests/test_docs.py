@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from benchmarks.readme import BLOCKS, PAGES, placed, write
 from router.cli.main import COMMANDS
 from router.config.load import load_config
 from router.perf.catalog import gpu_names
@@ -40,6 +41,32 @@ def test_every_make_target_it_names_exists():
 def test_every_file_it_links_to_exists():
     for link in re.findall(r"\]\(([^)#:]+)\)", README):
         assert (ROOT / link).exists(), link
+
+
+@pytest.mark.parametrize("name", BLOCKS)
+def test_every_measured_table_stands_once_and_names_its_commit(name: str):
+    texts = [page.read_text("utf-8") for page in PAGES]
+    assert sum(text.count(f"<!-- begin:{name} -->") for text in texts) == 1
+    block = next(found for text in texts if (found := _block(text, name)))
+    assert "at commit " in block
+
+
+def test_no_page_has_a_table_that_no_command_writes():
+    for page in PAGES:
+        assert set(re.findall(r"<!-- begin:(\S+) -->", page.read_text("utf-8"))) <= set(BLOCKS)
+
+
+def test_a_table_is_written_where_it_stands():
+    page = "before\n<!-- begin:one -->\nold\n<!-- end:one -->\nafter\n"
+    assert placed(page, "one", r"new \1") == page.replace("old", r"new \1")
+    assert placed(page, "two", "new") is None
+    with pytest.raises(LookupError, match="no page has <!-- begin:nowhere -->"):
+        write("nowhere", "new")
+
+
+def _block(text: str, name: str) -> str:
+    found = re.search(f"<!-- begin:{name} -->(.*?)<!-- end:{name} -->", text, re.DOTALL)
+    return found[1] if found else ""
 
 
 def test_the_discovery_example_is_valid():

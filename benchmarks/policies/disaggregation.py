@@ -2,7 +2,7 @@
 
 ::
 
-    python -m benchmarks.policies.disaggregation          README's table (10 CPU-seconds)
+    python -m benchmarks.policies.disaggregation          the docs' table (10 CPU-seconds)
     python -m benchmarks.policies.disaggregation --all    half of that load, and a slow link (30)
 
 ``off``: every request is served whole. ``on``: every backend may do either, and a request is split
