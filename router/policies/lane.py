@@ -26,7 +26,7 @@ class Lane:
     """Cached coefficients of one backend, and its recent share of prefill.
 
     Attributes:
-        view: the backend.
+        view, name, group: the backend, its name and its kind.
         version: of the state that the coefficients were computed from.
         key: pain of a typical request, without the prefill share; orders backends of one kind,
             and is 0 where there is only one.
@@ -58,6 +58,7 @@ class Lane:
         "backlog_ends_s",
         "group",
         "key",
+        "name",
         "prefix_trust",
         "room_tokens",
         "version",
@@ -67,6 +68,7 @@ class Lane:
     def __init__(self, view: BackendView) -> None:
         self.view = view
         self.group = view.spec.group
+        self.name = view.spec.name
         self.version = -1
         self.key = 0.0
         self.prefix_trust = 1.0

@@ -60,16 +60,19 @@ four routers that do not see one another did no better (their own counts differ 
 herd, ``tests/simulator/test_guards.py``), and one router did no better either.
 
 Speed: the pain of a typical request is kept per backend and recomputed when its state changes;
-per decision only the two best of each group of identical hardware, and those that hold the
-prompt's prefix, are scored exactly. Beyond ``SAMPLE_ABOVE`` backends every k-th is looked at, from
-a random start: of a group of m the best of m / k stands in for the best, so the expected rank of
-the choice within its group is k; if none of them can take the request, all are looked at.
+per decision only the two best of each group of identical hardware are scored exactly, and those
+that hold the prompt's prefix; of more than ``MANY_HOLDERS`` of these (a system prompt that all
+share) the two best of each group, among all and among those that hold more of it. Beyond
+``SAMPLE_ABOVE`` backends every k-th is looked at, from a random start: of a group of m the best
+of m / k stands in for the best, so the expected rank of the choice within its group is k; if none
+of them can take the request, all are looked at.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from operator import attrgetter
 
 from router.domain.explanation import Score
 from router.domain.outcome import Outcome
@@ -84,9 +87,11 @@ from router.policies.tail_scale import TailScale
 
 SAMPLE_ABOVE = 256
 SAMPLE_SIZE = 128
+MANY_HOLDERS = 8
 TYPICAL_PROMPT_TOKENS = 1000
 TYPICAL_OUTPUT = LengthForecast(200.0, 400.0, square_tokens=70_000.0)
 NEVER = -math.inf
+_key_of = attrgetter("key")
 
 
 class Motley:
@@ -113,6 +118,7 @@ class Motley:
         self._lanes: dict[int, Lane] = {}
         self._mates: dict[str, list[Lane]] = {}
         self._scale = TailScale()
+        self._typical: Ask | None = None
         self._index = PrefixIndex()
         self._promised: dict[str, tuple[Lane, int]] = {}
         self.prefix_audit: dict[str, list[int]] = {}
@@ -120,6 +126,7 @@ class Motley:
     def observe(self, outcome: Outcome) -> None:
         """Keep the scales of TTFT and E2E current, and the trust in what is cached where."""
         self._scale.observe(outcome)
+        self._typical = None
         lane, promised = self._promised.pop(outcome.request_id, (None, 0))
         found = outcome.cached_tokens if outcome.status == "completed" else None
         if lane is not None and found is not None:
@@ -228,7 +235,7 @@ class Motley:
         first: dict[str, Lane] = {}
         second: dict[str, Lane] = {}
         soonest: dict[str, Lane] = {}
-        free: list[Lane] = []
+        holding: list[Lane] = []
         for view in candidates:
             lane = lanes.get(view.index)
             if lane is None or lane.version != view.version:
@@ -249,9 +256,19 @@ class Motley:
                 first[group], second[group] = lane, leader
             elif group not in second or lane.key < second[group].key:
                 second[group] = lane
-            if holders and view.spec.name in holders:
-                free.append(lane)
-        return [*dict.fromkeys((*free, *first.values(), *second.values()))], [*soonest.values()]
+            if holders and lane.name in holders:
+                holding.append(lane)
+        holding = self._worth_scoring(holding, request.prefix_hashes)
+        return [*dict.fromkeys((*holding, *first.values(), *second.values()))], [*soonest.values()]
+
+    def _worth_scoring(self, holding: list[Lane], hashes: Sequence[int]) -> list[Lane]:
+        """Of many the two best of each group by key: of all, and of those that hold more."""
+        if len(holding) <= MANY_HOLDERS:
+            return holding
+        best = _two_of_each(holding)
+        for some in self._index.narrowed(holding, hashes):
+            best += _two_of_each(some)
+        return best
 
     def _lane(self, view: BackendView) -> Lane:
         lane = self._lanes.get(view.index)
@@ -273,8 +290,12 @@ class Motley:
         return lane
 
     def _rank(self, lane: Lane, now: float) -> None:
-        prompt, output = TYPICAL_PROMPT_TOKENS, TYPICAL_OUTPUT
-        typical = Ask(prompt, output, 0.0, now, self._scale, self._weights, typical=True)
+        typical = self._typical
+        if typical is None:
+            prompt, output = TYPICAL_PROMPT_TOKENS, TYPICAL_OUTPUT
+            typical = Ask(prompt, output, 0.0, now, self._scale, self._weights, typical=True)
+            self._typical = typical
+        typical.now = now
         lane.key = lane.pain(typical, 0)
 
     def _best(self, lanes: list[Lane], request: Request, now: float) -> tuple[Lane, float]:
@@ -287,7 +308,7 @@ class Motley:
         for lane in lanes:
             cached = 0
             if hashes:
-                matched = matched_tokens(lane.view.spec.name, hashes, block_tokens)
+                matched = matched_tokens(lane.name, hashes, block_tokens)
                 cached = self._credit(lane, request, matched) if matched else 0
             pain = lane.pain(ask, cached)
             if pain < least:
@@ -318,3 +339,11 @@ class Motley:
         return self._index.matched_tokens(
             view.spec.name, request.prefix_hashes, request.prefix_block_tokens
         )
+
+
+def _two_of_each(lanes: list[Lane]) -> list[Lane]:
+    """The two best of each group by key."""
+    groups: dict[str, list[Lane]] = {}
+    for lane in lanes:
+        groups.setdefault(lane.group, []).append(lane)
+    return [lane for mates in groups.values() for lane in sorted(mates, key=_key_of)[:2]]

@@ -8,10 +8,22 @@ oldest are forgotten beyond its KV capacity, as its own LRU cache does.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Protocol, TypeVar
 
 from router.domain.state import BackendView
 
 NOBODY: set[str] = set()
+
+
+class Named(Protocol):
+    """Stands for a backend."""
+
+    @property
+    def name(self) -> str:
+        """The backend's name."""
+
+
+OneNamed = TypeVar("OneNamed", bound=Named)
 
 
 class PrefixIndex:
@@ -50,6 +62,34 @@ class PrefixIndex:
     def holders(self, hashes: Sequence[int]) -> set[str]:
         """Names of the backends that hold at least the first block; do not mutate the set."""
         return self._holders.get(hashes[0], NOBODY) if hashes else NOBODY
+
+    def narrowed(self, holders: Sequence[OneNamed], hashes: Sequence[int]) -> list[list[OneNamed]]:
+        """Those of them that hold all of the prompt; if none does, half of it, and then more.
+
+        Each list is part of the one before, and one that is no shorter is left out; the last hold
+        as much as any. For many backends: a look-up for each, where ``matched_tokens`` takes more.
+
+        Args:
+            holders: of the first block.
+            hashes: of the prompt.
+        """
+        known = self._blocks
+        every: list[list[OneNamed]] = []
+        some = holders
+        held, missing = 1, len(hashes) + 1  # blocks that some hold; that none does
+        blocks = len(hashes)
+        while missing > held + 1:
+            block = hashes[blocks - 1]
+            more = [one for one in some if block in known[one.name]]
+            if more:
+                held = blocks
+                if len(more) < len(some):
+                    every.append(more)
+                some = more
+            else:
+                missing = blocks
+            blocks = (held + missing) // 2
+        return every
 
     def insert(
         self,

@@ -268,6 +268,45 @@ def test_the_regret_of_looking_at_some_is_bounded():
     assert sum(chosen) / len(chosen) < 1.1 * min(pains.values())
 
 
+@pytest.mark.parametrize("blocks", [1, 12])
+def test_the_regret_of_scoring_some_of_many_holders_is_bounded(blocks: int):
+    """A system prompt that all 64 share, and ``blocks`` of the conversation on some of them."""
+    shared, talk = tuple(range(4)), tuple(range(100, 100 + blocks))
+    draw = random.Random(7)
+    chosen, best = 0.0, 0.0
+    for _ in range(60):
+        policy = policy_of("motley", draw.randrange(1000))
+        fleet = [
+            view(
+                f"{gpu}-{n}",
+                n,
+                cost,
+                spec=spec(f"{gpu}-{n}", gpu=gpu),
+                **crowd(draw.randrange(30), prefilling=0),
+            )
+            for n, (gpu, cost) in enumerate([("a100-80", FAST), ("t4", SLOW)] * 32)
+        ]
+        for one in fleet:
+            held = shared + talk[: draw.choice((0, 0, 0, 0, blocks // 2, blocks))]
+            policy.hint(one, held, 60)  # type: ignore[attr-defined]
+        turn = ask(forecast=100.0, prefix_hashes=shared + talk, prefix_block_tokens=60)
+        told = policy.explain(turn, fleet, 0.0)  # type: ignore[attr-defined]
+        chosen += told[picked(policy, fleet, turn)].score
+        best += min(score.score for score in told.values())
+    assert chosen < 1.02 * best
+
+
+def test_of_many_holders_few_are_scored():
+    policy = policy_of("motley")
+    assert isinstance(policy, Motley)
+    fleet = [view(f"a{n}", n, **crowd(n % 7)) for n in range(64)]
+    turn = ask(forecast=100.0, prefix_hashes=(1, 2, 3), prefix_block_tokens=300)
+    for one in fleet:
+        policy.hint(one, turn.prefix_hashes, 300)
+    free, _ = policy._shortlist(fleet, turn, 0.0)
+    assert len(free) == 2
+
+
 GPUS = ("a100-40", "a100-80", "v100-32", "t4", "l4", "a10g", "h100")
 
 

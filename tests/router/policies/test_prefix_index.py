@@ -3,6 +3,7 @@ from __future__ import annotations
 import random
 
 from router.policies.prefix_index import PrefixIndex
+from tests.fakes import spec
 
 BLOCK = 64
 
@@ -55,6 +56,36 @@ def test_the_capacity_is_the_callers_or_the_indexs_own_or_none():
     for block in range(1000):
         endless.insert("a", (block,), BLOCK)
     assert endless.matched_tokens("a", (0,), BLOCK) == BLOCK
+
+
+def test_holders_are_narrowed_to_those_who_hold_most():
+    index = PrefixIndex()
+    prompt = tuple(range(1, 11))
+    for name, blocks in {"a": 1, "b": 3, "c": 6, "d": 6, "e": 8}.items():
+        index.insert(name, prompt[:blocks], BLOCK)
+    holders = [spec(name) for name in "abcde"]
+
+    def narrowed(prompt: tuple[int, ...]) -> list[str]:
+        return ["".join(one.name for one in some) for some in index.narrowed(holders, prompt)]
+
+    assert narrowed(prompt) == ["cde", "e"]  # of 10 blocks 5, then 7; nobody has 10
+    assert narrowed(prompt[:6]) == ["cde"]
+    assert narrowed(prompt[:3]) == ["bcde"]
+    assert narrowed(prompt[:1]) == []  # all of them hold it
+    assert narrowed((1, 99, 98)) == []
+
+
+def test_those_narrowed_to_hold_as_much_as_anybody():
+    rng = random.Random(1)
+    for _ in range(200):
+        index, prompt = PrefixIndex(), tuple(range(rng.randrange(1, 40)))
+        held = {f"b{n}": rng.randrange(1, len(prompt) + 1) for n in range(12)}
+        for name, blocks in held.items():
+            index.insert(name, prompt[:blocks], BLOCK)
+        holders = [spec(name) for name in held]
+        last = (holders, *index.narrowed(holders, prompt))[-1]
+        most = max(held.values())
+        assert {one.name for one in last} == {name for name in held if held[name] == most}
 
 
 def test_inserting_again_costs_no_room():
