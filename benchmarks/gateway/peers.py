@@ -23,7 +23,7 @@ PACKAGES = {
     "smg": "smg==1.13.0",
     "litellm": "litellm[proxy]==1.106.2",
 }
-_OPTIONS = "--port {port} --prometheus-port {metrics} --worker-urls {urls} --policy round_robin"
+_OPTIONS = "--port {port} --prometheus-port {metrics} --worker-urls {urls} --policy {policy}"
 """Their metrics have a port too, and all the same one unless told otherwise."""
 COMMANDS = {
     "vllm-router": f"vllm-router {_OPTIONS}",
@@ -47,8 +47,10 @@ def install(names: Sequence[str]) -> None:
 
 
 @contextmanager
-def running(name: str, engines: Sequence[int], core: int) -> Iterator[Target]:
-    """One peer in front of the engines."""
+def running(
+    name: str, engines: Sequence[int], core: int, policy: str = "round_robin"
+) -> Iterator[Target]:
+    """One peer in front of the engines; LiteLLM knows no policy by these names."""
     port, metrics = free_ports(2)
     urls = [f"http://127.0.0.1:{engine}" for engine in engines]
     with tempfile.NamedTemporaryFile("w", suffix=".yaml") as file:
@@ -68,7 +70,7 @@ def running(name: str, engines: Sequence[int], core: int) -> Iterator[Target]:
         json.dump({"model_list": models, "general_settings": keyless}, file)
         file.flush()
         filled = COMMANDS[name].format(
-            port=port, metrics=metrics, urls=" ".join(urls), config=file.name
+            port=port, metrics=metrics, urls=" ".join(urls), config=file.name, policy=policy
         )
         command = filled.split()
         command[0] = str(FOLDER / name / "bin" / command[0])

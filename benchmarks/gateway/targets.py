@@ -24,7 +24,7 @@ http {{
   client_body_temp_path {folder}; proxy_temp_path {folder}; fastcgi_temp_path {folder};
   uwsgi_temp_path {folder}; scgi_temp_path {folder};
   client_body_buffer_size 1m; keepalive_requests 1000000;
-  upstream engines {{ {servers} keepalive 1024; keepalive_requests 1000000; }}
+  upstream engines {{ {rule} {servers} keepalive 1024; keepalive_requests 1000000; }}
   server {{
     listen 127.0.0.1:{port};
     location / {{
@@ -118,17 +118,29 @@ def _wait_for(port: int, running: subprocess.Popen[bytes]) -> None:
 
 
 @contextmanager
-def nginx(engines: Sequence[int], core: int) -> Iterator[Target | None]:
-    """nginx with keep-alive to the engines; ``None`` where it is not installed."""
+def nginx(
+    engines: Sequence[int], core: int, weights: Sequence[int] = ()
+) -> Iterator[Target | None]:
+    """nginx with keep-alive to the engines, in turn or, with weights, by ``least_conn``.
+
+    ``None`` where it is not installed.
+    """
     binary = shutil.which("nginx", path=f"{os.environ['PATH']}:/usr/sbin")
     if binary is None:
         yield None
         return
     port = free_port()
     with tempfile.TemporaryDirectory() as folder:
-        servers = " ".join(f"server 127.0.0.1:{engine};" for engine in engines)
+        servers = " ".join(
+            f"server 127.0.0.1:{engine} weight={weight};"
+            for engine, weight in zip(engines, weights or [1] * len(engines), strict=True)
+        )
         path = Path(folder) / "nginx.conf"
-        path.write_text(NGINX.format(folder=folder, servers=servers, port=port))
+        path.write_text(
+            NGINX.format(
+                folder=folder, rule="least_conn;" if weights else "", servers=servers, port=port
+            )
+        )
         with process([binary, "-c", str(path)], core, port) as pid:
             yield Target("nginx", port, pid)
 

@@ -18,13 +18,14 @@ from simulator.engine_server.fleet import EngineFleet
 from simulator.engine_server.load import run_load
 from simulator.engine_server.loops import run
 from simulator.engine_server.plan import HostPlan
+from simulator.engine_server.tokens import LengthRule
 
 
 async def serve(plan: HostPlan) -> None:
     """Serve ``plan`` until standard input closes."""
     closed = asyncio.get_running_loop().run_in_executor(None, sys.stdin.buffer.read)
     engines = {e.spec.name: (e.spec, socket.socket(fileno=e.fd)) for e in plan.engines}
-    options = EngineOptions(speed=plan.speed, seed=plan.seed)
+    options = EngineOptions(speed=plan.speed, seed=plan.seed, lengths=plan.lengths or LengthRule())
     async with EngineFleet(engines, options):
         print("ready", flush=True)
         load = asyncio.create_task(run_load(plan.load)) if plan.load else None

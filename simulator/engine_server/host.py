@@ -13,6 +13,7 @@ from router.domain.errors import MotleyError
 from router.domain.fleet import BackendSpec
 from simulator.engine_server.listening import listen, url_of
 from simulator.engine_server.plan import EnginePlan, HostPlan, LoadPlan
+from simulator.engine_server.tokens import LengthRule
 
 STOP_S = 5.0
 
@@ -38,10 +39,17 @@ class EngineHost:
         self.urls = {spec.name: url_of(listener) for spec, listener in self._engines}
         self._process: subprocess.Popen[bytes] | None = None
 
-    def start(self, *, speed: float = 1.0, seed: int = 0, load: LoadPlan | None = None) -> None:
+    def start(
+        self,
+        *,
+        speed: float = 1.0,
+        seed: int = 0,
+        load: LoadPlan | None = None,
+        lengths: LengthRule | None = None,
+    ) -> None:
         """Start the process; what is asked of its engines before they are up waits for them."""
         engines = [EnginePlan(spec, listener.fileno()) for spec, listener in self._engines]
-        plan = HostPlan(engines, speed, seed, load)
+        plan = HostPlan(engines, speed, seed, load, lengths)
         self._process = subprocess.Popen(
             [sys.executable, "-m", "simulator.engine_server"],
             stdin=subprocess.PIPE,

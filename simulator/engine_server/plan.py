@@ -5,6 +5,7 @@ from __future__ import annotations
 import msgspec
 
 from router.domain.fleet import BackendSpec
+from simulator.engine_server.tokens import LengthRule
 
 
 class EnginePlan(msgspec.Struct, frozen=True):
@@ -40,9 +41,11 @@ class HostPlan(msgspec.Struct, frozen=True):
         speed: emulated seconds per real second.
         seed: of answer lengths and response ids.
         load: a load to put on the gateway, if any.
+        lengths: how long answers get; the usual rule, if not given.
     """
 
     engines: list[EnginePlan]
     speed: float = 1.0
     seed: int = 0
     load: LoadPlan | None = None
+    lengths: LengthRule | None = None
