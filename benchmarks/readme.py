@@ -212,9 +212,9 @@ BLOCKS: dict[str, Callable[[], str]] = {
     ),
     "rivals": table_of(
         "python benchmarks/gateway/bench_rivals.py",
-        "Azure 2023 traces at 5.4 and 1.8 requests/s on an A100, a V100 and two pairs of T4, each a "
-        "fifth faster or a quarter slower than catalogues say; engines emulated in real time. In "
-        "brackets: the simulator on the same arrivals, with the policy that stands for the gateway.",
+        "Azure 2023 traces at 5.4 and 1.8 requests/s on an A100, a V100 and two pairs of T4, each "
+        "a fifth faster or a quarter slower than catalogues say; engines emulated in real time. "
+        "In brackets the simulator, same arrivals, with the policy that stands for the gateway.",
     ),
     "headroom": replays(" --headroom", "Three seeds, a belief 25 % wrong."),
     "cross-check": table_of(

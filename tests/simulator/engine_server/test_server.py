@@ -20,7 +20,7 @@ from simulator.engine_server.build import EngineOptions
 from simulator.engine_server.fleet import EngineFleet
 from simulator.engine_server.host import EngineHost
 from simulator.engine_server.listening import PortError, listen, url_of
-from simulator.engine_server.tokens import words
+from simulator.engine_server.tokens import LengthRule, words
 
 MODEL = "llama-3.1-8b"
 FAST = EngineOptions(speed=50.0)
@@ -180,6 +180,17 @@ def test_a_process_of_engines_serves_and_stops():
         with pytest.raises(httpx.TransportError):
             httpx.get(f"{url}/v1/models")
     engines.stop()
+
+
+def test_how_long_answers_get_can_be_what_the_client_asked_for_at_least():
+    with EngineHost([spec("vllm")]) as engines:
+        engines.start(speed=50, lengths=LengthRule(median_tokens=1.0, sigma=0.0))
+        engines.wait_until_ready()
+        body = {"messages": HELLO, "min_tokens": 7, "max_tokens": 400}
+        for url in engines.urls.values():
+            answer = httpx.post(f"{url}/v1/chat/completions", json=body).json()
+            assert answer["usage"]["completion_tokens"] == 7
+            assert answer["choices"][0]["finish_reason"] == "stop"
 
 
 def test_engines_go_when_the_parent_dies_however_it_dies():
