@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from router.gateway.access.gate import Gate
+from router.gateway.known_heads import Head, KnownHeads
 from router.gateway.problems import Problem
 from router.gateway.request_id import request_id_of
 from router.gateway.wire import Call, Headers
@@ -45,11 +46,28 @@ class Door:
     Args:
         gate: knows the callers; everybody is let in when it has no keys.
         max_body_bytes: longest body accepted.
+
+    Attributes:
+        heads: those that have been read before.
     """
 
     def __init__(self, gate: Gate, max_body_bytes: int) -> None:
         self._gate = gate
         self.max_body_bytes = max_body_bytes
+        self.heads = KnownHeads()
+
+    def known(self, head: Head) -> Call:
+        """A call without its body, whose head has been read before."""
+        path, named = head.path, head.named
+        return Call(
+            path,
+            head.query,
+            head.headers,
+            named,
+            request_id_of(None),
+            HOT_PATHS[path],
+            passed=head.passed,
+        )
 
     def call(
         self, path: bytes, query: bytes, headers: Headers, named: Mapping[bytes, bytes]

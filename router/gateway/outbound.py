@@ -15,7 +15,8 @@ from router.gateway.wire import HOP_BY_HOP, Call, end_to_end, with_priority_turn
 PRIORITY_LABEL, LOW_FIRST = "priority_order", "low-first"
 """Label of an SGLang that was started with ``--schedule-low-priority-values-first``."""
 
-_ASK_LOAD = b"endpoint-load-metrics-format: TEXT"
+_ASK_LOAD = b"\r\nendpoint-load-metrics-format: TEXT"
+_HEAD = b"POST %b HTTP/1.1\r\nhost: %b\r\ncontent-length: %d\r\nx-request-id: %b%b%b\r\n\r\n"
 _OURS = frozenset(
     (
         *(b"host", b"content-length", b"expect", b"accept-encoding", b"x-request-id"),
@@ -70,20 +71,22 @@ class Outbound:
         if backend.engine == "sglang" and _high_first(backend) and not is_form(call.content_type):
             body = with_priority_turned(body)
         target = address.prefix + call.path + (b"?" + call.query if call.query else b"")
-        lines = [
-            b"POST %b HTTP/1.1\r\nhost: %b\r\ncontent-length: %d\r\nx-request-id: %b"
-            % (target, address.authority, len(body), call.request_id.encode())
-        ]
-        drop = self._drop
+        drop, more = self._drop, b""
         own = self.credentials(backend.name) if settings.identity is not None else b""
         if own:
-            lines.append(own)
+            more = b"\r\n" + own
             drop |= _CREDENTIALS
-        lines += [b"%b: %b" % pair for pair in end_to_end(call.headers, drop)]
         if settings.asks_load and backend.engine == "vllm":
-            lines.append(_ASK_LOAD)
-        lines.append(b"\r\n")
-        return (b"\r\n".join(lines), body)
+            more += _ASK_LOAD
+        head = _HEAD % (
+            target,
+            address.authority,
+            len(body),
+            call.request_id.encode(),
+            _passed(call, drop),
+            more,
+        )
+        return (head, body)
 
     def credentials(self, name: str) -> bytes:
         """The header line that shows a backend who we are; empty if it need not know."""
@@ -115,6 +118,17 @@ class Outbound:
         pool = self._pools.pop(name, None)
         if pool is not None:
             pool.close()
+
+
+def _passed(call: Call, drop: frozenset[bytes]) -> bytes:
+    """The lines of the client's own head that go on, each after a line's end."""
+    ready = call.passed
+    lines = ready.get(drop) if ready is not None else None
+    if lines is None:
+        lines = b"".join([b"\r\n%b: %b" % pair for pair in end_to_end(call.headers, drop)])
+        if ready is not None:
+            ready[drop] = lines
+    return lines
 
 
 def _high_first(backend: BackendSpec) -> bool:

@@ -43,6 +43,7 @@ class Spans:
         """The engine is to continue this trace, so its headers change."""
         name = f"POST {call.path.decode('latin-1')}"
         call.span, call.headers = self._tracing.begin(name, call.headers)
+        call.passed = None
 
     def end(self, account: Account) -> None:
         """Tell what became of it."""

@@ -89,6 +89,8 @@ class Call:
             answer long.
         span: the trace span of this request, where requests are traced.
         caller: whom the gate let in; ``None`` where everybody may come.
+        passed: of a head that has been read before, the lines that go on to an engine, by the
+            names that are left out of them.
     """
 
     path: bytes
@@ -100,6 +102,7 @@ class Call:
     body: bytes = b""
     span: object = None
     caller: Caller | None = None
+    passed: dict[frozenset[bytes], bytes] | None = None
 
     @property
     def content_type(self) -> bytes:
