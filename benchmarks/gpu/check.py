@@ -10,9 +10,8 @@ import torch
 from torch.nn import functional
 
 from benchmarks.gpu.attention import plain_attention
-from benchmarks.gpu.kernels import PAGE_TOKENS
 from benchmarks.gpu.llama import Chunk, Engine
-from benchmarks.gpu.shapes import Shape
+from benchmarks.gpu.shapes import PAGE_TOKENS, Shape
 
 SMALL = {
     "heads of 128": Shape("small-128", 2, 512, 8, 2, 128, 1024, 1000),

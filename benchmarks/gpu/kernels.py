@@ -13,7 +13,8 @@ import torch
 import triton
 import triton.language as tl
 
-PAGE_TOKENS = 16
+from benchmarks.gpu.shapes import PAGE_TOKENS
+
 _BLOCK_TOKENS = 64
 _QUERY_ROWS = 16
 """Rows of a tensor-core tile; the query heads that share a key head fill some of them."""

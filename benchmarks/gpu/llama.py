@@ -2,14 +2,16 @@
 
 Nothing to serve with: it takes as long as a real model of that shape, and answers nonsense. One
 call of ``Engine.step`` is one iteration of continuous batching: some decoding sequences, some
-tokens of prompts beside them. Its parts between attentions are CUDA graphs up to
-``GRAPH_TOKENS``, a step of decodes alone is one graph, as in vLLM.
+tokens of prompts beside them. Its parts between attentions are CUDA graphs up to the largest of
+its graph sizes, a step of decodes alone is one graph, as in vLLM.
 """
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
@@ -17,19 +19,10 @@ from numpy.typing import NDArray
 from torch.nn import functional
 
 from benchmarks.gpu.attention import causal_attention
-from benchmarks.gpu.kernels import (
-    PAGE_TOKENS,
-    add_norm,
-    paged_decode,
-    rope_and_store,
-    silu_mul,
-    splits_for,
-)
-from benchmarks.gpu.shapes import Shape
+from benchmarks.gpu.shapes import PAGE_TOKENS, Shape
 
 GRAPH_SIZES = (1, 2, 4, 8, 16, 24, 32, 48, *range(64, 257, 32), *range(320, 2113, 64))
 """Rows that graphs are captured for; a smaller batch is padded up to the next."""
-GRAPH_TOKENS = GRAPH_SIZES[-1]
 _ALIGNED = 16
 """The card's copies of a step's numbers begin at multiples of this, whatever its size: kernels
 are compiled anew for what is not aligned."""
@@ -65,6 +58,7 @@ class Engine:
         max_context: longest sequence.
         device, dtype: where and in what.
         seed: of the weights.
+        graph_sizes: rows that graphs are captured for.
     """
 
     def __init__(
@@ -78,13 +72,15 @@ class Engine:
         device: str = "cuda",
         dtype: torch.dtype = torch.bfloat16,
         seed: int = 0,
+        graph_sizes: Sequence[int] = GRAPH_SIZES,
     ) -> None:
-        self.shape = shape
+        self.shape, self.graph_sizes = shape, graph_sizes
         self.device = torch.device(device)
         self._make = torch.Generator(device=self.device).manual_seed(seed)
         self._dtype = dtype
         cuda = self.device.type == "cuda"
-        self._processors = (
+        self._ops = _operations(cuda=cuda)
+        self.processors = (
             torch.cuda.get_device_properties(self.device).multi_processor_count if cuda else 4
         )
         self._weights()
@@ -153,8 +149,8 @@ class Engine:
             chunks: the prompts whose tokens follow.
         """
         rows = len(tokens)
-        graphed = self._pool is not None and rows <= GRAPH_TOKENS
-        padded = next(n for n in GRAPH_SIZES if n >= rows) if graphed else rows
+        graphed = self._pool is not None and rows <= self.graph_sizes[-1]
+        padded = next(n for n in self.graph_sizes if n >= rows) if graphed else rows
         self._tell(tokens, positions, slots, seqs, padded)
         if graphed and not chunks:
             self._graph(("decode", padded, 0), lambda: self._decode_step(padded)).replay()
@@ -164,7 +160,7 @@ class Engine:
 
     def warm_up(self) -> None:
         """Capture every graph, so that none is captured while times are taken."""
-        for size in GRAPH_SIZES:
+        for size in self.graph_sizes:
             rows = np.zeros(size, dtype=np.int32)
             seqs = min(size, len(self.tables))
             if size == seqs:
@@ -216,8 +212,8 @@ class Engine:
 
     def _normed_qkv(self, layer: int, delta: torch.Tensor, rows: int) -> None:
         normed = torch.empty_like(delta)
-        add_norm(delta, self._residual[:rows], self.norms[2 * layer], normed)
-        rope_and_store(
+        self._ops.add_norm(delta, self._residual[:rows], self.norms[2 * layer], normed)
+        self._ops.rope_and_store(
             functional.linear(normed, self.qkv[layer]),
             self._angles,
             self._told[1],
@@ -231,15 +227,15 @@ class Engine:
         """From a layer's attention to the next one's, or to the last norm (in ``_residual``)."""
         attended = functional.linear(self._attended[:rows].flatten(1), self.out[layer])
         normed = torch.empty_like(attended)
-        add_norm(attended, self._residual[:rows], self.norms[2 * layer + 1], normed)
+        self._ops.add_norm(attended, self._residual[:rows], self.norms[2 * layer + 1], normed)
         gate_up = functional.linear(normed, self.gate_up[layer])
         active = gate_up.new_empty((rows, self.shape.mlp))
-        silu_mul(gate_up, active)
+        self._ops.silu_mul(gate_up, active)
         delta = functional.linear(active, self.down[layer])
         if layer + 1 < self.shape.layers:
             self._normed_qkv(layer + 1, delta, rows)
         else:
-            add_norm(delta, self._residual[:rows], self.norms[2 * layer + 2], normed)
+            self._ops.add_norm(delta, self._residual[:rows], self.norms[2 * layer + 2], normed)
             self._residual[:rows].copy_(normed)
 
     def _emit(self, rows: torch.Tensor) -> None:
@@ -248,14 +244,14 @@ class Engine:
         torch.argmax(logits, dim=-1, out=self.emitted[: len(rows)])
 
     def _attend_decodes(self, layer: int, seqs: int) -> None:
-        paged_decode(
+        self._ops.paged_decode(
             self._query[:seqs],
             self.keys[layer],
             self.values[layer],
             self.tables,
             self._told[3],
             self._attended[:seqs],
-            splits_for(seqs, self.shape.kv_heads, self._processors),
+            self._ops.splits_for(seqs, self.shape.kv_heads, self.processors),
         )
 
     def _attend_chunk(self, layer: int, end: int, chunk: Chunk) -> None:
@@ -276,6 +272,17 @@ class Engine:
                 work()
             self._graphs[key] = graph
         return self._graphs[key]
+
+
+def _operations(*, cuda: bool) -> Any:
+    """The Triton kernels, or the same in plain PyTorch where there is nothing to compile for."""
+    if cuda or os.environ.get("TRITON_INTERPRET"):
+        from benchmarks.gpu import kernels  # noqa: PLC0415
+
+        return kernels
+    from benchmarks.gpu import plain  # noqa: PLC0415
+
+    return plain
 
 
 def _angles(positions: int, head_dim: int, device: torch.device) -> torch.Tensor:

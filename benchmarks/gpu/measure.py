@@ -27,9 +27,8 @@ import torch
 import triton
 
 from benchmarks.gpu import check
-from benchmarks.gpu.kernels import PAGE_TOKENS
 from benchmarks.gpu.llama import Chunk, Engine
-from benchmarks.gpu.shapes import SHAPES, Shape
+from benchmarks.gpu.shapes import PAGE_TOKENS, SHAPES, Shape
 from benchmarks.gpu.traffic import Ask, Iteration, poisson, serve
 
 MAX_PROMPT_TOKENS = 12_288

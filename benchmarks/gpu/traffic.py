@@ -10,18 +10,10 @@ import random
 import time
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import astuple, dataclass
 
-import numpy as np
-import torch
-
-from benchmarks.gpu.kernels import PAGE_TOKENS
-from benchmarks.gpu.llama import Chunk, Engine
-
-SEAT_TOKENS = 4096
-"""Room of one sequence in the cache."""
-CHUNK_TOKENS = 2048
-MAX_SEQS = 256
+from benchmarks.gpu.batching import Batch, Run
+from benchmarks.gpu.llama import Engine
 
 
 @dataclass(slots=True)
@@ -47,15 +39,6 @@ class Iteration:
     prefill_pairs: float
 
 
-@dataclass(slots=True)
-class _Run:
-    ask: Ask
-    first_slot: int
-    done: int = 0
-    token: int = 1
-    emitted: int = 0
-
-
 def poisson(rate_per_s: float, seconds: float, seed: int) -> list[Ask]:
     """Arrivals at a rate, with prompts of 700 and answers of 130 tokens in the median."""
     rng = random.Random(seed)
@@ -75,103 +58,23 @@ def serve(
     sleep: Callable[[float], None] = time.sleep,
 ) -> Iterator[Iteration]:
     """Serve all of them, in the order of ``asks``; fills in their times."""
-    return _Server(engine, deque(asks), clock, sleep).run()
-
-
-@dataclass
-class _Server:
-    engine: Engine
-    coming: deque[Ask]
-    clock: Callable[[], float]
-    sleep: Callable[[float], None]
-    waiting: deque[Ask] = field(default_factory=deque)
-    prompts: list[_Run] = field(default_factory=list)
-    decoding: list[_Run] = field(default_factory=list)
-
-    def run(self) -> Iterator[Iteration]:
-        seats = self.engine.cache_tokens // SEAT_TOKENS
-        self.free = [SEAT_TOKENS * k for k in range(min(MAX_SEQS, seats))]
-        start_s = self.clock()
-        while self.coming or self.waiting or self.prompts or self.decoding:
-            now_s = self.clock() - start_s
-            while self.coming and self.coming[0].arrival_s <= now_s:
-                self.waiting.append(self.coming.popleft())
-            chosen = self._choose()
-            if not chosen and not self.decoding:
-                self.sleep(max(0.0, self.coming[0].arrival_s - now_s))
-                continue
-            work = self._work(chosen)
-            emitted = self._step(chosen)
-            end_s = self.clock() - start_s
-            self._emit(chosen, emitted, end_s)
-            yield Iteration(now_s, end_s - now_s, *work)
-
-    def _choose(self) -> list[tuple[_Run, int]]:
-        """Prompts of this iteration and how many tokens of each."""
-        budget = CHUNK_TOKENS - len(self.decoding)
-        chosen = []
-        while budget > 0:
-            if len(chosen) == len(self.prompts):
-                if not (self.waiting and self.free):
-                    break
-                self.prompts.append(_Run(self.waiting.popleft(), self.free.pop()))
-            run = self.prompts[len(chosen)]
-            tokens = min(budget, run.ask.prompt_tokens - run.done)
-            chosen.append((run, tokens))
-            budget -= tokens
-        return chosen
-
-    def _work(self, chosen: Sequence[tuple[_Run, int]]) -> tuple[int, int, int, float]:
-        prefill = sum(tokens for _, tokens in chosen)
-        context = sum(run.done + 1 for run in self.decoding)
-        pairs = sum(tokens * (run.done + tokens / 2) for run, tokens in chosen)
-        return prefill, len(self.decoding), context, pairs
-
-    def _step(self, chosen: Sequence[tuple[_Run, int]]) -> list[int]:
-        tokens = [np.array([run.token for run in self.decoding], dtype=np.int32)]
-        positions = [np.array([run.done for run in self.decoding], dtype=np.int32)]
-        firsts = [np.array([run.first_slot for run in self.decoding], dtype=np.int32)]
-        for run, count in chosen:
-            positions.append(np.arange(run.done, run.done + count, dtype=np.int32))
-            tokens.append(positions[-1] * 7 % self.engine.shape.vocab)
-            firsts.append(np.full(count, run.first_slot, dtype=np.int32))
-        at = np.concatenate(positions)
-        return self.engine.step(
-            np.concatenate(tokens),
-            at,
-            at + np.concatenate(firsts),
-            len(self.decoding),
-            [Chunk(run.first_slot, run.done, count) for run, count in chosen],
-        )
-
-    def _emit(self, chosen: list[tuple[_Run, int]], emitted: list[int], now_s: float) -> None:
-        for run, token in zip(self.decoding, emitted, strict=False):
-            self._advance(run, 1, token, now_s)
-        for (run, tokens), token in zip(chosen, emitted[len(self.decoding) :], strict=True):
-            run.done += tokens
-            if run.done == run.ask.prompt_tokens:
-                run.ask.first_token_s = now_s
-                self._advance(run, 0, token, now_s)
-                self.prompts.remove(run)
-                self._seat(len(self.decoding), run)
-                self.decoding.append(run)
-        for row in reversed(range(len(self.decoding))):
-            if self.decoding[row].emitted >= self.decoding[row].ask.output_tokens:
-                self._leave(row)
-
-    def _advance(self, run: _Run, computed: int, token: int, now_s: float) -> None:
-        run.done += computed
-        run.token, run.emitted, run.ask.finished_s = token, run.emitted + 1, now_s
-
-    def _seat(self, row: int, run: _Run) -> None:
-        pages = SEAT_TOKENS // PAGE_TOKENS
-        first = run.first_slot // PAGE_TOKENS
-        table = self.engine.tables[row, :pages]
-        torch.arange(first, first + pages, dtype=torch.int32, device=table.device, out=table)
-
-    def _leave(self, row: int) -> None:
-        self.free.append(self.decoding[row].first_slot)
-        last = self.decoding.pop()
-        if row < len(self.decoding):
-            self.decoding[row] = last
-            self._seat(row, last)
+    batch, coming = Batch(engine), deque(asks)
+    asked: dict[Run, Ask] = {}
+    start_s = clock()
+    while coming or not batch.idle:
+        now_s = clock() - start_s
+        while coming and coming[0].arrival_s <= now_s:
+            ask = coming.popleft()
+            run = Run(ask.prompt_tokens, ask.output_tokens)
+            asked[run] = ask
+            batch.submit(run)
+        if batch.idle:
+            sleep(max(0.0, coming[0].arrival_s - now_s))
+            continue
+        work, gained = batch.iterate()
+        end_s = clock() - start_s
+        for run in gained:
+            if run.emitted == 1:
+                asked[run].first_token_s = end_s
+            asked[run].finished_s = end_s
+        yield Iteration(now_s, end_s - now_s, *astuple(work))
