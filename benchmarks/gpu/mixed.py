@@ -225,12 +225,16 @@ class Experiment:
             await_health(f"{url}/ready", gateway, 30.0)
             samples = run_loop(open_loop(url, MODEL, load, give_up_s=GIVE_UP_S))
             end_s = time.monotonic()
-            beliefs = _get(f"{url}/debug/beliefs")
+            beliefs = _get(f"{url}/debug/beliefs")["backends"]
         logged, _ = self.iterations()
+        learned = {
+            name: [round(told["correction"][phase], 3) for phase in ("prefill", "decode")]
+            for name, told in beliefs.items()
+        }
         seconds = part.seconds
         begin_s = samples[0].due_s - load[0].at_s
         row = summary(policy, part.load, samples, end_s, [card.name for card in self.cards])
-        row |= {"requests_per_s": per_s, "seconds": seconds, "beliefs": beliefs}
+        row |= {"requests_per_s": per_s, "seconds": seconds, "learned": learned}
         row["busy"] = {
             name: sum(r[1] for r in rows if begin_s <= r[0] < begin_s + seconds) / seconds
             for name, rows in logged.items()
