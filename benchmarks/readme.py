@@ -236,6 +236,11 @@ BLOCKS: dict[str, Callable[[], str]] = {
         "Median / P90 of the absolute error of an iteration's time, in percent; bias: median, "
         "positive where predicted too slow. Held back: fitted to the other half of the points.",
     ),
+    "mixed-gpu": table_of(
+        "python -m benchmarks.gpu.mixed_report --short",
+        "The first 1,137 and 1,611 requests of Azure's conversation trace in 40 s, once each; at "
+        "least that (>) where more than 1 % were not answered 15 s after the last came.",
+    ),
     "simulator": fenced("python -m benchmarks.simulator_speed"),
     "gateway": gateway,
     "decision": fenced("python -m benchmarks.decision_cost"),

@@ -110,10 +110,12 @@ async def closed_loop(
             await _ask(url, _payload(url, model, next(todo), rng), Sample(now_s, now_s))
 
     tasks = [asyncio.create_task(user()) for _ in range(users)]
-    await asyncio.sleep(seconds)
-    for task in tasks:
-        task.cancel()
-    await asyncio.gather(*tasks, return_exceptions=True)
+    try:
+        await asyncio.sleep(seconds)
+    finally:
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
 
 
 async def _ask(url: str, payload: bytes, sample: Sample) -> None:

@@ -39,6 +39,12 @@ def errors(cost: MeasuredCost, rows: Sequence[Sequence[float]]) -> Vector:
     return found
 
 
+def pace(cost: MeasuredCost, rows: Sequence[Sequence[float]]) -> float:
+    """How long these iterations took, over how long they take by this cost."""
+    table = np.array(rows, dtype=float)
+    return float(table[:, 1].sum() / _times(cost, table).sum())
+
+
 def scaled(cost: MeasuredCost, factor: float) -> MeasuredCost:
     """An engine that takes ``factor`` times as long for everything."""
     values = asdict(cost)

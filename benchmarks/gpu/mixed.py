@@ -16,110 +16,39 @@ import sys
 import time
 import urllib.request
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import yaml
 
 from benchmarks.gpu.cards import FLEETS, Card, Engines, await_health, running, started
 from benchmarks.gpu.drive import Asked, closed_loop, open_loop
-from benchmarks.gpu.fit_iterations import errors, fit, scaled
+from benchmarks.gpu.fit_iterations import errors, fit, pace, scaled
+from benchmarks.gpu.mixed_plan import (
+    ALONE,
+    BELIEVED,
+    GATEWAY_PORT,
+    GIVE_UP_S,
+    MODEL,
+    TRUE,
+    Part,
+    Slice,
+    fleet_file,
+    summary,
+)
 from router.perf.measured import MeasuredCost
-from simulator.bench.answer import Sample
 from simulator.engine_server.loops import run as run_loop
 from simulator.traces.read import load_trace
 
-MODEL = "llama-3.1-8b"
-BELIEVED = {"h100": 1.35, "l40s": 0.75, "l4": 0.6}
-"""What the gateway is told that each kind of card takes, over what it really takes: the fast one
-is thought slower than it is, and the slow ones faster."""
-ALONE = "fast-alone"
-"""No policy: the fast card without the others."""
-TRUE = ("nginx-least-conn",)
-"""Policies that get what was measured instead of the belief."""
 PHASES = ((0.01, 0.15), (0.15, 0.15), (0.5, 0.25), (1.0, 0.45))
 """Of the profile: the share of its seats that each engine has filled, and for which share of the
 time. The last tells the capacity."""
 KEPT = 5
 """One iteration in so many is kept of each run, to look at."""
-GATEWAY_PORT = 18_900
-GIVE_UP_S = 15.0
 AROUND_S = 8.0
 """Starting a gateway and stopping it."""
-
-
-@dataclass(frozen=True, slots=True)
-class Part:
-    """Arrivals at ``load`` times the fleet's capacity for ``seconds``, with each policy."""
-
-    load: float
-    seconds: float
-    policies: tuple[str, ...]
-
-    @classmethod
-    def parse(cls, text: str) -> Part:
-        """From "0.6x45:motley,round-robin"."""
-        head, _, policies = text.partition(":")
-        load, _, seconds = head.partition("x")
-        return cls(float(load), float(seconds), tuple(policies.split(",")))
-
-
-@dataclass(frozen=True, slots=True)
-class Slice:
-    """Part of a trace, bent.
-
-    Attributes:
-        first: its first request.
-        length_scale: of prompts and answers.
-        most_prompt, most_output: longer ones are cut.
-    """
-
-    first: int
-    length_scale: float
-    most_prompt: int
-    most_output: int
-
-    def asked(self, trace: Any, count: int, per_s: float) -> list[Asked]:
-        """``count`` requests, at ``per_s`` on average."""
-        rows = range(self.first, self.first + count)
-        begin_s = trace.arrival_s[self.first]
-        faster = count / per_s / (trace.arrival_s[self.first + count] - begin_s)
-        return [
-            Asked((trace.arrival_s[k] - begin_s) * faster, *self.lengths(trace, k)) for k in rows
-        ]
-
-    def lengths(self, trace: Any, row: int) -> tuple[int, int]:
-        prompt = round(self.length_scale * trace.input_tokens[row])
-        output = round(self.length_scale * trace.output_tokens[row])
-        return min(self.most_prompt, max(16, prompt)), min(self.most_output, max(2, output))
-
-
-def fleet_file(cards: Sequence[Card], engines: Engines, costs: dict[str, MeasuredCost]) -> str:
-    """The gateway's YAML."""
-    entries = [
-        {
-            "name": card.name,
-            "gpu": card.gpu,
-            "engine": "vllm",
-            "model": MODEL,
-            "url": engines.url(number),
-            "max_num_seqs": card.max_seqs,
-            "max_model_len": engines.seat_tokens,
-            "max_num_batched_tokens": engines.chunk_tokens,
-            "kv_capacity_tokens": card.max_seqs * engines.seat_tokens,
-        }
-        for number, card in enumerate(cards)
-    ]
-    told = [
-        {"gpu": gpu, "engine": "vllm", "model": MODEL}
-        | {name: float(f"{value:.5g}") for name, value in asdict(cost).items()}
-        for gpu, cost in costs.items()
-    ]
-    document = {"backends": entries, "overrides": told, "server": {"port": GATEWAY_PORT}}
-    return yaml.safe_dump(document, sort_keys=False)
 
 
 class Experiment:
@@ -239,6 +168,11 @@ class Experiment:
             name: sum(r[1] for r in rows if begin_s <= r[0] < begin_s + seconds) / seconds
             for name, rows in logged.items()
         }
+        row["pace"] = {
+            card.name: round(pace(self.costs[card.gpu], logged[card.name]), 3)
+            for card in cards
+            if logged[card.name]
+        }
         kept = {name: rows[::KEPT] for name, rows in logged.items()}
         (self.out / f"iterations-{policy}-{part.load:g}.json").write_text(json.dumps(kept))
         self.found["runs"].append(row)
@@ -251,32 +185,6 @@ def _requests_per_s(rows: Sequence[Sequence[float]], mean_out: float) -> float:
     half = rows[len(rows) // 2 :]
     tokens = sum(r[3] for r in half)
     return float(tokens / (half[-1][0] + half[-1][1] - half[0][0]) / mean_out)
-
-
-def summary(
-    policy: str, load: float, samples: Sequence[Sample], end_s: float, names: Sequence[str]
-) -> dict[str, Any]:
-    """A run's samples as columns, in the order of sending.
-
-    Milliseconds; an answer that was left is as old as it was then (``ended`` 0), and its first
-    token, if none came, too. ``tpot_ms`` is 0 where there is none.
-    """
-    ages = [end_s - s.sent_s for s in samples]
-    e2e = [s.e2e_s if s.ok else age for s, age in zip(samples, ages, strict=True)]
-    ttft = [age if s.ttft_s is None else s.ttft_s for s, age in zip(samples, ages, strict=True)]
-    return {
-        "policy": policy,
-        "load": load,
-        "ttft_ms": [round(1e3 * t, 1) for t in ttft],
-        "e2e_ms": [round(1e3 * (t or 0.0)) for t in e2e],
-        "tpot_ms": [round(1e3 * (s.tpot_s or 0.0) if s.ok else 0.0, 2) for s in samples],
-        "ended": "".join("01"[s.ok] for s in samples),
-        "backend": "".join(str(names.index(s.backend)) if s.backend else "-" for s in samples),
-        "failed": sorted({s.error for s in samples if s.error}),
-        "late_ms": round(1e3 * max(s.sent_s - s.due_s for s in samples), 1),
-        "prompt_tokens": sum(s.input_tokens for s in samples if s.ok),
-        "output_tokens": sum(s.output_tokens for s in samples if s.ok),
-    }
 
 
 def _line(row: dict[str, Any]) -> str:

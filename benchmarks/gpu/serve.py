@@ -103,14 +103,17 @@ def _add_log(app: EngineApp, replica: RemoteReplica, ready: Ready) -> None:
 
 
 async def serve(
-    listener: socket.socket, connection: Connection, model: str, options: CoreOptions
+    listener: socket.socket,
+    connection: Connection,
+    model: str,
+    options: CoreOptions,
+    ended: asyncio.Event,
 ) -> None:
-    """Serve on a socket until the engine's process ends or this one is told to."""
+    """Serve on a socket until ``ended`` is set, by whoever waits or by the engine's end."""
     loop = asyncio.get_running_loop()
     ready = await loop.run_in_executor(None, connection.recv)
     replica = RemoteReplica(connection, replica_of(options))
     app = build(replica, model, ready)
-    ended = asyncio.Event()
 
     def heard(word: Gained | Log) -> None:
         replica.hear(word)
@@ -125,8 +128,6 @@ async def serve(
             loop.call_soon_threadsafe(ended.set)
 
     Thread(target=listen_on, daemon=True).start()
-    for number in (signal.SIGTERM, signal.SIGINT):
-        loop.add_signal_handler(number, ended.set)
     server = EngineServer(_once(app), listener)
     await server.start()
     await ended.wait()
@@ -141,6 +142,13 @@ def _compute(connection: Connection, options: CoreOptions) -> None:
     from benchmarks.gpu import core  # noqa: PLC0415 - the server itself needs no PyTorch
 
     core.serve(connection, options)
+
+
+async def _until_told(port: int, connection: Connection, model: str, options: CoreOptions) -> None:
+    ended = asyncio.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        asyncio.get_running_loop().add_signal_handler(number, ended.set)
+    await serve(listen("127.0.0.1", port), connection, model, options, ended)
 
 
 def main() -> None:
@@ -164,7 +172,7 @@ def main() -> None:
     core.start()
     theirs.close()
     try:
-        run(serve(listen("127.0.0.1", args.port), ours, args.model, options))
+        run(_until_told(args.port, ours, args.model, options))
     finally:
         with suppress(OSError):  # it may have gone by itself
             ours.send(Stop())
