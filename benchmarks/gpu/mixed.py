@@ -57,13 +57,8 @@ class Experiment:
     def __init__(
         self, cards: Sequence[Card], engines: Engines, trace: Any, part: Slice, out: Path
     ) -> None:
-        self.cards, self.engines, self.trace, self.slice, self.out = (
-            cards,
-            engines,
-            trace,
-            part,
-            out,
-        )
+        self.cards, self.engines = cards, engines
+        self.trace, self.slice, self.out = trace, part, out
         self.costs: dict[str, MeasuredCost] = {}
         self.capacity_per_s = 0.0
         self.found: dict[str, Any] = {"runs": []}
@@ -77,10 +72,11 @@ class Experiment:
         load = self.slice.asked(self.trace, 400, 1.0)
         rows: dict[str, list[list[float]]] = {card.name: [] for card in self.cards}
         last: dict[str, list[list[float]]] = {}
+        processors: dict[str, int] = {}
         for share, seconds in phases:
             self.iterations()
             run_loop(self._busy(load, share, seconds))
-            last, self.processors = self.iterations()
+            last, processors = self.iterations()
             for name, new in last.items():
                 rows[name] += new
         self._fit(rows)
@@ -93,7 +89,7 @@ class Experiment:
             self.capacity_per_s += rate
             told.append(
                 asdict(card)
-                | {"processors": self.processors[card.name], "iterations": len(rows[card.name])}
+                | {"processors": processors[card.name], "iterations": len(rows[card.name])}
                 | {"capacity_per_s": rate, "error_p50": float(np.median(apart))}
                 | {"error_p90": float(np.percentile(apart, 90))}
             )
@@ -137,47 +133,53 @@ class Experiment:
     def run(self, part: Part, policy: str) -> None:
         """One policy at one load."""
         per_s = part.load * self.capacity_per_s
-        count = round(per_s * part.seconds)
-        load = self.slice.asked(self.trace, count, per_s)
-        cards = self.cards[:1] if policy == ALONE else self.cards
-        wrong = {gpu: scaled(cost, BELIEVED[gpu]) for gpu, cost in self.costs.items()}
-        path = self.out / "fleet.yaml"
-        path.write_text(
-            fleet_file(cards, self.engines, self.costs if policy in TRUE else wrong), "utf-8"
-        )
-        real = "least-request" if policy == ALONE else policy
-        command = [sys.executable, "-c", "from router.cli.main import main; main()", "serve"]
-        command += ["--config", str(path), "--policy", real]
+        load = self.slice.asked(self.trace, round(per_s * part.seconds), per_s)
         url = f"http://127.0.0.1:{GATEWAY_PORT}"
         self.iterations()
-        with started(command, self.out / f"gateway-{policy}-{part.load:g}.log") as gateway:
+        log = self.out / f"gateway-{policy}-{part.load:g}.log"
+        with started(self._gateway(policy), log) as gateway:
             await_health(f"{url}/ready", gateway, 30.0)
             samples = run_loop(open_loop(url, MODEL, load, give_up_s=GIVE_UP_S))
             end_s = time.monotonic()
             beliefs = _get(f"{url}/debug/beliefs")["backends"]
         logged, _ = self.iterations()
-        learned = {
+        row = summary(policy, part.load, samples, end_s, [card.name for card in self.cards])
+        row |= {"requests_per_s": round(per_s, 3), "seconds": part.seconds}
+        row["learned"] = {
             name: [round(told["correction"][phase], 3) for phase in ("prefill", "decode")]
             for name, told in beliefs.items()
         }
-        seconds = part.seconds
-        begin_s = samples[0].due_s - load[0].at_s
-        row = summary(policy, part.load, samples, end_s, [card.name for card in self.cards])
-        row |= {"requests_per_s": per_s, "seconds": seconds, "learned": learned}
-        row["busy"] = {
-            name: sum(r[1] for r in rows if begin_s <= r[0] < begin_s + seconds) / seconds
-            for name, rows in logged.items()
-        }
-        row["pace"] = {
-            card.name: round(pace(self.costs[card.gpu], logged[card.name]), 3)
-            for card in cards
-            if logged[card.name]
-        }
+        row |= self._seen(logged, samples[0].due_s - load[0].at_s, part.seconds)
         kept = {name: rows[::KEPT] for name, rows in logged.items()}
         (self.out / f"iterations-{policy}-{part.load:g}.json").write_text(json.dumps(kept))
         self.found["runs"].append(row)
         self.note()
         print(_line(row), flush=True)
+
+    def _gateway(self, policy: str) -> list[str]:
+        """The command that serves this policy; writes its fleet file."""
+        cards = self.cards[:1] if policy == ALONE else self.cards
+        wrong = {gpu: scaled(cost, BELIEVED[gpu]) for gpu, cost in self.costs.items()}
+        costs = self.costs if policy in TRUE else wrong
+        path = self.out / "fleet.yaml"
+        path.write_text(fleet_file(cards, self.engines, costs), "utf-8")
+        name = "least-request" if policy == ALONE else policy
+        command = [sys.executable, "-c", "from router.cli.main import main; main()", "serve"]
+        return [*command, "--config", str(path), "--policy", name]
+
+    def _seen(
+        self, logged: dict[str, list[list[float]]], begin_s: float, seconds: float
+    ) -> dict[str, Any]:
+        """Of each engine while requests came, the share of the time that it computed; of those
+        that did, how long iterations took over how long they take by the profile."""
+        busy, paces = {}, {}
+        for card in self.cards:
+            rows = logged[card.name]
+            inside = [r[1] for r in rows if begin_s <= r[0] < begin_s + seconds]
+            busy[card.name] = round(sum(inside) / seconds, 3)
+            if rows:
+                paces[card.name] = round(pace(self.costs[card.gpu], rows), 3)
+        return {"busy": busy, "pace": paces}
 
 
 def _requests_per_s(rows: Sequence[Sequence[float]], mean_out: float) -> float:
