@@ -16,6 +16,7 @@ from typing import Any, cast
 
 from router.dispatcher import SATURATED, Dispatcher, chosen_of
 from router.domain.decision import Assign, Decision, Reject, Wait
+from router.domain.outcome import Outcome
 from router.domain.protocols import Hold, Policy
 from router.domain.request import Request
 from router.domain.slo import slo_from_json
@@ -119,6 +120,12 @@ class ClassDispatcher(Dispatcher):
     def _land(self, request_id: str, now: float) -> Flight:
         self._sent.pop(request_id, None)
         return super()._land(request_id, now)
+
+    def complete(self, request_id: str, now: float, **counts: Any) -> Outcome:
+        """The answer is complete: see ``Flights.complete``."""
+        outcome = super().complete(request_id, now, **counts)
+        self.desk.completed(outcome)
+        return outcome
 
     def first_token(self, request_id: str, now: float) -> None:
         """The first token of an in-flight request arrived: nobody may take it back any more."""

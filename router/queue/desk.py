@@ -1,7 +1,8 @@
 """The scheduler of service classes: who may go where, who waits, who is sent away at once.
 
-Put together from ``class_room`` (order and fairness), ``gate`` (which backends are open) and
-``yardstick`` (what work costs and how fast it drains). ``router.class_dispatcher`` asks it.
+Put together from ``class_room`` (order and fairness), ``gate`` (which backends are open),
+``caution`` (how full they may get, by the targets missed so far) and ``yardstick`` (what work costs
+and how fast it drains). ``router.class_dispatcher`` asks it.
 
 Admission. A request that finds no open backend would wait for::
 
@@ -21,9 +22,11 @@ from dataclasses import dataclass, field
 from typing import Protocol
 
 from router.domain.decision import Reject
+from router.domain.outcome import Outcome
 from router.domain.request import Request
 from router.domain.slo import DEFAULT_CLASS, DEFAULT_SLOS, Slo
 from router.domain.state import BackendView
+from router.queue.caution import Caution
 from router.queue.class_room import ClassRoom, Entry
 from router.queue.gate import Gate, Limits, View
 from router.queue.yardstick import Drain, Ruler, Yardstick
@@ -86,6 +89,7 @@ class Desk:
         self.gate = Gate(rules.margin, rules.protect, rules.headroom)
         self.events: Counter[tuple[str, str]] = Counter()
         self._slos = slos
+        self._caution = Caution()
         self._yardstick = Yardstick()
         self._drains: dict[str, Drain] = {}
         self._seen: dict[tuple[str, str], float] = {}
@@ -136,6 +140,7 @@ class Desk:
         """Other classes and targets from now on; who waits keeps those that it came with."""
         self._slos = slos
         self._limits.clear()
+        self._caution.forget()
         for key in [key for key in self._seen if key[1] not in slos]:
             del self._seen[key]
 
@@ -210,7 +215,7 @@ class Desk:
                 slo = self._slos[slo_class].of_model(model)
                 tpot = min(tpot, slo.tpot_s or math.inf)
                 ttft = min(ttft, slo.ttft_s or math.inf)
-        limits = Limits(tpot, ttft)
+        limits = Limits(tpot, ttft, self._caution.share(model))
         self._limits[model] = (now, limits)
         return limits
 
@@ -322,6 +327,21 @@ class Desk:
             if self.room.rank(entry, now)[0] == 0:
                 self.events["aged", request.slo_class] += 1
             self.room.paid(entry, now)
+
+    def completed(self, outcome: Outcome) -> None:
+        """Whether its tokens came as fast as asked tells how full backends may get.
+
+        Counted is whose target is the tightest in use, and one that some backend can keep.
+        """
+        slo, tpot_s, model = self._slos.get(outcome.slo_class), outcome.tpot_s, outcome.model
+        target_s = slo.of_model(model).tpot_s if slo is not None else None
+        if tpot_s is None or target_s is None or outcome.slo is not None or outcome.carried_tokens:
+            return
+        known, ruler = self._limits.get(model), self._yardstick.known(model)
+        if known is None or ruler is None or target_s > known[1].tpot_s:
+            return
+        if target_s >= ruler.tpot_s(outcome.question_tokens, outcome.predicted_output_tokens):
+            self._caution.learn(model, missed=tpot_s > target_s)
 
     def _drain(self, model: str) -> Drain:
         drain = self._drains.get(model)

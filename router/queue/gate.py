@@ -5,14 +5,17 @@ recently spent on prefill (decoding stands still meanwhile)::
 
     room      KV for the prompt and half of the answer, and a free sequence
     TPOT      tau(b) / (1 - prefill share) <= margin * the tightest TPOT target in use on the model
+              (only so much of what it adds to an idle backend's as was learned: ``caution``)
     TTFT      waited + TTFT(b) <= margin * its own target                    (if it is urgent)
     others    for all but the tightest class in use, on a backend that is not idle:
               tau(b) / (1 - prefill share) <= headroom * margin * the tightest TPOT target
               backlog(b) + own prefill     <= protect * the tightest TTFT target
     E2E       waited + TTFT(b) + output * tau <= margin * its own target
 
-At its last chance a request may use up its whole targets. "In use" means that a request of such a
-class came in the last minute. An idle backend is open to whoever has no target of its own to miss.
+At its last chance a request may use up its own TTFT and E2E targets whole. The TPOT of a backend on
+which others decode it may not: that would spoil their answers for one more. "In use" means that a
+request of such a class came in the last minute. An idle backend is open to whoever has no target of
+its own to miss.
 Cost: about 1 us a backend, paid only where classes are scheduled.
 """
 
@@ -45,10 +48,13 @@ class Limits:
     Attributes:
         tpot_s: tightest TPOT target in use; infinity if there is none.
         ttft_s: tightest TTFT target in use; infinity if there is none.
+        share: of what lies between a token's time on an idle backend and the limit, how much may
+            be used.
     """
 
     tpot_s: float = math.inf
     ttft_s: float = math.inf
+    share: float = 1.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,6 +114,7 @@ class Gate:
         half_pairs = 0.5 * prompt * prompt
         needed = prompt + 0.5 * output
         tau_limit_s, cap_s = self._clear_limits(entry, limits, now)
+        tau_limit_s, of_idle = limits.share * tau_limit_s, _CLEAR * (1.0 - limits.share)
         e2e_s = math.inf
         if urgent and slo.e2e_s is not None:
             e2e_s = _CLEAR * self._margin * slo.e2e_s - (now - request.arrival_s)
@@ -121,8 +128,9 @@ class Gate:
             if not urgent and seen.idle:
                 add(view)
                 continue
-            tau = seen.tau_s + seen.context_s * needed
-            if needed <= seen.room_tokens and tau * seen.stretch <= tau_limit_s:
+            tau = seen.tau_s + (added := seen.context_s * needed)
+            limit_s = tau_limit_s + of_idle * (seen.alone_s + added)
+            if needed <= seen.room_tokens and tau * seen.stretch <= limit_s:
                 own = seen.prefill_s * prompt + seen.pair_s * half_pairs
                 own += (prompt * seen.chunks_per_token + 1.0) * tau
                 if seen.backlog_ends_s > now:
@@ -167,12 +175,13 @@ class Gate:
         context = view.context_tokens - relief.context_tokens
         if held > 0 and not _has_room(view, held, context, prompt + 0.5 * output):
             return "no KV room or no free sequence"
-        tau = cost.step_s + cost.seq_s * (held + 1)
-        tau += cost.context_s * (context + prompt + 0.5 * output)
+        alone = cost.step_s + cost.seq_s + cost.context_s * (prompt + 0.5 * output)
+        tau = alone + cost.seq_s * held + cost.context_s * context
         tightest = entry.urgent and (entry.slo.ttft_s or math.inf) <= limits.ttft_s
-        tpot_limit_s = margin * limits.tpot_s
+        tpot_limit_s = (self._margin if held > 0 else margin) * limits.tpot_s
         if not tightest and not aged:
             tpot_limit_s *= self._headroom
+        tpot_limit_s = limits.share * tpot_limit_s + (1.0 - limits.share) * alone
         if (held > 0 or entry.urgent) and tau * self._stretch(view, now) > tpot_limit_s:
             return "tokens would come slower than the tightest TPOT target in use allows"
         fresh = prompt * (1.0 - _hit_ratio(view))
@@ -215,6 +224,7 @@ class _Known:
     """One backend as of a version of its state: bounds that hold until that changes."""
 
     __slots__ = (
+        "alone_s",
         "backlog_ends_s",
         "chunks_per_token",
         "context_s",
@@ -232,7 +242,8 @@ class _Known:
         self.version, self.stretch = view.version, stretch
         self.idle = held <= 0
         self.context_s, self.prefill_s, self.pair_s = cost.context_s, cost.prefill_s, cost.pair_s
-        self.tau_s = cost.step_s + cost.seq_s * (held + 1) + cost.context_s * view.context_tokens
+        self.alone_s = cost.step_s + cost.seq_s
+        self.tau_s = self.alone_s + cost.seq_s * held + cost.context_s * view.context_tokens
         self.chunks_per_token = 1.0 / view.chunk_tokens
         if self.idle:
             self.room_tokens = math.inf

@@ -80,6 +80,11 @@ class Yardstick:
         self._rulers[model] = (now, len(backends), ruler)
         return ruler
 
+    def known(self, model: str) -> Ruler | None:
+        """The last ruler of a model, however old; ``None`` if there was none yet."""
+        known = self._rulers.get(model)
+        return None if known is None else known[2]
+
 
 class Drain:
     """How fast one model's queue empties, and which share of that each class takes.

@@ -19,7 +19,7 @@ from router.domain.slo import Slo
 from router.fleet_state.backend import Capability
 from router.perf.length import ConstantLengthPredictor
 from router.queue.desk import ClassRules, Desk
-from tests.fakes import LimitPolicy, ask, assigned, balance, capability, fleet_state
+from tests.fakes import LimitPolicy, ask, assigned, balance, capability, fleet_state, outcome
 
 SLOS = {
     "interactive": Slo("interactive", ttft_s=2.0, tpot_s=0.1),
@@ -283,6 +283,70 @@ class TestTargets:
         dispatcher = serving("a")
         request = ask("r", prompt_tokens=prompt)
         assert isinstance(dispatcher.dispatch(request, 0.0), Assign)
+
+
+class TestCaution:
+    """Backends are filled less where tokens came too slowly for those who have a target."""
+
+    def share_after(self, **fields: Any) -> float:
+        """What may be used after an answer of 101 tokens that took ten seconds and a half."""
+        dispatcher = serving("a")
+        dispatcher.dispatch(ask("first"), 0.0)  # so that its class is in use
+        answer = {"finished_s": 11.5, "output_tokens": 101, "predicted_output_tokens": 100.0}
+        dispatcher.desk.completed(outcome("a", **answer | fields))
+        return dispatcher.desk.limits(ask().model, 2.0).share
+
+    def test_a_target_missed_is_learned_from(self):
+        assert self.share_after() < 1.0
+        assert self.share_after(finished_s=10.9) == 1.0
+
+    def test_only_the_tightest_class_counts(self):
+        assert self.share_after(finished_s=99.0, slo_class="throughput") == 1.0
+        assert self.share_after(finished_s=99.0, slo_class="bulk") == 1.0
+        assert self.share_after(finished_s=99.0, slo_class="never-heard-of") == 1.0
+
+    def test_what_a_request_asks_for_itself_says_nothing_of_its_class(self):
+        assert self.share_after(slo=Slo("interactive", ttft_s=2.0, tpot_s=0.1)) == 1.0
+
+    def test_a_target_that_nobody_could_keep_is_nobodys_fault(self):
+        """Ten milliseconds an iteration, and one more for every thousand tokens of context."""
+        assert self.share_after(prompt_tokens=89_000) < 1.0
+        assert self.share_after(prompt_tokens=91_000) == 1.0
+
+    def test_an_answer_that_another_backend_went_on_with_was_late_for_that_reason(self):
+        assert self.share_after(carried_tokens=10) == 1.0
+
+    def test_an_answer_of_one_token_has_no_pace(self):
+        assert self.share_after(output_tokens=1) == 1.0
+
+    def test_bulk_waits_where_it_went_before(self):
+        """With 40 under way a token takes 61 ms, 68 with their prompts; bulk may bring that to 80,
+        and half of the way there from the 11 of an idle backend once much was missed."""
+        dispatcher = serving("a", policy=LimitPolicy(100))
+        for n in range(40):
+            dispatcher.dispatch(ask(f"r{n}", arrival_s=float(n)), float(n))
+            dispatcher.first_token(f"r{n}", n + 0.2)
+        assert assigned(dispatcher.dispatch(ask("b0", slo_class="bulk"), 40.0)) == "a"
+        dispatcher.cancel("b0", 40.1)
+        for _ in range(20):
+            dispatcher.desk.completed(outcome("a", finished_s=99.0))
+        assert dispatcher.desk.limits(ask().model, 42.0).share < 0.6
+        assert dispatcher.dispatch(ask("b1", slo_class="bulk"), 42.0) == Wait("saturated")
+        assert balance(dispatcher) == 0
+
+    def test_what_the_dispatcher_completes_is_learned_from(self):
+        dispatcher = serving("a")
+        dispatcher.dispatch(ask("r"), 0.0)
+        dispatcher.first_token("r", 0.5)
+        dispatcher.complete("r", 11.0, output_tokens=101)
+        assert dispatcher.desk.limits(ask().model, 11.0).share < 1.0
+
+    def test_other_targets_begin_anew(self):
+        dispatcher = serving("a")
+        dispatcher.dispatch(ask("first"), 0.0)
+        dispatcher.desk.completed(outcome("a", finished_s=99.0))
+        dispatcher.desk.retarget({**SLOS, "interactive": Slo("interactive", 2.0, tpot_s=0.3)})
+        assert dispatcher.desk.limits(ask().model, 21.0).share == 1.0
 
 
 def test_who_leaves_the_queue_is_gone():

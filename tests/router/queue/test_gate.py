@@ -97,6 +97,29 @@ def test_one_without_a_target_may_not_slow_down_who_decodes_there() -> None:
     assert obstacle(entry(), backend, Limits(tpot_s=tau_s / 0.8 * 0.999), aged=True)
 
 
+def test_a_last_chance_spoils_nobody_elses_tokens() -> None:
+    """Where others decode the margin holds to the end; alone it may use up the whole target."""
+    one, slow = entry(Slo("chat", ttft_s=9.0)), "tokens would come slower"
+    tight = Limits(tpot_s=(TAU_S + 0.0002) * 1.001, ttft_s=9.0)
+    assert slow in obstacle(one, view(in_flight=1, decoding=1), tight, last=True)
+    both_sides(obstacle(one, view(), tight, last=True), obstacle(one, view(), tight), slow)
+
+
+@pytest.mark.parametrize("share", [1.0, 0.5])
+def test_only_the_learned_share_of_the_room_above_an_idle_backends_time(share: float) -> None:
+    """Nine more sequences add 0.0018 s to a token; at half the share there must be room for twice
+    that, however slow the backend is by itself."""
+    one, backend = entry(Slo("chat", ttft_s=9.0)), view(in_flight=9, decoding=9)
+    room_s = 0.0018 / share
+
+    def why(factor: float) -> str:
+        return obstacle(one, backend, Limits((TAU_S + room_s * factor) / 0.8, 9.0, share))
+
+    both_sides(why(1.001), why(0.999), "tokens would come slower")
+    idle = Limits(TAU_S / 0.8 * 1.001, 9.0, share)
+    assert obstacle(one, view(), idle) == "", "what would stay idle otherwise is used"
+
+
 def test_decoding_stands_still_while_prompts_are_prefilled() -> None:
     """Of the last six seconds 1.5 s went to prompts: everything takes 1 / (1 - 0.25) as long, and
     after another six seconds the share is a quarter by e."""
@@ -217,6 +240,7 @@ def test_a_glance_opens_what_a_close_look_opens() -> None:
         limits = Limits(
             tpot_s=rng.choice([math.inf, rng.uniform(0.01, 0.08)]),
             ttft_s=rng.choice([math.inf, rng.uniform(0.1, 2.0)]),
+            share=rng.choice([1.0, 0.9, 0.5]),
         )
         for now in (0.0, rng.choice([0.1, 1.0])):
             close = [b for b in backends if not judge.obstacle(one, b, limits, now)]

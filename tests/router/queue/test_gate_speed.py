@@ -48,7 +48,7 @@ def test_the_open_backends_are_those_without_an_obstacle(seed: int):
             forecast=draw.uniform(0.0, 800.0),
         )
         entry = Entry(asked, frozenset(), now + 9.0, slo, slo.urgent, now + 1.0, 1.0)
-        limits = draw.choice([Limits(), Limits(0.1, 2.0), Limits(0.04, 0.5)])
+        limits = draw.choice([Limits(), Limits(0.1, 2.0), Limits(0.1, 2.0, 0.6), Limits(0.04, 0.5)])
         found = gate.open(entry, fleet, limits, now)
         wanted = [b for b in fleet if not gate.obstacle(entry, b, limits, now)]
         assert [b.index for b in found] == [b.index for b in wanted], step
