@@ -33,6 +33,10 @@ GC_THRESHOLD = 50_000
 KEEP_ALIVE_S = 75.0
 """Longer than clients keep idle connections, so that they, not we, close them: no lost race."""
 
+UNREAD_S = 60.0
+"""A client that takes none of what is waiting for it for this long is let go: closing alone would
+wait for it for ever, and with it an engine's sequence, a descriptor and what was not sent."""
+
 RENEWAL_TICKS = 10
 """Ticks, of a tenth of a second, between two looks at the certificate's files."""
 
@@ -59,6 +63,9 @@ def bind(host: str, port: int, *, shared: bool = False, listen: bool = True) -> 
     listener = socket.socket(family, kind, proto)
     try:
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        if sys.platform == "linux":  # inherited by every connection; a closed window counts
+            unread_ms = int(1000 * UNREAD_S)
+            listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, unread_ms)
         if shared:
             listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
         listener.bind(address)

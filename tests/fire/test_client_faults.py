@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import socket
+import sys
 from collections.abc import Awaitable, Callable
+from contextlib import suppress
 
 import pytest
 
-from tests.fire.census import nothing_left_behind
+from router.gateway import server
+from tests.fire.census import descriptors, nothing_left_behind
 from tests.fire.client import body_of, read, request_of
 from tests.router.gateway.fakes import (
     STREAM_HEAD,
@@ -177,5 +180,61 @@ async def test_a_slow_client_gets_everything_and_costs_the_backend_nothing(
             assert gate.relay.engine.dispatcher.state.get("e0").breaker.state == "closed"
             await eventually(lambda: gate.relay.engine.live == 0)
             gate.assert_at_rest()
+        await engine.stop()
+        gate.relay = None  # type: ignore[assignment]
+
+
+async def endlessly_much(request: Received) -> None:
+    """More than all buffers on the way hold, until the gateway leaves."""
+    await request.send(STREAM_HEAD)
+    leaving = asyncio.create_task(request.wait_for_leaving())
+    with suppress(ConnectionError):
+        while not leaving.done():
+            await request.send(chunk(event({"content": TEXT})))
+    await leaving
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="TCP_USER_TIMEOUT is Linux's")
+@pytest.mark.parametrize("clients", [1, pytest.param(100, marks=pytest.mark.full)])
+async def test_a_client_that_takes_nothing_is_let_go(
+    front_end: str, clients: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It stays connected and never reads, in mid-stream; its engine and our memory are freed."""
+    monkeypatch.setattr(server, "UNREAD_S", 0.5)
+    engine = FakeEngine(endlessly_much)
+    async with nothing_left_behind():
+        await engine.start()
+        async with running(fleet(engine, reliability=QUIET), front_end) as gate:
+            address = ("127.0.0.1", int(gate.url.rpartition(":")[2]))
+            deaf = [socket.create_connection(address) for _ in range(clients)]
+            for line in deaf:
+                line.sendall(request_of(body_of(stream=True)))
+            await eventually(lambda: gate.books["cancelled"] == clients)
+            await eventually(lambda: gate.relay.engine.live == 0)
+            gate.assert_at_rest()
+            await eventually(lambda: all(r.client_left.is_set() for r in engine.received))
+            for line in deaf:
+                line.close()
+        await engine.stop()
+        gate.relay = None  # type: ignore[assignment]
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="TCP_USER_TIMEOUT is Linux's")
+async def test_a_client_that_is_cut_and_takes_nothing_keeps_no_descriptor(
+    front_end: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The answer took too long; closing it waits for a client that never reads, but not for ever."""
+    monkeypatch.setattr(server, "UNREAD_S", 0.5)
+    engine = FakeEngine(endlessly_much)
+    limits = {**QUIET, "total_timeout_s": 0.3}
+    async with nothing_left_behind():
+        await engine.start()
+        async with running(fleet(engine, reliability=limits), front_end) as gate:
+            before = descriptors()
+            deaf = socket.create_connection(("127.0.0.1", int(gate.url.rpartition(":")[2])))
+            deaf.sendall(request_of(body_of(stream=True)))
+            await eventually(lambda: gate.relay.engine.live == 0 and gate.books["arrived"] == 1)
+            await eventually(lambda: descriptors() <= before + 1)  # the client's own
+            deaf.close()
         await engine.stop()
         gate.relay = None  # type: ignore[assignment]
