@@ -223,7 +223,7 @@ async def test_a_client_that_takes_nothing_is_let_go(
 async def test_a_client_that_is_cut_and_takes_nothing_keeps_no_descriptor(
     front_end: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The answer took too long; closing it waits for a client that never reads, but not for ever."""
+    """The answer took too long; closing it waits for who never reads, but not for ever."""
     monkeypatch.setattr(server, "UNREAD_S", 0.5)
     engine = FakeEngine(endlessly_much)
     limits = {**QUIET, "total_timeout_s": 0.3}

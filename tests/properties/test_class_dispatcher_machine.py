@@ -8,6 +8,7 @@ too long is told at once.
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from typing import Any
 
 from hypothesis import HealthCheck, Phase, settings
@@ -40,6 +41,10 @@ SLOS = {
     "throughput": Slo("throughput", ttft_s=10.0, tpot_s=0.25),
     "bulk": Slo("bulk"),
 }
+TARGETS = st.dictionaries(
+    st.sampled_from(list(SLOS)),
+    st.sampled_from([Slo("x"), Slo("x", 0.5, 0.02), Slo("x", 2.0, 0.1), Slo("x", e2e_s=9.0)]),
+)
 CLASS = st.sampled_from(["interactive", "throughput", "bulk", "bulk", "never-heard-of"])
 OF_A_QUEUE = {"queue_timeout", "slo_unattainable", "no_healthy_backend"}
 """Reasons for which a request that may wait is sent away when its time is up."""
@@ -111,6 +116,12 @@ class ClassDispatcherMachine(DispatcherMachine):
             self._follow(request.request_id, decision, queued.tried)
         assert all(entry.deadline_s > self.now for entry in room), "patience must end"
         assert len(room) <= QUEUE_SIZE or all(entry.urgent for entry in room)
+
+    @rule(slos=TARGETS)
+    def reload(self, slos: dict[str, Slo]) -> None:
+        """Other targets, and classes that come and go, while requests of them wait."""
+        recipe = {"slos": {name: asdict(slo) for name, slo in slos.items()}}
+        self.dispatcher.use_policy(MoodyPolicy(2), recipe, self.now)
 
     def _follow(self, name: str, decision: Decision, tried: set[str]) -> None:
         if isinstance(decision, Assign):
