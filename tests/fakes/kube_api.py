@@ -78,6 +78,10 @@ class FakeKubeApi:
 
     async def start(self, port: int = 0) -> None:
         """Listen on loopback."""
+        # The client's hundreds of modules are read before anybody is waited for: on a busy machine
+        # that takes longer than a test waits.
+        with suppress(ImportError):
+            import kubernetes_asyncio.client  # noqa: F401, PLC0415 - an extra
         app = web.Application(client_max_size=1 << 24)
         for path in ("/version", "/api", "/apis", "/api/v1", "/apis/{group}/{version}"):
             app.router.add_get(path, self._discover)
@@ -297,7 +301,8 @@ class FakeKubeApi:
                 await asyncio.wait_for(changed.wait(), self.bookmark_s)
             except TimeoutError:
                 if request.query.get("allowWatchBookmarks"):
-                    meta = {"resourceVersion": str(max(seen, self._version))}
+                    # Not ``self._version``: what came in this very moment was not told yet.
+                    meta = {"resourceVersion": str(seen)}
                     kind_of = KINDS[resource]
                     mark = {"kind": kind_of.name, "apiVersion": kind_of.api_version}
                     await send("BOOKMARK", {**mark, "metadata": meta})
