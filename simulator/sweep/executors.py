@@ -96,7 +96,7 @@ class RayPool(Generic[Work, Made]):
         jobs: tasks at once.
 
     Raises:
-        ConfigError: Ray is not installed, or the cluster cannot be reached.
+        ConfigError: Ray is not installed, does not start, or the cluster cannot be reached.
     """
 
     def __init__(self, address: str | None, jobs: int | None, run: Callable[[Work], Made]) -> None:
@@ -111,8 +111,14 @@ class RayPool(Generic[Work, Made]):
         if self._owned:
             try:
                 ray.init(address=address, log_to_driver=False, include_dashboard=False)
-            except (ConnectionError, ValueError, RuntimeError) as error:
-                raise ConfigError(f"no Ray cluster at {address!r}: {error}") from None
+            except Exception as error:  # noqa: BLE001 - what Ray raises where a node is late
+                ray.shutdown()
+                if address is not None:
+                    raise ConfigError(f"no Ray cluster at {address!r}: {error}") from None
+                raise ConfigError(
+                    f"Ray could not start on this machine: {error} If it is only busy, start Ray "
+                    "first (ray start --head) and give its address, as in --ray auto"
+                ) from None
         self.jobs = jobs or 2 * max(1, int(ray.cluster_resources().get("CPU", 1)))
 
     def __call__(self, cells: Sequence[Work]) -> Iterator[Done[Work, Made]]:

@@ -81,7 +81,7 @@ class FakeKubeApi:
         # The client's hundreds of modules are read before anybody is waited for: on a busy machine
         # that takes longer than a test waits.
         with suppress(ImportError):
-            import kubernetes_asyncio.client  # noqa: F401, PLC0415 - an extra
+            import kubernetes_asyncio.client  # noqa: F401 - an extra
         app = web.Application(client_max_size=1 << 24)
         for path in ("/version", "/api", "/apis", "/api/v1", "/apis/{group}/{version}"):
             app.router.add_get(path, self._discover)

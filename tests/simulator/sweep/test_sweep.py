@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 
+from router.domain.errors import ConfigError
 from simulator.options import ReplayOptions
 from simulator.summary import Summary
 from simulator.sweep.cell import Cell, run_cell
@@ -217,10 +218,36 @@ def test_real_cells_in_processes_are_the_same_as_here(tmp_path: Path) -> None:
             assert summary[name] == expected[name]
 
 
+def started_ray() -> RayPool[Cell, Summary]:
+    """Ray gives its own processes 30 s to come up, which a busy machine may not; then once more."""
+    for _ in range(4):
+        try:
+            return RayPool(None, 2, run_cell)
+        except ConfigError as error:
+            if "could not start on this machine" not in str(error):
+                raise
+    return RayPool(None, 2, run_cell)
+
+
+def test_a_ray_that_does_not_start_says_what_to_do(monkeypatch: pytest.MonkeyPatch) -> None:
+    ray = pytest.importorskip("ray", reason="Ray is an extra: pip install 'motley-router[ray]'")
+
+    class NodeIsLateError(Exception):
+        """Ray raises a plain Exception."""
+
+    def late(**_: object) -> None:
+        raise NodeIsLateError("The current node timed out during startup.")
+
+    monkeypatch.setattr(ray, "init", late)
+    with pytest.raises(ConfigError, match=r"timed out.*ray start --head"):
+        RayPool(None, 2, run_cell)
+
+
+@pytest.mark.timeout(600)
 def test_ray_runs_the_same_cells(tmp_path: Path) -> None:
     pytest.importorskip("ray", reason="Ray is an extra: pip install 'motley-router[ray]'")
     spec = small_spec(tmp_path, loads=(1.0,), seeds=(0, 2))
-    pool = RayPool(None, 2, run_cell)
+    pool = started_ray()
     try:
         good = sweep(spec, tmp_path, pool)
     finally:
