@@ -83,7 +83,7 @@ mutate: setup ## Change the decision core in small ways and see whether its test
 
 audit: $(VENV)/.ready-full .audit/semgrep/.ready ## Security tests, bandit and semgrep; then ask the advisory service about every pinned dependency (needs the network)
 	$(BIN)/python -m pytest -m "full or not full" tests/security
-	$(BIN)/pip-audit --strict --disable-pip --require-hashes -r constraints.txt
+	$(BIN)/python -m tests.security.advisories
 
 lint: setup ## Style, types and the floors
 	$(BIN)/ruff check .
