@@ -154,14 +154,18 @@ class Recorder:
         try:
             journal.sync()
             _convert(journal.path)
-            self._trim()
+            self._recover()
         except OSError as error:
-            self._fail(error)  # the journal stays and is converted at the next start
+            self._fail(error)  # the journal stays and is converted at the next rotation or start
         finally:
             journal.close()
+        try:
+            self._trim()
+        except OSError as error:
+            self._fail(error)
 
     def _recover(self) -> None:
-        """Convert the journals of processes that are gone."""
+        """Convert the journals of processes that are gone, and those that found the disk full."""
         for path in sorted(self._directory.glob(f"{PREFIX}*{JOURNAL}")):
             with suppress(FileNotFoundError), path.open("rb") as file:
                 if _locked(file):
@@ -171,19 +175,18 @@ class Recorder:
                 path.unlink(missing_ok=True)
 
     def _trim(self) -> None:
-        """Delete the oldest finished files until the rest is small enough."""
-        finished = [
-            path
-            for path in sorted(self._directory.glob(f"{PREFIX}*"))
-            if path.suffix in (".parquet", ".jsonl")
-        ]
-        sizes = [path.stat().st_size for path in finished]
-        excess = sum(sizes) - self._limits.total_bytes
-        for path, size in zip(finished[:-1], sizes[:-1], strict=True):
+        """Delete the oldest finished files until all that is there is small enough.
+
+        What could not be finished counts, but is kept; so is the newest.
+        """
+        there = {path: path.stat().st_size for path in sorted(self._directory.glob(f"{PREFIX}*"))}
+        excess = sum(there.values()) - self._limits.total_bytes
+        for path in list(there)[:-1]:
             if excess <= 0:
                 return
-            path.unlink(missing_ok=True)
-            excess -= size
+            if path.suffix in (".parquet", ".jsonl"):
+                path.unlink(missing_ok=True)
+                excess -= there[path]
 
     def _fail(self, error: OSError) -> None:
         self.last_error = str(error)
@@ -241,22 +244,29 @@ def _fresh(directory: Path) -> Path:
 def _convert(journal: Path) -> None:
     """Turn a journal into a finished file, in the order of arrival, then delete it."""
     half = journal.with_suffix(".tmp")
+    done = journal.with_suffix(".jsonl" if find_spec("pyarrow") is None else ".parquet")
+    try:
+        if _written(journal, half, done.suffix):
+            half.rename(done)
+    finally:
+        half.unlink(missing_ok=True)  # on a full disk half a file is only in the way
+    journal.unlink()
+
+
+def _written(journal: Path, half: Path, suffix: str) -> bool:
+    """Write its rows to a file of this kind, down to the disk; ``False`` if there are none."""
     with journal.open("rb") as file:
         places = _places(file)
-        if find_spec("pyarrow") is None:
-            done = journal.with_suffix(".jsonl")
+        if not places:
+            return False
+        if suffix == ".jsonl":
             with half.open("wb") as lines:
                 lines.writelines(_lines(file, places))
         else:
-            done = journal.with_suffix(".parquet")
             write_parquet((_DECODER.decode(line) for line in _lines(file, places)), half)
-    if places:
-        with half.open("rb") as written:
-            os.fsync(written.fileno())
-        half.rename(done)
-    else:
-        half.unlink(missing_ok=True)
-    journal.unlink()
+    with half.open("rb") as written:
+        os.fsync(written.fileno())
+    return True
 
 
 def _places(file: BinaryIO) -> list[tuple[float, int]]:

@@ -181,7 +181,6 @@ async def batched(client: httpx.AsyncClient, count: int) -> str:
     return str(batch["status"])
 
 
-@LINUX
 async def told_of(gate: Served) -> float:
     """Rows of the record that were kept or dropped, by the gateway's own word."""
     names = ("motley_record_dropped_total{", "motley_recorded_requests_total")
@@ -189,6 +188,7 @@ async def told_of(gate: Served) -> float:
     return sum(float(x.split()[-1]) for x in page.splitlines() if x.startswith(names))
 
 
+@LINUX
 async def test_a_full_disk_costs_records_and_never_a_request(
     engine: StartEngine, tmp_path: Path
 ) -> None:

@@ -8,6 +8,7 @@ import math
 import os
 import subprocess
 import sys
+from collections.abc import Iterable
 from pathlib import Path
 
 import pytest
@@ -15,7 +16,8 @@ import pytest
 from router.domain.errors import ConfigError
 from router.domain.request import Request
 from simulator.traces.read import stream_trace
-from telemetry.record_rows import MOST_HASHES, RowMaker
+from telemetry import recorder as recorder_module
+from telemetry.record_rows import MOST_HASHES, RecordRow, RowMaker
 from telemetry.recorder import Recorder, RecorderLimits
 from tests.telemetry.tiny_engine import outcome
 
@@ -240,6 +242,53 @@ def test_a_full_disk_is_counted_and_serving_goes_on(
     written.finished(REQUEST, DONE)
     written.close(2.0)
     assert len(rows(tmp_path)) == 2
+
+
+class TestADiskThatIsFullWhenAFileIsFinished:
+    """Parquet is written at rotation: that may fail while the journal itself could be written."""
+
+    @pytest.fixture
+    def full(self, monkeypatch: pytest.MonkeyPatch) -> list[bool]:
+        """Whether the disk is full: the first half of a file fits."""
+        state = [True]
+        write = recorder_module.write_parquet
+
+        def written(found: Iterable[RecordRow], path: Path) -> None:
+            if state[0]:
+                path.write_bytes(b"half a file")
+                raise OSError(28, "No space left on device")
+            write(found, path)
+
+        monkeypatch.setattr(recorder_module, "write_parquet", written)
+        return state
+
+    def test_half_a_file_takes_no_room_and_its_rows_come_with_the_next(
+        self, tmp_path: Path, full: list[bool]
+    ) -> None:
+        written = recorder(tmp_path)
+        written.finished(REQUEST, DONE)
+        written.close(10.0)
+        assert "No space left" in written.last_error
+        assert not list(tmp_path.glob("*.tmp"))
+        assert not rows(tmp_path)
+        full[0] = False
+        written.finished(REQUEST, DONE)
+        written.close(20.0)
+        assert len(rows(tmp_path)) == written.recorded == 2, "without a restart"
+        assert not list(tmp_path.glob("*.journal"))
+
+    def test_the_oldest_files_make_room_for_it(self, tmp_path: Path, full: list[bool]) -> None:
+        full[0] = False
+        written = recorder(tmp_path, total_bytes=1)
+        for _ in range(2):
+            written.finished(REQUEST, DONE)
+            written.close(10.0)
+        (kept,) = tmp_path.glob("*.parquet")
+        full[0] = True
+        written.finished(REQUEST, DONE)
+        written.close(20.0)
+        assert not kept.exists(), "what could not be finished counts, too"
+        assert len(list(tmp_path.glob("*.journal"))) == 1, "and nothing new is lost"
 
 
 def test_a_line_torn_by_a_full_disk_does_not_spoil_the_next(tmp_path: Path) -> None:
