@@ -121,9 +121,23 @@ class ClassDispatcher(Dispatcher):
         self._sent.pop(request_id, None)
         return super()._land(request_id, now)
 
-    def complete(self, request_id: str, now: float, **counts: Any) -> Outcome:
+    def complete(
+        self,
+        request_id: str,
+        now: float,
+        *,
+        output_tokens: int,
+        prompt_tokens: int | None = None,
+        cached_tokens: int | None = None,
+    ) -> Outcome:
         """The answer is complete: see ``Flights.complete``."""
-        outcome = super().complete(request_id, now, **counts)
+        outcome = super().complete(
+            request_id,
+            now,
+            output_tokens=output_tokens,
+            prompt_tokens=prompt_tokens,
+            cached_tokens=cached_tokens,
+        )
         self.desk.completed(outcome)
         return outcome
 
