@@ -84,6 +84,7 @@ class Connection(asyncio.Protocol):
         "_headers",
         "_home",
         "_open",
+        "_own",
         "_parser",
         "_parts",
         "_paused",
@@ -91,6 +92,7 @@ class Connection(asyncio.Protocol):
         "_status",
         "_task",
         "_transport",
+        "on_body",
         "receiver",
     )
 
@@ -98,6 +100,8 @@ class Connection(asyncio.Protocol):
         self._home = home
         self._transport: asyncio.Transport | None = None
         self._task: asyncio.Task[None] | None = None
+        self._parts: list[bytes] = []
+        self.on_body = self._parts.append  # no frame of Python's for every piece of a stream
         self._parser = httptools.HttpResponseParser(self)
         self._reused = self._discard = self._paused = False
         self.receiver: Receiver | None = None
@@ -107,7 +111,8 @@ class Connection(asyncio.Protocol):
         self._answered = self._complete = self._close_delimited = self._open = False
         self._status = 0
         self._headers: Headers = []
-        self._parts: list[bytes] = []
+        self._parts.clear()
+        self._own = 0
 
     # Driven by the pool and by whoever asked.
 
@@ -192,9 +197,14 @@ class Connection(asyncio.Protocol):
             status, self._status = self._status, 0
             receiver.on_head(status, self._headers)
         parts = self._parts
-        if parts and self.receiver is receiver:
-            self._parts = []
-            receiver.on_data(parts[0] if len(parts) == 1 else b"".join(parts))
+        if self._complete:
+            del parts[self._own :]  # the body of what nobody asked for
+        if not self._open:
+            parts.clear()  # that of an answer which is not the answer yet
+        elif parts and self.receiver is receiver:
+            body = parts[0] if len(parts) == 1 else b"".join(parts)
+            parts.clear()
+            receiver.on_data(body)
         if self._complete and self.receiver is receiver:
             self.receiver = None
             self._hand_back()
@@ -249,17 +259,13 @@ class Connection(asyncio.Protocol):
             return
         self._status = status
         self._open = True
+        self._parts.clear()
         names = dict(self._headers)
         framed = b"content-length" in names or b"transfer-encoding" in names
         self._close_delimited = not framed and status not in _BODILESS
 
-    def on_body(self, body: bytes) -> None:
-        """Note a piece of the answer's body; what is not the answer has none for us."""
-        if self._open:
-            self._parts.append(body)
-
     def on_message_complete(self) -> None:
         """Note the end, and whether the connection may carry more (asked later, it says no)."""
         if self._parser.get_status_code() >= 200 and not self._complete:
-            self._complete, self._open = True, False
+            self._complete, self._own = True, len(self._parts)
             self._discard = not self._parser.should_keep_alive()

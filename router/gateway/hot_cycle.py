@@ -40,6 +40,7 @@ class HotCycle:
         "_head",
         "_parts",
         "_protocol",
+        "_send",
         "_size",
         "active",
         "disconnected",
@@ -56,6 +57,7 @@ class HotCycle:
 
     def __init__(self, protocol: HotHttp, call: Call, *, keep_alive: bool, expects: bool) -> None:
         self._protocol = protocol
+        self._send = protocol.transport.write
         self._call = call
         self._parts: list[bytes] = []
         self._size = 0
@@ -146,7 +148,7 @@ class HotCycle:
             data = b"%x\r\n%b\r\n" % (len(data), data)
         if self._head:
             data, self._head = self._head + data, b""
-        self._protocol.transport.write(data)
+        self._send(data)
 
     def end(self) -> None:
         """The answer is complete."""

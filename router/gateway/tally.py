@@ -82,20 +82,26 @@ class Tally:
         events: whether the answer is an event stream.
         mark: what events with tokens contain; empty if all do. Such streams also tell the prompt's
             length at their beginning only.
+
+    Attributes:
+        plain: whether it is a stream of which every event carries tokens.
+        tail: the last reads.
+        chunks: events seen.
     """
 
-    __slots__ = ("_head", "_mark", "_tail", "chunks", "events")
+    __slots__ = ("_head", "_mark", "chunks", "events", "plain", "tail")
 
     def __init__(self, *, events: bool, mark: bytes = b"") -> None:
         self.events = events
         self._mark = mark
+        self.plain = events and not mark
         self._head = b""
-        self._tail: deque[bytes] = deque(maxlen=_TAIL_READS)
+        self.tail: deque[bytes] = deque(maxlen=_TAIL_READS)
         self.chunks = 0
 
     def see(self, data: bytes) -> bool:
         """Count one read; returns whether it brought anything but keep-alive comments."""
-        self._tail.append(data)
+        self.tail.append(data)
         if not self.events:
             return True
         found = data.count(b"\ndata:") + data.startswith(b"data:")
@@ -109,7 +115,7 @@ class Tally:
 
     def end(self) -> End:
         """What the last reads tell."""
-        tail = self._tail[0] if len(self._tail) == 1 else b"".join(self._tail)
+        tail = self.tail[0] if len(self.tail) == 1 else b"".join(self.tail)
         reason = finish_reason_in(tail)
         in_error = reason == "abort" or (
             self.events and (b'\ndata: {"error"' in tail or tail.startswith(b'data: {"error"'))
@@ -132,9 +138,9 @@ class Tally:
 
     def at_event_boundary(self) -> bool:
         """Whether another event can be appended to what has been relayed."""
-        if not self.events or not self._tail:
+        if not self.events or not self.tail:
             return False
-        return self._tail[-1].endswith((b"\n\n", b"\r\n\r\n"))
+        return self.tail[-1].endswith((b"\n\n", b"\r\n\r\n"))
 
 
 def _joined(first: Usage | None, last: Usage | None) -> Usage | None:
