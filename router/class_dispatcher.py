@@ -20,7 +20,8 @@ from router.domain.outcome import Outcome
 from router.domain.protocols import Hold, Policy
 from router.domain.request import Request
 from router.domain.slo import slo_from_json
-from router.fleet_state.backend import BackendState, Flight
+from router.fleet_state.backend import BackendState
+from router.fleet_state.flight import Flight
 from router.pairing import Pair
 from router.perf.estimate import ttft_s
 from router.queue.class_room import Entry

@@ -31,9 +31,10 @@ from router.domain.protocols import (
     Policy,
 )
 from router.domain.request import Request
-from router.fleet_state.backend import BackendState, Flight
+from router.fleet_state.backend import BackendState
 from router.fleet_state.eligible import eligible
 from router.fleet_state.fleet import FleetState
+from router.fleet_state.flight import Flight
 from router.paired import Paired
 from router.pairing import Pair
 from router.perf.estimate import tpot_s, ttft_s

@@ -13,8 +13,8 @@ from router.domain.errors import UnknownNameError
 from router.domain.outcome import Outcome, OutcomeStatus, PrefillHalf
 from router.domain.protocols import BeginListener, LengthPredictor, Observer, Policy
 from router.explain import Explainer
-from router.fleet_state.backend import Flight
 from router.fleet_state.fleet import FleetState
+from router.fleet_state.flight import Flight
 from router.informed import Informed
 
 

@@ -7,8 +7,9 @@ from collections.abc import Container, Sequence
 from router.domain.decision import Assign, Reject, Wait
 from router.domain.protocols import CacheBelief, LengthPredictor, Observer, Policy
 from router.domain.request import Request
-from router.fleet_state.backend import BackendState, Flight
+from router.fleet_state.backend import BackendState
 from router.fleet_state.fleet import FleetState
+from router.fleet_state.flight import Flight
 from router.pairing import Pair, Pairing
 from router.racing import Racing
 

@@ -7,8 +7,9 @@ from collections.abc import Sequence
 from router.domain.decision import Assign
 from router.domain.protocols import LengthPredictor, Observer, Policy
 from router.domain.request import Request
-from router.fleet_state.backend import BackendState, Flight
+from router.fleet_state.backend import BackendState
 from router.fleet_state.fleet import FleetState
+from router.fleet_state.flight import Flight
 from router.flights import Flights
 from router.hedge import HedgeBudget
 from router.perf.estimate import tpot_s, ttft_s

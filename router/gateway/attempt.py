@@ -9,12 +9,12 @@ from __future__ import annotations
 
 from array import array
 from collections.abc import Callable, Sequence
-from enum import Enum, auto
 
 from router.gateway.connection import Connection, UpstreamFailure
-from router.gateway.limits import Limits
-from router.gateway.problems import RETRY_AFTER_S, Problem, from_engine, in_band
-from router.gateway.seams import Owner, Setback
+from router.gateway.limits import Limits, Stage
+from router.gateway.problems import Problem, from_engine, in_band
+from router.gateway.seams import Owner
+from router.gateway.setbacks import refused, unanswered
 from router.gateway.tally import Tally, Usage, first_event
 from router.gateway.ticket import Ticket
 from router.gateway.upstream import UpstreamPool
@@ -25,17 +25,6 @@ COMMENT_HOLD_S = 10.0
 after that the client's own idle timeout matters more."""
 HOLD_BYTES = 65_536
 ERROR_BYTES = 65_536
-
-
-class Stage(Enum):
-    """Where an attempt stands."""
-
-    CONNECTING = auto()
-    WAITING = auto()
-    PEEKING = auto()
-    REFUSED = auto()
-    RELAYING = auto()
-    OVER = auto()
 
 
 _RELAYING = Stage.RELAYING
@@ -241,25 +230,12 @@ class Attempt:
     def _refused(self, problem: Problem) -> None:
         """The backend answered, and the answer is an error."""
         self._end()
-        busy = problem.status in (429, 503)
-        # The gateway sends only what the backend is said to serve: one that does not know the model
-        # was started again with another, and would swallow request after request, being idle.
-        stranger = problem.status == 404 and problem.code == "model_not_found"
-        retryable = busy or stranger or problem.status >= 500
-        reason = "busy" if busy else "model" if stranger else "error"
-        self._owner.attempt_failed(Setback(problem, retryable, busy, reason))
+        self._owner.attempt_failed(refused(problem))
 
     def _setback(self, kind: str, message: str) -> None:
         """The backend did not answer."""
         self._end(abort=True)
-        status = {"connect": 503, "timeout": 504}.get(kind, 502)
-        problem = Problem(
-            status,
-            f"Backend {self._backend} {message}.",
-            code=f"backend_{kind}",
-            retry_after_s=RETRY_AFTER_S if status == 503 else None,
-        )
-        self._owner.attempt_failed(Setback(problem, reason=kind))
+        self._owner.attempt_failed(unanswered(self._backend, kind, message))
 
     # The end
 
@@ -295,14 +271,10 @@ class Attempt:
 
     def look(self, now: float) -> None:
         """Called every so often: end the attempt if it is late by now."""
-        if now >= self._give_up_s or (not self._paused and now >= self._since_s + self._limit_s()):
+        if now >= self._give_up_s or (
+            not self._paused and now >= self._since_s + self._limits.at(self.stage)
+        ):
             self._timed_out()
-
-    def _limit_s(self) -> float:
-        limits = self._limits
-        if self.stage is Stage.RELAYING:
-            return limits.idle_s
-        return limits.connect_s if self.stage is Stage.CONNECTING else limits.first_byte_s
 
     def _timed_out(self) -> None:
         late = self._clock() >= self._give_up_s

@@ -11,8 +11,9 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from router.domain.fleet import BackendSpec
-from router.gateway.attempt import Attempt, Stage
+from router.gateway.attempt import Attempt
 from router.gateway.kv_transfer import kept, meeting, prompt_only, with_fields
+from router.gateway.limits import Stage
 from router.gateway.problems import Problem
 from router.gateway.seams import Setback
 from router.gateway.tally import Usage

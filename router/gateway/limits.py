@@ -3,6 +3,18 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from enum import Enum, auto
+
+
+class Stage(Enum):
+    """Where an attempt stands."""
+
+    CONNECTING = auto()
+    WAITING = auto()
+    PEEKING = auto()
+    REFUSED = auto()
+    RELAYING = auto()
+    OVER = auto()
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,6 +34,12 @@ class Limits:
     idle_s: float
     total_s: float
     retries: int
+
+    def at(self, stage: Stage) -> float:
+        """Seconds that an attempt may stay where it stands without a sign of life."""
+        if stage is Stage.RELAYING:
+            return self.idle_s
+        return self.connect_s if stage is Stage.CONNECTING else self.first_byte_s
 
     @property
     def shortest_s(self) -> float:

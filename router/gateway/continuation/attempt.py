@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from router.gateway.attempt import Attempt, Stage
+from router.gateway.attempt import Attempt
 from router.gateway.continuation.transcript import Transcript
+from router.gateway.limits import Stage
 from router.gateway.tally import Usage, first_event
 from router.gateway.wire import Headers
 
