@@ -1,8 +1,9 @@
-"""``python -m tests.mutation [--sample N] [--seed S] [TARGET...]``
+"""``python -m tests.mutation [--sample N] [--seed S] [--part K/M] [TARGET...]``
 
 Draws N mutants from all targets, by their size, and runs each against the tests of its target, in
-a child process that is forked with the libraries already loaded. Exit status 1 if one survives that
-is not explained.
+a child process that is forked with the libraries already loaded. With ``--part`` it runs only the
+K-th of M parts of them, and adds to the score that ``--json`` names. Exit status 1 if one survives
+that is not explained.
 """
 
 from __future__ import annotations
@@ -23,6 +24,7 @@ from dataclasses import dataclass
 from importlib.machinery import ModuleSpec
 from pathlib import Path
 from types import ModuleType
+from typing import Any
 
 from tests.mutation.explained import EXPLAINED
 from tests.mutation.mutants import Mutant, mutants
@@ -50,7 +52,7 @@ class Target:
 
 TARGETS = {
     "dispatcher": Target(
-        ("router/dispatcher.py",),
+        ("router/dispatcher.py", "router/class_dispatcher.py"),
         (
             *("tests/router/test_dispatcher.py", "tests/router/test_dispatcher_queue.py"),
             *("tests/router/test_dispatcher_health.py", "tests/router/test_hedge.py"),
@@ -63,7 +65,10 @@ TARGETS = {
         ),
     ),
     "queue": Target(
-        ("router/queue/waiting_room.py", "router/queue/class_room.py", "router/queue/gate.py"),
+        (
+            *("router/queue/waiting_room.py", "router/queue/class_room.py", "router/queue/gate.py"),
+            *("router/queue/caution.py", "router/queue/desk.py", "router/queue/yardstick.py"),
+        ),
         (
             "tests/router/queue",
             *("tests/router/test_dispatcher_queue.py", "tests/router/test_class_dispatcher.py"),
@@ -143,11 +148,31 @@ def drawn(names: Sequence[str], sample: int, seed: int) -> list[tuple[str, Mutan
     return found if sample >= len(found) else rng.sample(found, sample)
 
 
+def part(text: str) -> tuple[int, int]:
+    """``2/5`` as (2, 5)."""
+    number, _, of = text.partition("/")
+    found = int(number), int(of)
+    if not 1 <= found[0] <= found[1]:
+        raise argparse.ArgumentTypeError(f"{text!r} is no part: write 2/5 for the second of five")
+    return found
+
+
+def together(score: dict[str, Any], before: dict[str, Any]) -> dict[str, Any]:
+    """The score of two parts of one sample."""
+    summed = {n: score[n] + before[n] for n in ("seconds", "tried", "explained", "survived")}
+    shares: dict[str, str] = dict(before["by_target"])
+    for name, share in score["by_target"].items():
+        parts = [map(int, one.split("/")) for one in (share, shares.get(name, "0/0"))]
+        shares[name] = "/".join(str(sum(figures)) for figures in zip(*parts, strict=True))
+    return {**score, **summed, "by_target": shares}
+
+
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--sample", type=int, default=40)
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--json", metavar="FILE", help="write the score there, too")
+    parser.add_argument("--part", type=part, default=(1, 1), metavar="K/M", help="of the sample")
     parser.add_argument("targets", nargs="*", metavar="TARGET", help=f"of: {', '.join(TARGETS)}")
     options = parser.parse_args()
     os.chdir(ROOT)
@@ -155,7 +180,9 @@ def main() -> int:
         importlib.import_module(module)
     began_s, tried, killed, explained = time.monotonic(), Counter[str](), Counter[str](), 0
     survivors = []
-    for name, mutant in drawn(options.targets or list(TARGETS), options.sample, options.seed):
+    number, of = options.part
+    sample = drawn(options.targets or list(TARGETS), options.sample, options.seed)
+    for name, mutant in sample[number - 1 :: of]:
         tried[name] += 1
         if notices(mutant, TARGETS[name].tests):
             killed[name] += 1
@@ -179,7 +206,10 @@ def main() -> int:
     }
     print(json.dumps(score))
     if options.json:
-        Path(options.json).write_text(json.dumps(score) + "\n")
+        file = Path(options.json)
+        if number > 1 and file.exists():
+            score = together(score, json.loads(file.read_text()))
+        file.write_text(json.dumps(score) + "\n")
     return 1 if survivors else 0
 
 

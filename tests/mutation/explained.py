@@ -22,7 +22,7 @@ EXPLAINED: dict[tuple[str, str, str], str] = {
     (GATE, "half_pairs = 0.5 * prompt * prompt", "0.5 -> 1.5"): _LOOKED_AT,
     (
         GATE,
-        "if needed <= seen.room_tokens and tau * seen.stretch <= tau_limit_s:",
+        "if needed <= seen.room_tokens and tau * seen.stretch <= limit_s:",
         "LtE -> Lt",
     ): _LOOKED_AT,
     (

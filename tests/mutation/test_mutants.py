@@ -6,7 +6,7 @@ import json
 import subprocess
 import sys
 
-from tests.mutation.__main__ import ROOT, TARGETS
+from tests.mutation.__main__ import ROOT, TARGETS, together
 from tests.mutation.explained import EXPLAINED
 from tests.mutation.mutants import mutants
 
@@ -54,3 +54,12 @@ def test_what_is_named_exists() -> None:
     for path, line, _ in EXPLAINED:
         lines = [known.strip() for known in (ROOT / path).read_text().splitlines()]
         assert line in lines, f"{path}: {line!r} is gone; so is the need to explain it"
+
+
+def test_parts_of_a_sample_add_up() -> None:
+    one = {"seed": 1, "seconds": 2, "tried": 3, "explained": 1, "survived": 0}
+    first, second = one | {"by_target": {"queue": "2/3"}}, one | {"by_target": {"health": "1/3"}}
+    both = together(second, first)
+    assert (both["seed"], both["tried"], both["explained"]) == (1, 6, 2)
+    assert both["by_target"] == {"queue": "2/3", "health": "1/3"}
+    assert together(second, both)["by_target"]["health"] == "2/6"
