@@ -66,7 +66,7 @@ class TestLife:
     def test_the_prediction_at_dispatch_includes_the_time_already_lost(self):
         recorder = Recorder()
         dispatcher = make_dispatcher("a", observers=[recorder])
-        dispatcher.dispatch(ask("r", arrival_s=0.0, prompt_tokens=2048), 3.0)
+        dispatcher.dispatch(ask("r", arrival_s=1.0, prompt_tokens=2048), 4.0)
         told = dispatcher.complete("r", 9.0, output_tokens=1)
         # 2,048 tokens at 0.1 ms, and two iterations' worth of overhead of 10 ms.
         assert told.predicted_ttft_s == pytest.approx(3.0 + 0.2048 + 0.020)
