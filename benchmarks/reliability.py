@@ -89,9 +89,14 @@ PROMISES = {
     ),
     "Surroundings": (
         Promise(
-            "Redis that dies, is cut off, comes late or drops everybody costs no request; its "
-            "return is noticed.",
-            (FIRE + "test_surroundings.py::test_redis_in_trouble_costs_no_request_and_comes_back",),
+            "Redis that dies, is cut off, comes late, drops everybody or forgets everything costs "
+            "no request; its return is noticed.",
+            (
+                FIRE
+                + "test_surroundings.py::test_redis_in_trouble_costs_no_request_and_comes_back",
+                GATEWAY + "shared/test_sharing.py::test_a_redis_that_has_forgotten_everything_is_"
+                "reminded",
+            ),
         ),
         Promise(
             "A planner that crashes, hangs or talks nonsense changes no price and holds up nobody.",

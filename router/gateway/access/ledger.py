@@ -48,6 +48,14 @@ class Ledger:
         self._settled.update(totals)
         self._in_exchange = {}
 
+    def missing(self, totals: Mapping[Entry, float]) -> dict[Entry, float]:
+        """What was settled before and is not in everybody's totals any more."""
+        found = {
+            entry: self._settled.get(entry, 0.0) + self._in_exchange.get(entry, 0.0) - total
+            for entry, total in totals.items()
+        }
+        return {entry: amount for entry, amount in found.items() if amount > 1e-9}
+
     def forget_before(self, minute: int, day: int) -> None:
         """Drop periods that no limit looks at any more."""
         for amounts in (self._settled, self._in_exchange, self._fresh):

@@ -41,11 +41,13 @@ class View:
         others: facts of every other live replica, by name.
         totals: of the wanted entries.
         workers: every registered worker, as JSON by name.
+        born: since when it remembers: another one means that it has lost everything.
     """
 
     others: Mapping[str, bytes]
     totals: Mapping[Entry, float]
     workers: Mapping[str, bytes]
+    born: str = ""
 
 
 class Board(Protocol):

@@ -21,6 +21,7 @@ class Facts(msgspec.Struct):
         active: by holder of a key, requests under way.
         prefixes: the newest prompts sent, each with its number.
         token: fencing token of the leader; 0 for who is none.
+        born: of the board that gave it; tokens of others do not compare.
         prices: the leader's plan, by group.
         signals: the leader's scrape, by backend; ``observed_s`` is the age.
     """
@@ -31,6 +32,7 @@ class Facts(msgspec.Struct):
     token: int = 0
     prices: dict[str, float] = {}
     signals: dict[str, EngineSignals] = {}
+    born: str = ""
 
 
 _decoder = msgspec.msgpack.Decoder(Facts)

@@ -41,6 +41,7 @@ class Told(msgspec.Struct, array_like=True):
     totals: list[float] = []
     workers: dict[str, bytes] = {}
     token: int | None = None
+    born: str = ""
 
 
 _ask = msgspec.msgpack.Decoder(Ask)
@@ -87,7 +88,7 @@ class Hub:
         posting = Posting(ask.facts, dict(ask.spent), ask.wanted, ask.joined, ask.gone)
         view = wall.exchange(ask.replica, posting)
         totals = [view.totals[entry] for entry in ask.wanted]
-        return Told(dict(view.others), totals, dict(view.workers))
+        return Told(dict(view.others), totals, dict(view.workers), born=view.born)
 
 
 class HubBoard:
@@ -112,7 +113,8 @@ class HubBoard:
                 list(posting.gone),
             )
         )
-        return View(told.others, dict(zip(wanted, told.totals, strict=True)), told.workers)
+        totals = dict(zip(wanted, told.totals, strict=True))
+        return View(told.others, totals, told.workers, told.born)
 
     async def lease(self, name: str, ttl_s: float) -> int | None:
         """Take or renew a lease."""

@@ -23,6 +23,7 @@ class Wall:
     Attributes:
         clock: seconds, monotonic.
         stale_after_s: how long facts are shown after they were pinned.
+        born: see ``board.View``.
     """
 
     clock: Callable[[], float]
@@ -31,6 +32,7 @@ class Wall:
     totals: dict[Entry, float] = field(default_factory=dict)
     workers: dict[str, bytes] = field(default_factory=dict)
     leases: dict[str, _Lease] = field(default_factory=dict)
+    born: str = "1"
 
     def exchange(self, replica: str, posting: Posting) -> View:
         """One replica's exchange."""
@@ -45,7 +47,7 @@ class Wall:
             self.workers.pop(name, None)
         others = {name: facts for name, (_, facts) in self.facts.items() if name != replica}
         totals = {entry: self.totals.get(entry, 0.0) for entry in posting.wanted}
-        return View(others, totals, dict(self.workers))
+        return View(others, totals, dict(self.workers), self.born)
 
     def lease(self, replica: str, name: str, ttl_s: float) -> int | None:
         """One replica's bid for a lease."""

@@ -2,7 +2,8 @@
 
 Keys, all under one prefix and one hash tag: ``board`` and ``seen`` (facts and when, by replica, by
 the server's clock, so that replicas' clocks need not agree), ``spent:<kind>:<period>`` (totals,
-kept for two periods), ``workers``, ``lease:<name>`` and its token.
+kept for two periods), ``workers``, ``lease:<name>`` and its token, ``born`` (when the first of them
+was written: another moment means that all is lost).
 """
 
 from __future__ import annotations
@@ -24,6 +25,7 @@ local stale_ms = tonumber(ARGV[3])
 local input = cjson.decode(ARGV[4])
 local clock = redis.call('TIME')
 local now = clock[1] * 1000 + math.floor(clock[2] / 1000)
+redis.call('SET', base .. ':born', clock[1] .. '.' .. clock[2], 'NX')
 redis.call('HSET', base .. ':board', replica, facts)
 redis.call('HSET', base .. ':seen', replica, now)
 for _, item in ipairs(input.spent) do
@@ -47,7 +49,8 @@ local totals = {}
 for _, item in ipairs(input.wanted) do
   totals[#totals + 1] = redis.call('HGET', base .. ':spent:' .. item[1], item[2]) or '0'
 end
-return {others, totals, redis.call('HGETALL', base .. ':workers')}
+local workers = redis.call('HGETALL', base .. ':workers')
+return {others, totals, workers, redis.call('GET', base .. ':born')}
 """
 _LEASE = """
 local held = redis.call('GET', KEYS[1])
@@ -116,11 +119,13 @@ class RedisBoard:
         ]
         for name, worker in posting.joined.items():
             arguments += [name, worker]
-        others, totals, workers = await self._call(self._exchange, [self._base], arguments)
+        found = await self._call(self._exchange, [self._base], arguments)
+        others, totals, workers, born = found
         return View(
             {name.decode(): facts for name, facts in _pairs(others)},
             {entry: float(total) for entry, total in zip(wanted, totals, strict=True)},
             {name.decode(): worker for name, worker in _pairs(workers)},
+            born.decode(),
         )
 
     async def lease(self, name: str, ttl_s: float) -> int | None:

@@ -27,6 +27,7 @@ from router.config.shared import SharedSection
 from router.domain.fleet import BackendSpec
 from router.domain.request import Request
 from router.fleet_state.sharing import added, own_loads
+from router.gateway.access.ledger import Entry
 from router.gateway.discovery.roster import REST, Roster
 from router.gateway.engine import Engine
 from router.gateway.shared import facts as about
@@ -72,6 +73,8 @@ class Sharing:
         self._heard: dict[str, int] = {}
         self._token = 0
         self._highest_token = 0
+        self._born = ""
+        self._owed: dict[Entry, float] = {}
         self._last_ok_s = engine.now()
         self._bid_s = -1.0
         self._scraped_s: dict[str, float] = {}
@@ -161,7 +164,7 @@ class Sharing:
             prefixes=list(self._prefixes),
         )
         if self._token:
-            facts.token = self._token
+            facts.token, facts.born = self._token, self._born
             facts.prices = {b.spec.group: b.price for b in state.backends if b.price}
             facts.signals = about.told_signals(state, engine.now())
         return facts
@@ -190,7 +193,10 @@ class Sharing:
         engine = self._engine
         others = {name: facts for name, raw in view.others.items() if (facts := about.decode(raw))}
         self._recovered(len(others) + 1)
+        if view.born != self._born:
+            self._remind(view)
         engine.gate.ledger.learn(view.totals)
+        self._settle(others)
         engine.gate.learn_active(_active(others))
         prefixes = self._fresh_prefixes(others)
         loads = added(facts.loads for facts in others.values())
@@ -198,6 +204,30 @@ class Sharing:
         self._follow_leader(others)
         self._take_workers(view.workers)
         engine.poke()
+
+    def _remind(self, view: View) -> None:
+        """The board has lost its memory: it gets back what is known here.
+
+        Registered workers from everybody; what was used of limits and budgets from who leads; and
+        tokens begin anew, so who led bids again.
+        """
+        if self._born:
+            log.warning("shared state was lost and is made anew from what the replicas know")
+            for name, spec in self._roster.members(REST).items():
+                if name not in view.workers and name not in self._gone:
+                    self._joined.setdefault(name, msgspec.json.encode(spec))
+            self._owed = self._engine.gate.ledger.missing(view.totals)
+            self._token = self._highest_token = 0
+            self._bid_s = -1.0
+        self._born = view.born
+
+    def _settle(self, others: Mapping[str, Facts]) -> None:
+        """One replica, the leader, adds what the board has forgotten."""
+        if self._owed and self._token:
+            for entry, amount in self._owed.items():
+                self._engine.gate.ledger.add(entry, amount)
+        if self._token or any(f.token and f.born == self._born for f in others.values()):
+            self._owed = {}
 
     def _fresh_prefixes(self, others: Mapping[str, Facts]) -> list[Prefix]:
         """Those not heard before; a replica's first words are all fresh."""
@@ -215,7 +245,8 @@ class Sharing:
         if self._token:
             self._highest_token = max(self._highest_token, self._token)
             return
-        leader = max(others.values(), key=lambda facts: facts.token, default=None)
+        here = [facts for facts in others.values() if facts.born == self._born]
+        leader = max(here, key=lambda facts: facts.token, default=None)
         if leader is None or leader.token < max(1, self._highest_token):
             return
         self._highest_token = leader.token

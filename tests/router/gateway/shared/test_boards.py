@@ -95,6 +95,15 @@ async def test_registered_workers_are_everybodys(join: Join) -> None:
     assert (await two.exchange(Posting(b"", gone=["w1"]))).workers == {"w2": b"[1]"}
 
 
+async def test_it_says_since_when_it_remembers(join: Join) -> None:
+    one, two = join("one"), join("two")
+    born = (await one.exchange(Posting(b""))).born
+    assert born
+    assert (
+        (await two.exchange(Posting(b""))).born == (await one.exchange(Posting(b""))).born == born
+    )
+
+
 async def test_a_lease_has_one_holder_and_a_token_that_grows(join: Join) -> None:
     one, two = join("one"), join("two")
     assert await one.lease("leader", 0.2) == 1

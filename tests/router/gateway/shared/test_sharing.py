@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 
 from router.domain.state import EngineSignals
+from router.gateway.access.ledger import is_daily
 from router.gateway.shared.board import BoardError, Posting, View
 from router.gateway.shared.memory_board import MemoryBoard, Wall
 from router.gateway.shared.sharing import Sharing
@@ -279,6 +280,59 @@ async def test_over_a_real_redis_that_goes_and_comes_back(
             await together(*gates)
             await eventually(lambda: sorted(sharing(g).leads for g in gates) == [False, True])
             writer.close()
+
+
+async def test_a_redis_that_has_forgotten_everything_is_reminded(
+    engine: StartEngine, tmp_path: Path
+) -> None:
+    """Restarted without a file, or flushed: workers, budgets and the plan are what they were."""
+    first, second = await engine(chat()), await engine(chat("second"))
+    key = {"tokens_per_day": 10_000, "hash": f"sha256:{sha256(b'k').hexdigest()}", "name": "k"}
+    settings = {"admin": {"api_keys": ["ops"]}, "access": {"keys": [key]}}
+    with RedisServer(tmp_path) as server:
+        shared = {"url": server.url, "interval_s": 0.03, "stale_after_s": 0.5, "lease_s": 5.0}
+        async with AsyncExitStack() as stack:
+            one, two = gates = [
+                await stack.enter_async_context(
+                    running(fleet(first, **settings, shared={**shared, "replica": name}))
+                )
+                for name in ("one", "two")
+            ]
+            await together(*gates)
+            entry = {"url": second.url, "model": MODEL, "gpu": "l4"}
+            async with one.client(authorization="Bearer ops") as client:
+                assert (await client.post("/workers", json=entry)).status_code == 201
+            await eventually(lambda: "l4-0" in two.relay.engine.dispatcher.state)
+            for n in range(4):
+                answered = await gates[n % 2].post(authorization="Bearer k")
+                assert answered.status_code == 200
+            used = 40.0  # ten tokens each, in and out
+            await eventually(lambda: {sum(spent(g).values()) for g in gates} == {used})
+            for gate in gates:
+                sharing(gate)._highest_token = 7  # as after many a change of the lead
+            before = sharing(one)._born
+            server.stop()
+            await eventually(lambda: not any(sharing(g).up for g in gates))
+            server.start()
+            await eventually(lambda: all(sharing(g)._born != before for g in gates))
+            await eventually(
+                lambda: sorted(bool(sharing(g)._token) for g in gates) == [False, True]
+            )
+            leader, follower = sorted(gates, key=lambda g: not sharing(g)._token)
+            leading = leader.relay.engine
+            leading.dispatcher.set_prices({GROUP: 0.5}, leading.now())
+            await eventually(lambda: backend(follower).price == 0.5)
+            for gate in gates:
+                assert gate.relay.engine.dispatcher.state.get("l4-0").usable
+            await asyncio.sleep(0.2)  # some exchanges more
+            assert sum(spent(leader).values()) == used, "what was used before counts, and once"
+            assert spent(follower) == spent(leader)
+
+
+def spent(gate: Gateway) -> dict[Any, float]:
+    """Used of today's limits, as this replica knows it."""
+    limits = gate.relay.engine.gate
+    return {entry: limits.ledger.total(entry) for entry in limits.entries() if is_daily(entry)}
 
 
 async def test_it_ends_when_told_to_though_its_board_swallows_that(engine: StartEngine) -> None:
