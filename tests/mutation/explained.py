@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 GATE = "router/queue/gate.py"
+DESK = "router/queue/desk.py"
 BREAKER = "router/health/breaker.py"
 ROOM = "router/queue/class_room.py"
 _LOOKED_AT = "a glance that clears fewer: the others are looked at closely, with the same answer"
@@ -51,6 +52,16 @@ EXPLAINED: dict[tuple[str, str, str], str] = {
         GATE,
         "return slo.e2e_s is None or e2e_s <= margin * slo.e2e_s",
         "LtE -> Lt",
+    ): "a prediction that is the target to the last digit",
+    (
+        GATE,
+        "if (held > 0 or entry.urgent) and tau * self._stretch(view, now) > tpot_limit_s:",
+        "Gt -> GtE",
+    ): "a prediction that is the limit to the last digit",
+    (
+        DESK,
+        "if slo.ttft_s is not None and ttft_s > margin * slo.ttft_s:",
+        "Gt -> GtE",
     ): "a prediction that is the target to the last digit",
     (
         ROOM,

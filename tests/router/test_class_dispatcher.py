@@ -86,6 +86,27 @@ def test_without_interactive_traffic_bulk_holds_nothing_back():
         assert assigned(dispatcher.dispatch(bulk, 0.0)) == "a"
 
 
+def test_the_aged_wait_for_one_backend_and_leave_the_others_to_the_rest():
+    """It fits nowhere yet; the backend with most of its KV free is kept for it, and only that."""
+    roomy = dict.fromkeys(
+        ("a", "b"), capability(max_context_tokens=200_000, kv_capacity_tokens=100_000)
+    )
+    dispatcher = serving("a", "b", capabilities=roomy, aged_after_s=10.0)
+    held = {}
+    for name, prompt in (("x", 60_000), ("y", 80_000)):
+        held[name] = assigned(
+            dispatcher.dispatch(ask(name, slo_class="bulk", prompt_tokens=prompt), 0.0)
+        )
+        dispatcher.first_token(name, 9.0)
+    assert held["x"] != held["y"]
+    old = ask("old", slo_class="bulk", prompt_tokens=90_000)
+    assert dispatcher.dispatch(old, 0.0) == Wait("saturated")
+    young = ask("young", slo_class="bulk", prompt_tokens=5_000, arrival_s=20.0)
+    assert dispatcher.dispatch(young, 20.0) == Wait("saturated"), "behind its own class"
+    dispatcher.desk.room.credit_s = 1.0
+    assert answers(dispatcher, 20.0) == {"young": held["y"]}
+
+
 class TestAdmission:
     """Rejects early, and says honestly when to come back."""
 
@@ -210,6 +231,18 @@ class TestPreemption:
         assert dispatcher.redispatch("bulk", 4.0) == Wait("saturated")
         assert answers(dispatcher, 5.4) == {}
         assert answers(dispatcher, 5.6) == {"bulk": "a"}
+
+    @pytest.mark.parametrize(("prompt", "fits"), [(93_900, True), (93_901, False)])
+    def test_where_the_memory_it_gives_back_makes_room(self, prompt: int, fits: bool):
+        """95,000 tokens of KV may be used: 1,050 are, and 30,050 by the bulk request."""
+        roomy = {"a": capability(max_context_tokens=200_000, kv_capacity_tokens=100_000)}
+        targets = {**SLOS, "interactive": Slo("interactive", ttft_s=20.0)}
+        dispatcher = serving("a", capabilities=roomy, slos=targets)
+        dispatcher.dispatch(ask("first"), 0.0)
+        dispatcher.first_token("first", 0.2)
+        dispatcher.dispatch(ask("bulk", slo_class="bulk", prompt_tokens=30_000), 0.2)
+        decision = dispatcher.dispatch(ask("chat", prompt_tokens=prompt), 0.2)
+        assert isinstance(decision, Assign) is fits, "half of its answer of 100 counts, too"
 
     def test_never_after_the_first_token(self):
         dispatcher = self.loaded()

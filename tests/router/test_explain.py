@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from router.class_dispatcher import desk_of
 from router.config.build import build_dispatcher, rebuild_dispatcher
 from router.config.load import load_config
 from router.dispatcher import Dispatcher
@@ -203,6 +204,21 @@ def test_where_classes_are_scheduled_the_closed_gates_are_told():
     dispatcher.dispatch(ask("asked", slo_class="bulk", prompt_tokens=6_000, explain=True), 0.0)
     why = {c["lost_because"] for c in account(dispatcher, "asked")["candidates"]}
     assert any("tighter class" in text or "TPOT" in text for text in why), why
+
+
+def test_asking_why_counts_nothing_twice():
+    dispatcher = built(
+        "motley",
+        admission={"enabled": True},
+        slos={"interactive": {"ttft_s": 2.0, "tpot_s": 0.0001}},
+    )
+    dispatcher.dispatch(ask("r", slo_class="interactive", explain=True), 0.0)
+    desk = desk_of(dispatcher)
+    assert desk is not None
+    assert desk.events["slo_infeasible", "interactive"] == 1
+    told = account(dispatcher, "r")["candidates"]
+    assert sum(c["lost_because"] == "" for c in told) == 1, told
+    assert len(told) == 4
 
 
 def test_motley_explains_itself():

@@ -8,6 +8,7 @@ decoding among fifteen others: 0.2875 s. The backend does a second of work a sec
 from __future__ import annotations
 
 import math
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -172,6 +173,17 @@ class TestHowLongItWouldWait:
         assert self.wait_s(at, "throughput", 10.0) == pytest.approx(own / (rate - taken))
         expected = (WORK_S + own) / (rate - taken)
         assert self.wait_s(at, "bulk", 10.0) == pytest.approx(expected)
+        # Ten seconds on in which nothing was sent, and a third of what was known faded.
+        fade = math.exp(-1 / 3)
+        rate = (5.0 + WORK_S * fade) / (5.0 + 10.0 * fade + 10.0)
+        assert self.wait_s(at, "interactive", 20.0) == pytest.approx(own / rate)
+
+    def test_what_looser_classes_take_it_could_have(self):
+        at = desk()
+        enter(at, "b", "bulk", 0.0)
+        at.sent(look(at, "t", "throughput", 10.0), FLEET[0], 10.0)
+        rate = (5.0 + WORK_S) / 15.0
+        assert self.wait_s(at, "interactive", 10.0) == pytest.approx(0.5 * WORK_S / rate)
 
     @pytest.mark.parametrize(("slo_class", "floor"), [("throughput", 0.02), ("bulk", 0.1)])
     def test_something_is_always_left_for_it(self, slo_class: str, floor: float):
@@ -188,6 +200,44 @@ class TestHowLongItWouldWait:
     def test_for_nobody_it_does_not_wait(self):
         at = desk()
         assert at._wait_s(look(at, "r", "bulk"), [], 0.0) == 0.0
+
+
+class TestWhereItMayGo:
+    def test_of_very_many_backends_every_kth_is_looked_at(self):
+        many = [view(f"b{n}", n) for n in range(257)]
+        at = desk()
+        entry = look(at, "r", "interactive")
+        assert len(at.open_to(entry, many[:256], 0.0)) == 256
+        first = at.open_to(entry, many, 0.0)
+        assert [b.index for b in first] == list(range(1, 257, 2))
+        assert [b.index for b in at.open_to(entry, many, 0.0)] == list(range(0, 257, 2))
+        assert len(at.open_to(entry, many, 0.0, last=True)) == 257
+
+    @pytest.mark.parametrize(
+        ("slo_class", "ttft_s", "tpot_s", "opens"),
+        [
+            ("interactive", 1.59, 0.079, True),
+            ("interactive", 1.61, 0.079, False),
+            ("interactive", 1.59, 0.081, False),
+            ("bulk", 99.0, 0.079, True),
+            ("bulk", 0.0, 0.081, False),
+            ("job", 2.31, 0.001, False),
+            ("job", 2.29, 0.001, True),
+        ],
+    )
+    def test_a_pair_that_keeps_its_targets_and_the_tightest_pace(
+        self, slo_class: str, ttft_s: float, tpot_s: float, opens: bool
+    ):
+        at = desk()
+        look(at, "i", "interactive")
+        shared = SimpleNamespace(ttft_s=ttft_s, tpot_s=tpot_s)
+        assert at.pair_opens(look(at, "r", slo_class), shared, 0.0) is opens
+
+    def test_what_it_has_waited_counts_for_a_pair_too(self):
+        at = desk()
+        entry = look(at, "r", "interactive")
+        assert at.pair_opens(entry, SimpleNamespace(ttft_s=1.0, tpot_s=0.01), 0.59)
+        assert not at.pair_opens(entry, SimpleNamespace(ttft_s=1.0, tpot_s=0.01), 0.61)
 
 
 class TestTurnedAway:

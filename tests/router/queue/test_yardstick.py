@@ -29,6 +29,11 @@ def test_the_best_answer_is_the_fastest_backends_own():
     assert ruler.tpot_s(1000, 200.0) == pytest.approx(0.0102 + 1e-6 * 1100)
 
 
+def test_attention_of_a_prompt_with_itself_is_half_its_square():
+    cost = LinearCost(0.010, 0.0001, seq_s=0.0002, context_s=1e-6, pair_s=1e-7)
+    assert Ruler([view("a", cost=cost)]).work_s(1000, 100.0) == pytest.approx(0.2875 + 0.05)
+
+
 def test_work_of_nothing_is_not_nothing():
     assert Ruler([view("a")]).work_s(0, 0.0) > 0
 
