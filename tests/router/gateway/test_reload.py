@@ -32,6 +32,7 @@ from tests.router.gateway.fakes import (
     running,
     stream,
 )
+from tests.router.gateway.test_classes import Held
 
 
 def write(path: Path, config: dict[str, Any]) -> None:
@@ -200,3 +201,38 @@ async def test_new_targets_reach_who_schedules_the_classes(
         assert desk.slo_of(ask("s", slo_class="gold")).ttft_s == 0.2
         assert desk.events["unknown_class", "interactive"] == 0
         assert desk.limits(MODEL, gate.clock.now()).ttft_s == 0.2, "it counts as in use"
+
+
+async def test_who_waits_in_the_queue_of_classes_outlives_a_reload(
+    tmp_path: Path, engine: StartEngine
+) -> None:
+    """Their class goes, its targets change, and the backend that they wait for is another's."""
+    held = Held()
+    first, second = await engine(held), await engine(stream(["second"]))
+    path = tmp_path / "motley.yaml"
+    seats: dict[str, Any] = {"engine_args": {"max_num_seqs": 1}}
+    gold = {"slos": {"gold": {"ttft_s": 30.0}}, "admission": {"enabled": True}}
+    config = fleet(first, **gold)
+    config["backends"][0] |= seats
+    async with served(path, config) as (gate, reloader):
+        running_now = asyncio.create_task(gate.post(x_motley_class="gold"))
+        await eventually(lambda: gate.books["in_flight"] == 1)
+        waiting = [
+            asyncio.create_task(gate.post(x_motley_class=name))
+            for name in ("gold", "gold", "bulk", "bulk")
+        ]
+        await eventually(lambda: gate.books["queued"] == 4)
+        changed = fleet(first, second, admission=gold["admission"])
+        changed["backends"][0] |= seats
+        del changed["backends"][0]
+        write(path, changed)
+        assert reloader.reload("test").ok
+        answers = await asyncio.wait_for(asyncio.gather(*waiting), 10)
+        assert [a.status_code for a in answers] == [200] * 4
+        assert {a.headers["x-motley-backend"] for a in answers} == {"e1"}
+        held.open.set()
+        assert (await running_now).status_code == 200
+        gate.assert_at_rest()
+        desk = desk_of(gate.relay.engine.dispatcher)
+        assert desk is not None
+        assert not desk.room.lanes
