@@ -8,6 +8,7 @@ import pytest
 
 from router.config.build import rebuild_dispatcher
 from router.dispatcher import Dispatcher
+from router.domain.decision import Wait
 from router.domain.errors import UnknownNameError
 from router.hedge import HedgeBudget, HedgeRules
 from router.log_replay import replay
@@ -96,6 +97,19 @@ class TestTheRace:
         dispatcher.win("r", "b", 1.2)
         dispatcher.complete("r", 2.0, output_tokens=10)
         assert [o.backend for o in recorder.outcomes] == ["b"]
+
+
+def test_not_where_somebody_waits():
+    dispatcher = make_dispatcher("a", "b", policy=LimitPolicy(1))
+    dispatcher.hedging = HedgeBudget(HedgeRules(gain=0.0))
+    assert assigned(dispatcher.dispatch(ask("r"), 0.0)) == "a"
+    assert assigned(dispatcher.dispatch(ask("s"), 0.0)) == "b"
+    assert dispatcher.dispatch(ask("waits"), 0.0) == Wait("saturated")
+    assert dispatcher.hedge("r", 9.0) is None
+    dispatcher.cancel("waits", 9.0)
+    second = dispatcher.hedge("r", 9.0)
+    assert second is not None
+    assert second.backend.name == "b"
 
 
 def test_not_after_the_first_token():
