@@ -87,10 +87,11 @@ def test_without_interactive_traffic_bulk_holds_nothing_back():
 
 
 def test_of_one_class_the_first_holds_up_nobody_who_needs_less():
-    """Behind 0.8 s of prompts 12,000 tokens are too late for 2 s, and 1,000 are not."""
+    """Behind 1.6 s of prompts 4,000 tokens are too late for 2 s, and 1,000 are not."""
     dispatcher = serving("a")
-    dispatcher.dispatch(ask("before", prompt_tokens=8_000), 0.0)
-    assert dispatcher.dispatch(ask("long", prompt_tokens=12_000), 0.0) == Wait("saturated")
+    for n in range(2):
+        dispatcher.dispatch(ask(f"before{n}", prompt_tokens=8_000), 0.0)
+    assert dispatcher.dispatch(ask("long", prompt_tokens=4_000), 0.0) == Wait("saturated")
     assert dispatcher.dispatch(ask("short"), 0.0) == Wait("saturated"), "nobody overtakes at once"
     assert answers(dispatcher, 0.0) == {"short": "a"}
 
