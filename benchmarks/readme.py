@@ -190,6 +190,20 @@ BLOCKS: dict[str, Callable[[], str]] = {
         "200 tokens (long prompts) and 1000 + 400 (chat), seconds, 100 Gbit/s between cards, "
         "belief 25 % wrong, policy `motley`; split: share of requests with `on`.",
     ),
+    "relocation": table_of(
+        "python -m benchmarks.policies.relocation",
+        "Ratios with moves over without, policy `motley`, 5,000 requests, loads 0.5, 0.75 and 0.9, "
+        "two seeds: geometric means; of it: the extremes of E2E P99. Remaining: as predicted, or "
+        "the truth. At most one move a request and 10 % more prefill, belief 25 % wrong; in "
+        "`slo-mix` of the interactive class.",
+    ),
+    "slow-tail": table_of(
+        "python -m benchmarks.policies.slow_tail",
+        "The slowest 1 % of the same replays without moves: who ran where, what share of E2E had "
+        "gone by before the first token, and E2E, as a share of what it was, had each been moved "
+        "to the best backend after a quarter, half and three quarters of its tokens; harm: of the "
+        "move at half.",
+    ),
     "headline": headline,
     "policies": policies,
     "evidence": replays(
