@@ -18,8 +18,8 @@ The remaining length is that of the log-normal forecast, given the tokens counte
 ``GAIN`` times and a second, fits, and is within the budget of extra prefill, is moved, once. With
 ``true`` the mover is told what remains: the bound of any prediction.
 
-Nothing of this is in the gateway: the table says why. The part that reaches into replay and
-dispatcher is all here, for the same reason.
+Nothing of this is in the gateway, for the table says why; so what reaches into replay and
+dispatcher is all here.
 """
 
 from __future__ import annotations
@@ -36,7 +36,8 @@ from benchmarks.policies.scenarios import SLO_MIX, Scenario, config_of, trace_of
 from benchmarks.policies.slo_mix import JUDGED
 from router.dispatcher import Dispatcher
 from router.domain.request import LengthForecast
-from router.fleet_state.backend import BackendState, Flight
+from router.fleet_state.backend import BackendState
+from router.fleet_state.flight import Flight
 from router.perf.estimate import prefill_backlog_s, ttft_s
 from router.policies.motley import Motley
 from simulator.options import ReplayOptions
@@ -114,8 +115,6 @@ class CarriedRows(Rows):
 
 @dataclass(frozen=True, slots=True)
 class Move:
-    """One answer and where it should go on."""
-
     flight: Flight
     to: BackendState
     tokens: int

@@ -2,15 +2,16 @@
 
 ::
 
-    python -m benchmarks.policies.slow_tail              (about 20 CPU-seconds)
+    python -m benchmarks.policies.slow_tail              (about 50 CPU-seconds)
 
-For the slowest 1 % of each replay with ``motley`` (E2E): which share of them ran on the fleet's
-fastest kind of card, which share of their time was over before the first token, and how long they
-would have taken had they been moved after a quarter, half and three quarters of their tokens to
-the best backend there was. That backend is chosen with the truth: the pace there is what those who
-decoded there at that moment really got, and its own share on top; the prompt and the text so far
-are computed at the true speed, and nothing else is waited for. ``harm`` is what a move at half
-costs everybody else there, less what it spares those it leaves, per second that it gains.
+For the slowest 1 % of each replay with ``motley`` (E2E; in the mix of classes those of the
+interactive class): which share of them ran on the fleet's fastest kind of card, which share of
+their time was over before the first token, and how long they would have taken had they been moved
+after a quarter, half and three quarters of their tokens to the best backend there was. That
+backend is chosen with the truth: the pace there is what those who decoded there at that moment
+really got, and its own share on top; the prompt and the text so far are computed at the true
+speed, and nothing else is waited for. ``harm`` is what a move at half costs everybody else there,
+less what it spares those it leaves, per second that it gains.
 """
 
 from __future__ import annotations
@@ -23,6 +24,7 @@ import numpy.typing as npt
 
 from benchmarks.policies.relocation import FLEETS, LOADS, REQUESTS, SEEDS, WORKLOADS
 from benchmarks.policies.scenarios import SLO_MIX, Scenario, config_of, trace_of
+from benchmarks.policies.slo_mix import JUDGED
 from router.domain.state import LinearCost
 from simulator.options import ReplayOptions
 from simulator.results import Latencies, RunResult, latencies
@@ -49,6 +51,9 @@ class Told:
         trace, _ = trace_of(scenario, config_of(scenario.fleet, "least-request"), seed)
         config = config_of(scenario.fleet, "motley", classes=scenario.workload == SLO_MIX)
         options = ReplayOptions(seed=seed, model_error=0.25)
+        self.judged = np.ones(len(trace), dtype=np.bool_)
+        if scenario.workload == SLO_MIX:
+            self.judged = np.array([trace.slo_class[i] == JUDGED for i in range(len(trace))])
         self.run: RunResult = run_policy(trace, config, "motley", options)
         self.latencies: Latencies = latencies(self.run)
         self.costs: list[LinearCost] = [
@@ -62,8 +67,9 @@ class Told:
         self.prompts = np.array(trace.input_tokens, dtype=np.float64)
 
     def slowest(self) -> list[int]:
-        e2e = np.where(self.latencies.completed, self.latencies.e2e_s, -1.0)
-        return np.argsort(e2e)[-max(1, int(SHARE * len(e2e))) :].tolist()
+        judged = self.latencies.completed & self.judged
+        e2e = np.where(judged, self.latencies.e2e_s, -1.0)
+        return np.argsort(e2e)[-max(1, int(SHARE * np.count_nonzero(judged))) :].tolist()
 
     def on_fastest(self, i: int) -> bool:
         kinds = [spec.gpu for spec in self.run.backends]
