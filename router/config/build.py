@@ -85,7 +85,7 @@ def build_dispatcher(
 
     header = _header(config, strict_context=strict_context)
     arguments: dict[str, Any] = {
-        "predictor": predictor or BucketLengthPredictor(),
+        "predictor": BucketLengthPredictor() if predictor is None else predictor,
         "observers": observers,
         "capability_of": remembered,
     }

@@ -17,7 +17,7 @@ from router.domain.fleet import BackendSpec
 from router.domain.request import LengthForecast
 from router.domain.state import LinearCost
 from router.perf.build import iteration_model, kv_capacity_tokens
-from router.perf.length import ConstantLengthPredictor
+from router.perf.length import BucketLengthPredictor, ConstantLengthPredictor
 from tests.fakes import FAST, SLOW, Recorder, ask, assigned
 
 FLEET = [
@@ -102,6 +102,15 @@ def test_predictor_and_observers_are_the_callers():
     dispatcher.complete("r", 1.0, output_tokens=3)
     assert request.forecast.mean_tokens == 7.0
     assert [outcome.request_id for outcome in recorder.outcomes] == ["r"]
+
+
+def test_a_predictor_that_has_not_learned_anything_yet_is_the_callers_too():
+    request = ask("r")
+    untaught = BucketLengthPredictor(prior=LengthForecast(7.0, 9.0, 60.0))
+    dispatcher = build_dispatcher(config(), predictor=untaught)
+    dispatcher.dispatch(request, 0.0)
+    assert request.forecast.mean_tokens == 7.0
+    assert len(untaught) == 1
 
 
 def test_a_parameter_that_the_policy_does_not_take_is_an_error():
