@@ -230,7 +230,7 @@ def groups(options: argparse.Namespace) -> list[Group]:
     )
     return [
         (scenario, seed, variants(options, scenario.workload))
-        for seed in range(options.seeds)
+        for seed in range(options.first_seed, options.first_seed + options.seeds)
         for scenario in asked
         if scenario.load in options.loads or options.held_out
     ]
@@ -255,6 +255,9 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--loads", nargs="+", type=float, default=list(LOADS), choices=LOADS)
     parser.add_argument("--requests", type=int, default=1000, help="a scenario")
     parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument(
+        "--first-seed", type=int, default=0, help="other draws than the published ones"
+    )
     parser.add_argument(
         "--held-out", action="store_true", help="the scenarios that nothing was tuned on"
     )
