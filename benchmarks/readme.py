@@ -106,7 +106,9 @@ def noted(command: str, note: str) -> Callable[[], str]:
 
 def gateway() -> str:
     script = "python benchmarks/gateway/bench_overhead.py"
-    command = f"{script} --peers vllm-router sglang-router smg --backends 4 64 --markdown"
+    command = (
+        f"{script} --peers vllm-router sglang-router smg --backends 4 64 --paced-s 3 --markdown"
+    )
     footprint = "python benchmarks/gateway/bench_footprint.py --markdown"
     note = (
         "All defaults of `motley serve`. Fixed answers from engines that cost nothing, "

@@ -30,10 +30,13 @@ from targets import BARE, Target, bare, free_ports, motley, nginx, process
 
 TARGET_CORE, LOAD_CORE = 0, (os.cpu_count() or 2) - 1
 TOKENS, RATE_PER_S = 150, 50.0
+DIRECT = "direct"
+"""No gateway: nothing is compared with it, so once is enough."""
 SLOW = "litellm"
 """Measured once, with a twentieth of the requests: it takes 300 times as long as the others ..."""
 MOST_SLOW_STREAMS = 64
 """... and cannot carry more streams than this."""
+ONCE = (SLOW, DIRECT)
 
 LEARNED = 100
 """Motley learns from each of the first so many answers of a backend, which is no steady state."""
@@ -55,10 +58,10 @@ def main() -> None:
     rows: dict[str, Figures] = {}
     missing: dict[str, str] = {}
     with engines(max(4, *arguments.backends)) as direct:
-        contenders = {"direct": lambda: nullcontext(direct), **_contenders(direct, arguments)}
+        contenders = {DIRECT: lambda: nullcontext(direct), **_contenders(direct, arguments)}
         for turn in range(arguments.repeats):
             for name, start in contenders.items():
-                if turn == 0 or (name != SLOW and missing.get(name) != ABSENT):
+                if turn == 0 or (name not in ONCE and missing.get(name) != ABSENT):
                     _take_turn(name, start, arguments, rows, missing)
     print(_table(rows) if arguments.markdown else _plain(rows))
     print(f"\n{_shares(rows)}")
@@ -102,7 +105,7 @@ def engines(count: int) -> Iterator[Engines]:
     script = Path(__file__).parent / "mock_engines.py"
     command = [sys.executable, str(script), ",".join(map(str, ports)), str(TOKENS)]
     with process([*command, str(RATE_PER_S)], LOAD_CORE, ports[0]) as pid:
-        direct = Engines("direct", ports[0], pid)
+        direct = Engines(DIRECT, ports[0], pid)
         direct.ports = ports
         yield direct
 
@@ -174,13 +177,13 @@ def _told(rows: dict[str, Figures], name: str, floor: str) -> list[str]:
         if column == ERRORS or math.isnan(figure):
             cells.append("-" if math.isnan(figure) else f"{figure:.0f}")
             continue
-        ratio = f" ({figure / over:.2f}x)" if over and name not in ("direct", floor) else ""
+        ratio = f" ({figure / over:.2f}x)" if over and name not in (DIRECT, floor) else ""
         cells.append(f"{figure:,.0f}{ratio}" if figure >= 100 else f"{figure:.1f}{ratio}")
     return cells
 
 
 def _plain(rows: dict[str, Figures]) -> str:
-    lines = [f"{'CPU us per':>28} " + " ".join(f"{name:>15}" for name in rows["direct"])]
+    lines = [f"{'CPU us per':>28} " + " ".join(f"{name:>15}" for name in rows[DIRECT])]
     for name in rows:
         cells = " ".join(f"{cell:>15}" for cell in _told(rows, name, "nginx"))
         lines.append(f"{name:>28} {cells}")
@@ -189,7 +192,7 @@ def _plain(rows: dict[str, Figures]) -> str:
 
 def _table(rows: dict[str, Figures]) -> str:
     floor = "vllm-router" if "vllm-router" in rows else "nginx"
-    columns = list(rows["direct"])
+    columns = list(rows[DIRECT])
     lines = [f"| CPU us per | {' | '.join(map(_heading, columns))} |"]
     lines.append("|---|" + "--:|" * len(columns))
     for name in rows:

@@ -36,6 +36,8 @@ http {{
 """
 
 BARE = "bare relay (Python)"
+PATIENCE_S = 2.0
+"""smg takes 5 s to leave, and nobody has anything to save."""
 
 
 @dataclass
@@ -98,7 +100,7 @@ def process(command: Sequence[str], core: int, port: int) -> Iterator[int]:
             family = _family(running.pid) if running.poll() is None else []
             running.send_signal(signal.SIGTERM)
             try:
-                running.wait(10)
+                running.wait(PATIENCE_S)
             except subprocess.TimeoutExpired:
                 running.kill()
             for pid in family[1:]:  # smg leaves a child that drains for minutes, on a fixed port
