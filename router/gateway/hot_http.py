@@ -135,9 +135,9 @@ class HotHttp(StrictHttp):
         keep_alive = version != "1.0" and self.parser.should_keep_alive()
         before = self.cycle
         call = self.door.call(path, query, self.headers, named)
-        if key and version == "1.1":
-            self.door.heads.learn(key, Head(path, query, self.headers, named, keep_alive))
         cycle = HotCycle(self, call, keep_alive=keep_alive, expects=self.expect_100_continue)
+        if key and version == "1.1" and cycle.problem is None:  # nothing is kept of who is refused
+            self.door.heads.learn(key, Head(path, query, self.headers, named, keep_alive))
         self.cycle = cycle
         if before is None or before.response_complete:
             self._take_turn(cycle)

@@ -5,8 +5,8 @@ makes of a head depends on its bytes alone, so one that differs from a head it h
 those digits is taken as read, and the lines that go on to the engine are kept ready.
 
 Only requests that come whole, in one read, are looked at; everything else is parsed as ever. Heads
-hold credentials: they stay in memory, whoever comes is still asked for them every time, and the
-oldest heads make room for new ones.
+hold credentials: they stay in memory only, whoever comes is asked for them every time, nothing is
+kept of who is refused, and the oldest heads make room for new ones.
 """
 
 from __future__ import annotations

@@ -216,6 +216,7 @@ async def test_one_caller_is_not_taken_for_another(engine: StartEngine) -> None:
             await reader.readexactly(length)
         writer.close()
         assert statuses == [200, 200, 401]
+        assert len(gate.relay.door.heads) == 1, "nothing is kept of who is refused"
         assert all("authorization" not in received.headers for received in backend.received)
 
 
