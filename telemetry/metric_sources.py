@@ -120,6 +120,7 @@ def ask_desk(metrics: GatewayMetrics, desk: Desk) -> None:
 
     metrics.ask(table.QUEUED, queued)
     metrics.ask(table.CLASS_EVENTS, events)
+    metrics.ask(table.CLASS_ROOM, desk.learned_room)
 
 
 def _audit(dispatcher: Dispatcher, figure: Callable[[int, int], int]) -> Iterator[Sample]:

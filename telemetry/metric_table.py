@@ -365,6 +365,12 @@ CLASS_EVENTS = Metric(
     "the share kept for the aged), slo_infeasible, unknown_class.",
     ("event", "slo_class"),
 )
+CLASS_ROOM = Metric(
+    "motley_class_room_ratio",
+    "gauge",
+    "How much of the room below the tightest TPOT target may be filled, learned from those missed.",
+    ("model",),
+)
 PRICE = Metric(
     "motley_price_ratio",
     "gauge",
@@ -525,7 +531,7 @@ TABLE: tuple[Metric, ...] = (
     *(ENGINE_RUNNING, ENGINE_WAITING, ENGINE_KV, ENGINE_HITS, ENGINE_PREEMPTIONS),
     *(CORRECTION, CORRECTION_DEVIATION, COEFFICIENT, COEFFICIENT_DEVIATION, DRIFTS, DEGRADATION),
     *(PREDICTION_BIAS, PREDICTION_ERROR, PREDICTION_COVERAGE),
-    *(SLO_ATTAINMENT, GOODPUT, QOE, QUEUED, CLASS_EVENTS, PRICE),
+    *(SLO_ATTAINMENT, GOODPUT, QOE, QUEUED, CLASS_EVENTS, CLASS_ROOM, PRICE),
     *(PLAN_ROUNDS, PLAN_AGE, PLAN_SOLVE, PLAN_E2E, PLACEMENT_STEPS),
     *(DISCOVERY_ERRORS, RELOADS, RELOAD_OK),
     *(SHADOW_P99, SHADOW_AGREEMENT, SHADOW_REGRET, CANARY_ATTAINMENT, CANARY_ROLLBACKS),

@@ -14,6 +14,7 @@ can bring that about.
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
 
 ALLOWED, STEP, LEAST = 0.01, 0.03, 0.5
 
@@ -29,6 +30,10 @@ class Caution:
     def share(self, model: str) -> float:
         """From ``LEAST`` to 1, which it is where nothing was missed."""
         return math.exp(self._logs.get(model, 0.0))
+
+    def __iter__(self) -> Iterator[str]:
+        """Models of which something was learned."""
+        return iter(self._logs)
 
     def learn(self, model: str, *, missed: bool) -> None:
         """An answer with the tightest target is complete."""

@@ -328,6 +328,10 @@ class Desk:
                 self.events["aged", request.slo_class] += 1
             self.room.paid(entry, now)
 
+    def learned_room(self) -> list[tuple[tuple[str], float]]:
+        """The share of the room below the tightest TPOT target, by model."""
+        return [((model,), self._caution.share(model)) for model in self._caution]
+
     def completed(self, outcome: Outcome) -> None:
         """Whether its tokens came as fast as asked tells how full backends may get.
 

@@ -216,9 +216,8 @@ def test_asking_why_counts_nothing_twice():
     desk = desk_of(dispatcher)
     assert desk is not None
     assert desk.events["slo_infeasible", "interactive"] == 1
-    told = account(dispatcher, "r")["candidates"]
-    assert sum(c["lost_because"] == "" for c in told) == 1, told
-    assert len(told) == 4
+    told = [c["lost_because"] for c in account(dispatcher, "r")["candidates"]]
+    assert sorted(told) == ["", "a tie, broken at random", *["score worse by 0.502"] * 2]
 
 
 def test_motley_explains_itself():

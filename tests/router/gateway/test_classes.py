@@ -218,7 +218,7 @@ async def test_a_recalled_request_leaves_its_engine_and_is_served_in_the_end(
     engine: StartEngine, gateway: StartGateway
 ) -> None:
     held = Held()
-    backend = await engine(held, stream(["quick"]))
+    backend = await engine(held, stream(["quick", "er", "!"]))
     gate = await gateway(backend, admission={"enabled": True})
     bulk = asyncio.create_task(
         gate.post(body=body(prompt=LONG, stream=True), x_motley_class="bulk")
@@ -233,6 +233,7 @@ async def test_a_recalled_request_leaves_its_engine_and_is_served_in_the_end(
     assert len(backend.received) == 3
     metrics = (await gate.get("/metrics")).text
     assert 'motley_class_events_total{event="recalled",slo_class="bulk"} 1.0' in metrics
+    assert 'motley_class_room_ratio{model="llama-3.1-8b"} 1.0' in metrics, "nothing was missed"
     assert gate.books == {**gate.books, "in_flight": 0, "queued": 0}
 
 
