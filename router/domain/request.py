@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, field
+from statistics import NormalDist
 
 from router.domain.slo import Slo
+
+LEAST_SIGMA, Z90 = 0.2, 1.2816
+RARE = 1e-9
 
 
 @dataclass(slots=True, unsafe_hash=True)
@@ -33,6 +38,40 @@ class LengthForecast:
         if not self.square_tokens:
             return 0.5 * self.mean_tokens
         return 0.5 * self.square_tokens / max(self.mean_tokens, 1.0)
+
+    def beyond(self, tokens: int) -> LengthForecast:
+        """What remains of an answer that is longer than ``tokens``; at least one token.
+
+        Lengths are taken for log-normal, through the 90th percentile: who is longer than
+        expected is likely to be much longer.
+        """
+        if tokens <= 0 or not self.mean_tokens:
+            return LengthForecast(
+                max(1.0, self.mean_tokens), max(1.0, self.p90_tokens), self.square_tokens
+            )
+        sigma = self._sigma
+        mu = math.log(max(self.p90_tokens, self.mean_tokens, 1.0)) - Z90 * sigma
+        z = (math.log(tokens) - mu) / sigma
+        longer = _above(z)
+        if longer < RARE:  # beyond all that was seen: what remains is exponential
+            mean = max(1.0, tokens * sigma / z)
+            return LengthForecast(mean, math.log(10.0) * mean, 2.0 * mean * mean)
+        first = math.exp(mu + sigma**2 / 2) * _above(z - sigma) / longer
+        second = math.exp(2 * mu + 2 * sigma**2) * _above(z - 2 * sigma) / longer
+        p90 = math.exp(mu + sigma * NormalDist().inv_cdf(1.0 - 0.1 * longer)) - tokens
+        mean = max(1.0, first - tokens)
+        square = max(mean * mean, second - 2.0 * tokens * first + tokens * tokens)
+        return LengthForecast(mean, max(1.0, p90), square)
+
+    @property
+    def _sigma(self) -> float:
+        """Standard deviation of the length's logarithm."""
+        mean = max(self.mean_tokens, 1.0)
+        if self.square_tokens > mean * mean:
+            return max(LEAST_SIGMA, math.sqrt(math.log(self.square_tokens / mean**2)))
+        # The root of p90 = mean * exp(Z90 * s - s * s / 2), where there is one.
+        ratio = math.log(max(self.p90_tokens, mean) / mean)
+        return max(LEAST_SIGMA, Z90 - math.sqrt(max(0.0, Z90**2 - 2.0 * ratio)))
 
 
 NO_FORECAST = LengthForecast(mean_tokens=0.0, p90_tokens=0.0)
@@ -96,7 +135,9 @@ class Request:
         if self.shown_first_s is None:
             self.shown_first_s = first_s
         self.fallbacks = ()  # another model would go on with something else
-        expected = self.forecast
-        self.forecast = LengthForecast(
-            max(1.0, expected.mean_tokens - tokens), max(1.0, expected.p90_tokens - tokens)
-        )
+        self.forecast = self.forecast.beyond(tokens)
+
+
+def _above(z: float) -> float:
+    """Share of a standard normal distribution above ``z``."""
+    return 0.5 * math.erfc(z / math.sqrt(2.0))

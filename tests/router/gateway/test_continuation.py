@@ -184,7 +184,7 @@ async def test_the_client_sees_one_unbroken_stream(
     engine: StartEngine, gateway: StartGateway, how: Behaviour
 ) -> None:
     first, second = Speaker("a", 5, how), Speaker("bb")
-    limits = ON | {"idle_timeout_s": 0.3}
+    limits = ON | {"idle_timeout_s": 0.3 if how is hang else 10.0}  # a busy machine is silent, too
     gate = await gateway(await engine(first), await engine(second), reliability=limits)
     options = {"stream_options": {"include_usage": True}, "max_tokens": 40}
     parts, error = await ask(gate, options)
