@@ -16,7 +16,6 @@ from typing import Any, cast
 
 from router.dispatcher import SATURATED, Dispatcher, chosen_of
 from router.domain.decision import Assign, Decision, Reject, Wait
-from router.domain.outcome import Outcome
 from router.domain.protocols import Hold, Policy
 from router.domain.request import Request
 from router.domain.slo import slo_from_json
@@ -43,6 +42,7 @@ class ClassDispatcher(Dispatcher):
     def serving(self, desk: Desk) -> ClassDispatcher:
         """Schedule classes by this desk; must be called before the first request."""
         self.desk = desk
+        self._observers = (*self._observers, desk)
         # The room of classes offers what the plain dispatcher asks of a waiting room.
         self._waiting = cast(WaitingRoom, desk.room)
         self._sent: dict[str, Entry] = {}  # without a first token
@@ -121,26 +121,6 @@ class ClassDispatcher(Dispatcher):
     def _land(self, request_id: str, now: float) -> Flight:
         self._sent.pop(request_id, None)
         return super()._land(request_id, now)
-
-    def complete(
-        self,
-        request_id: str,
-        now: float,
-        *,
-        output_tokens: int,
-        prompt_tokens: int | None = None,
-        cached_tokens: int | None = None,
-    ) -> Outcome:
-        """The answer is complete: see ``Flights.complete``."""
-        outcome = super().complete(
-            request_id,
-            now,
-            output_tokens=output_tokens,
-            prompt_tokens=prompt_tokens,
-            cached_tokens=cached_tokens,
-        )
-        self.desk.completed(outcome)
-        return outcome
 
     def first_token(self, request_id: str, now: float) -> None:
         """The first token of an in-flight request arrived: nobody may take it back any more."""

@@ -332,11 +332,13 @@ class Desk:
         """The share of the room below the tightest TPOT target, by model."""
         return [((model,), self._caution.share(model)) for model in self._caution]
 
-    def completed(self, outcome: Outcome) -> None:
-        """Whether its tokens came as fast as asked tells how full backends may get.
+    def observe(self, outcome: Outcome) -> None:
+        """Whether the tokens of an answer came as fast as asked tells how full backends may get.
 
         Counted is whose target is the tightest in use, and one that some backend can keep.
         """
+        if outcome.status != "completed":
+            return
         slo, tpot_s, model = self._slos.get(outcome.slo_class), outcome.tpot_s, outcome.model
         target_s = slo.of_model(model).tpot_s if slo is not None else None
         if tpot_s is None or target_s is None or outcome.slo is not None or outcome.carried_tokens:

@@ -336,7 +336,7 @@ class TestCaution:
         dispatcher = serving("a")
         dispatcher.dispatch(ask("first"), 0.0)  # so that its class is in use
         answer = {"finished_s": 11.5, "output_tokens": 101, "predicted_output_tokens": 100.0}
-        dispatcher.desk.completed(outcome("a", **answer | fields))
+        dispatcher.desk.observe(outcome("a", **answer | fields))
         return dispatcher.desk.limits(ask().model, 2.0).share
 
     def test_a_target_missed_is_learned_from(self):
@@ -359,6 +359,10 @@ class TestCaution:
     def test_an_answer_that_another_backend_went_on_with_was_late_for_that_reason(self):
         assert self.share_after(carried_tokens=10) == 1.0
 
+    @pytest.mark.parametrize("status", ["failed", "cancelled"])
+    def test_an_answer_that_was_broken_off_says_nothing(self, status: str):
+        assert self.share_after(status=status) == 1.0
+
     def test_an_answer_of_one_token_has_no_pace(self):
         assert self.share_after(output_tokens=1) == 1.0
 
@@ -372,7 +376,7 @@ class TestCaution:
         assert assigned(dispatcher.dispatch(ask("b0", slo_class="bulk"), 40.0)) == "a"
         dispatcher.cancel("b0", 40.1)
         for _ in range(20):
-            dispatcher.desk.completed(outcome("a", finished_s=99.0))
+            dispatcher.desk.observe(outcome("a", finished_s=99.0))
         assert dispatcher.desk.limits(ask().model, 42.0).share < 0.6
         assert dispatcher.dispatch(ask("b1", slo_class="bulk"), 42.0) == Wait("saturated")
         assert balance(dispatcher) == 0
@@ -387,7 +391,7 @@ class TestCaution:
     def test_other_targets_begin_anew(self):
         dispatcher = serving("a")
         dispatcher.dispatch(ask("first"), 0.0)
-        dispatcher.desk.completed(outcome("a", finished_s=99.0))
+        dispatcher.desk.observe(outcome("a", finished_s=99.0))
         dispatcher.desk.retarget({**SLOS, "interactive": Slo("interactive", 2.0, tpot_s=0.3)})
         assert dispatcher.desk.limits(ask().model, 21.0).share == 1.0
 
