@@ -18,7 +18,8 @@ from dataclasses import replace
 from router.class_dispatcher import desk_of
 from router.config.build import build_dispatcher
 from router.config.load import MotleyConfig, load_config
-from router.dispatcher import FRESH, Dispatcher
+from router.deciding import FRESH
+from router.dispatcher import Dispatcher
 from router.domain.decision import Assign
 from router.domain.request import Request
 from router.policies.registry import POLICIES

@@ -14,7 +14,8 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Any, cast
 
-from router.dispatcher import SATURATED, Dispatcher, chosen_of
+from router.deciding import SATURATED, chosen_of
+from router.dispatcher import Dispatcher
 from router.domain.decision import Assign, Decision, Reject, Wait
 from router.domain.protocols import Hold, Policy
 from router.domain.request import Request
