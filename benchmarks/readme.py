@@ -106,14 +106,13 @@ def noted(command: str, note: str) -> Callable[[], str]:
 
 def gateway() -> str:
     script = "python benchmarks/gateway/bench_overhead.py"
-    command = (
-        f"{script} --peers vllm-router sglang-router smg --backends 4 64 --paced-s 3 --markdown"
-    )
+    command = f"{script} --peers vllm-router sglang-router smg --backends 4 64"
     footprint = "python benchmarks/gateway/bench_footprint.py --markdown"
     note = (
-        "All defaults of `motley serve`. Fixed answers from engines that cost nothing, "
-        "one core for the gateway, best of three; in brackets against vllm-router (Rust). LiteLLM "
-        "is left out: without the internet it waits half a minute for a tokenizer, over and over. "
+        "All defaults of `motley serve`. Fixed answers from engines that cost nothing, one core "
+        "for the gateways, which take turns in each of seven rounds: medians, and in brackets the "
+        "ratio to vllm-router (Rust) within the rounds with its 95 % interval. LiteLLM is left "
+        "out: without the internet it waits half a minute for a tokenizer, over and over. "
         f"`{command}`"
     )
     process = run(footprint).strip()

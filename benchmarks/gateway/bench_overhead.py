@@ -2,52 +2,61 @@
 
 A relay that does nothing but relay shows how much of it is Python's, whatever Motley did.
 
-The target is pinned to one core, engines and client to another. Figures are CPU microseconds of
-all the target's processes; for ``direct`` they are those of the engines. Compare ratios within a
-run, not numbers between machines. ``--peers`` installs those that PyPI has and runs them too; one
-that does not start here is named under the table. Six minutes with all of them.
+All of them run at once, on one core, and all but the one that is measured are stopped; engines and
+client have another core. Each load goes through all gateways, in an order drawn anew, before the
+next load, and everything is done in several rounds: ratios are taken within a round, and the table
+says how sure they are. Figures are CPU microseconds of all the gateway's processes; for ``direct``
+they are those of the engines. Compare ratios within a run, not numbers between machines.
+
+``--peers`` installs those that PyPI has and runs them too; one that does not start here is named
+under the table. ``--beside DIR`` measures the Motley of another checkout as well. Seven minutes
+with three peers.
 """
 
 from __future__ import annotations
 
 import argparse
-import asyncio
+import gc
 import math
 import os
+import random
 import sys
 import time
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from functools import partial
 from pathlib import Path
-from statistics import median, quantiles
+
+import uvloop
 
 sys.path.insert(0, str(Path(__file__).parent))
 
 import peers
-from load import Result, closed_loop, open_loop, streams
+import windows
+from paired import Ratio, Round, Together, middle, percentile_of, ratio
 from targets import BARE, Target, bare, free_ports, motley, nginx, process
 
 TARGET_CORE, LOAD_CORE = 0, (os.cpu_count() or 2) - 1
-TOKENS, RATE_PER_S = 150, 50.0
+TOKENS, RATE_PER_S = 65, 50.0
+OPEN_S = 1.0
+"""How long a window is: as long as the period of a gateway's chores."""
+BEGIN_S = 0.25
+PER_S = 100.0
+SETTLE_S = 0.12
+"""After a gateway goes on: timers that came due meanwhile are served at once."""
 DIRECT = "direct"
-"""No gateway: nothing is compared with it, so once is enough."""
+"""No gateway: nothing is compared with it, so ..."""
+DIRECT_ROUNDS = 2
 SLOW = "litellm"
-"""Measured once, with a twentieth of the requests: it takes 300 times as long as the others ..."""
 MOST_SLOW_STREAMS = 64
-"""... and cannot carry more streams than this."""
-ONCE = (SLOW, DIRECT)
-
-LEARNED = 100
-"""Motley learns from each of the first so many answers of a backend, which is no steady state."""
-
-Figures = dict[str, float]
-ABSENT = "which is not installed"
-ERRORS, IDLE_MB = "errors", "idle MB"
-NO_RATIO = (IDLE_MB, ERRORS)
-
+"""It cannot carry more."""
+WARM_UP_S = 2.5
+"""Motley learns from each of the first 100 answers of a backend, which is no steady state."""
 
 Start = Callable[[], AbstractContextManager[Target | None]]
+Samples = dict[str, dict[str, list[Round]]]
+"""By gateway and load, a figure or the latencies of each round."""
+PACED = "paced"
 
 
 def main() -> None:
@@ -55,42 +64,16 @@ def main() -> None:
     os.sched_setaffinity(0, {LOAD_CORE})
     if arguments.peers:
         peers.install(arguments.peers)
-    rows: dict[str, Figures] = {}
-    missing: dict[str, str] = {}
-    with engines(max(4, *arguments.backends)) as direct:
-        contenders = {DIRECT: lambda: nullcontext(direct), **_contenders(direct, arguments)}
-        for turn in range(arguments.repeats):
-            for name, start in contenders.items():
-                if turn == 0 or (name not in ONCE and missing.get(name) != ABSENT):
-                    _take_turn(name, start, arguments, rows, missing)
-    print(_table(rows) if arguments.markdown else _plain(rows))
-    print(f"\n{_shares(rows)}")
+    gc.disable()  # a pause of the client's would pass for the gateway's
+    with ExitStack() as running:
+        direct = running.enter_context(engines(max(4, *arguments.backends)))
+        direct.idle_mb = direct.rss_mb()
+        targets, missing = _start_all(direct, arguments, running)
+        bench = Bench([direct, *targets], arguments)
+        bench.run()
+    print(bench.table())
     for name, why in missing.items():
-        if name not in rows:
-            print(f"\nNot measured: {name}, {why}.")
-
-
-def _take_turn(
-    name: str,
-    start: Start,
-    arguments: argparse.Namespace,
-    rows: dict[str, Figures],
-    missing: dict[str, str],
-) -> None:
-    """One at a time: an idle gateway beside the one that is measured costs too."""
-    try:
-        with start() as target:
-            if target is None:
-                missing[name] = ABSENT
-                return
-            figures = measure(target, arguments)
-    except SystemExit as why:
-        missing[name] = "which did not start here"
-        print(f"{name}: {why}", file=sys.stderr, flush=True)
-        return
-    rows[name] = _best(rows.get(name), figures)
-    told = ", ".join(f"{column} {figure:.0f}" for column, figure in figures.items())
-    print(f"{name}: {told}", file=sys.stderr, flush=True)
+        print(f"\nNot measured: {name}, {why}.")
 
 
 class Engines(Target):
@@ -110,131 +93,198 @@ def engines(count: int) -> Iterator[Engines]:
         yield direct
 
 
+def _start_all(
+    direct: Engines, arguments: argparse.Namespace, running: ExitStack
+) -> tuple[list[Target], dict[str, str]]:
+    """Start every gateway that can be had here, and stop it until it is measured."""
+    targets: list[Target] = []
+    missing: dict[str, str] = {}
+    for name, start in _contenders(direct, arguments).items():
+        try:
+            target = running.enter_context(start())
+        except SystemExit as why:
+            missing[name] = "which did not start here"
+            print(f"{name}: {why}", file=sys.stderr, flush=True)
+            continue
+        if target is None:
+            missing[name] = "which is not installed"
+            continue
+        target.name = name
+        time.sleep(SETTLE_S)
+        target.idle_mb = target.rss_mb()
+        uvloop.run(windows.requests(target.port, 1024, seconds=WARM_UP_S, cpu=target.cpu_s))
+        target.stop()
+        targets.append(target)
+    return targets, missing
+
+
 def _contenders(direct: Engines, arguments: argparse.Namespace) -> dict[str, Start]:
     four = direct.ports[:4]
     starts: dict[str, Start] = {
         "nginx": lambda: nginx(four, TARGET_CORE),
         BARE: lambda: bare(four, TARGET_CORE),
     }
+    if arguments.only_motley:
+        starts.clear()
     for policy in arguments.policy:
         for count in arguments.backends:
             ports = direct.ports[:count]
-            starts[f"motley ({policy}, {count} backends)"] = partial(
-                motley, ports, TARGET_CORE, policy
-            )
+            name = f"motley ({policy}, {count} backends)"
+            starts[name] = partial(motley, ports, TARGET_CORE, policy)
+            for folder in arguments.beside:
+                starts[f"{name} of {folder}"] = partial(
+                    motley, ports, TARGET_CORE, policy, Path(folder)
+                )
     for name in arguments.peers:
         starts[name] = partial(peers.running, name, four, TARGET_CORE)
     return starts
 
 
-def measure(target: Target, arguments: argparse.Namespace) -> Figures:
-    """One pass over all loads; warm-up excluded."""
-    figures, port = {IDLE_MB: target.rss_mb()}, target.port
-    errors = 0
-    requests = arguments.requests if target.name != SLOW else arguments.requests // 20
-    warm_up = requests // 5
-    if target.name.startswith("motley"):
-        warm_up = max(warm_up, LEARNED * max(arguments.backends))
-    asyncio.run(closed_loop(port, 1024, requests=warm_up, concurrency=8))
-    for size in (1024, 16_384):
-        result, us = _cpu_us(target, closed_loop(port, size, requests=requests, concurrency=8))
-        figures[f"{size // 1024} KiB"] = us / result.done
-        errors += result.errors
-    for count in arguments.streams:
-        if target.name == SLOW and count > MOST_SLOW_STREAMS:
-            figures[f"chunk, {count}"] = math.nan
-            continue
-        result, us = _cpu_us(target, streams(port, count=count, tokens=TOKENS, rounds=1))
-        figures[f"chunk, {count}"] = us / max(result.chunks, 1)
-        errors += result.errors
-    paced = asyncio.run(open_loop(port, 1024, per_s=100.0, seconds=arguments.paced_s))
-    latencies = [1e6 * latency for latency in paced.latencies_s]
-    figures["p50 us"], figures["p99 us"] = median(latencies), quantiles(latencies, n=100)[98]
-    figures[IDLE_MB] = figures.pop(IDLE_MB)
-    figures[ERRORS] = float(errors + paced.errors)
-    return figures
+class Bench:
+    """Rounds of loads over all targets, and what they say.
 
+    Args:
+        targets: stopped, but for the engines.
+        arguments: of the command line.
+    """
 
-def _cpu_us(target: Target, load) -> tuple[Result, float]:  # type: ignore[no-untyped-def]
-    before = target.cpu_s()
-    result = asyncio.run(load)
-    time.sleep(0.1)  # what is done a moment later is done for these requests too
-    return result, 1e6 * (target.cpu_s() - before)
+    def __init__(self, targets: list[Target], arguments: argparse.Namespace) -> None:
+        self._targets = targets
+        self._arguments = arguments
+        self._samples: Samples = {target.name: {} for target in targets}
+        self._errors = {target.name: 0 for target in targets}
+        self._rng = random.Random(arguments.seed)
 
+    def run(self) -> None:
+        """Everything, in an order drawn anew for every load of every round."""
+        for turn in range(self._arguments.rounds):
+            for load in self._loads():
+                for target in self._rng.sample(self._targets, len(self._targets)):
+                    if target.name != DIRECT or turn < DIRECT_ROUNDS:
+                        self._measure(target, load)
+                self._tell(turn, load)
 
-def _best(old: Figures | None, new: Figures) -> Figures:
-    """The quietest of the repeats: noise only ever adds. Errors are summed."""
-    if old is None:
-        return new
-    best = {column: min(old[column], new[column]) for column in new}
-    return {**best, ERRORS: old[ERRORS] + new[ERRORS]}
+    def _loads(self) -> list[str]:
+        return ["1 KiB", "16 KiB", *(f"chunk, {n}" for n in self._arguments.streams), PACED]
 
+    def _measure(self, target: Target, load: str) -> None:
+        if target.name != DIRECT:
+            target.go_on()
+        time.sleep(SETTLE_S)
+        window = uvloop.run(self._window(target, load))
+        self._errors[target.name] += window.errors
+        figure = window.latencies_s if load == PACED else window.cpu_us_each
+        self._samples[target.name].setdefault(load, []).append(figure)
+        gc.collect()
+        if target.name != DIRECT:
+            target.stop()
 
-def _told(rows: dict[str, Figures], name: str, floor: str) -> list[str]:
-    cells = []
-    for column, figure in rows[name].items():
-        over = rows[floor][column] if floor in rows and column not in NO_RATIO else 0.0
-        if column == ERRORS or math.isnan(figure):
-            cells.append("-" if math.isnan(figure) else f"{figure:.0f}")
-            continue
-        ratio = f" ({figure / over:.2f}x)" if over and name not in (DIRECT, floor) else ""
-        cells.append(f"{figure:,.0f}{ratio}" if figure >= 100 else f"{figure:.1f}{ratio}")
-    return cells
+    async def _window(self, target: Target, load: str) -> windows.Window:
+        if load == PACED:
+            return await windows.paced(
+                target.port, 1024, per_s=PER_S, seconds=self._arguments.paced_s
+            )
+        number = int(load.split()[-1 if load.startswith("chunk") else 0])
+        if not load.startswith("chunk"):
+            return await windows.requests(
+                target.port, 1024 * number, seconds=OPEN_S, cpu=target.cpu_s
+            )
+        if target.name == SLOW and number > MOST_SLOW_STREAMS:
+            return windows.Window(cpu_s=math.nan)
+        return await windows.streams(
+            target.port,
+            count=number,
+            tokens=TOKENS,
+            begin_s=BEGIN_S,
+            seconds=OPEN_S,
+            cpu=target.cpu_s,
+        )
 
+    def _tell(self, turn: int, load: str) -> None:
+        for name, samples in self._samples.items():
+            if load in samples:
+                last = samples[load][-1]
+                if not isinstance(last, float):
+                    last = 1e6 * percentile_of(50)([last])
+                print(f"{turn} {load} {name}: {last:.1f}", file=sys.stderr, flush=True)
 
-def _plain(rows: dict[str, Figures]) -> str:
-    lines = [f"{'CPU us per':>28} " + " ".join(f"{name:>15}" for name in rows[DIRECT])]
-    for name in rows:
-        cells = " ".join(f"{cell:>15}" for cell in _told(rows, name, "nginx"))
-        lines.append(f"{name:>28} {cells}")
-    return "\n".join(lines)
+    # The table
 
+    def table(self) -> str:
+        """For README: figures, and ratios with their intervals."""
+        columns = self._columns()
+        lines = [f"| CPU us per | {' | '.join(columns)} | idle MB | errors |"]
+        lines.append("|---|" + "--:|" * (len(columns) + 2))
+        for target in self._targets:
+            told = f"**{target.name}**" if target.name.startswith("motley") else target.name
+            cells = [self._cell(target.name, *column) for column in columns.values()]
+            lines.append(
+                f"| {told} | {' | '.join(cells)} | {target.idle_mb:.1f} | "
+                f"{self._errors[target.name]} |"
+            )
+        return "\n".join([*lines, *self._beside_the_floor(columns)])
 
-def _table(rows: dict[str, Figures]) -> str:
-    floor = "vllm-router" if "vllm-router" in rows else "nginx"
-    columns = list(rows[DIRECT])
-    lines = [f"| CPU us per | {' | '.join(map(_heading, columns))} |"]
-    lines.append("|---|" + "--:|" * len(columns))
-    for name in rows:
-        told = f"**{name}**" if name.startswith("motley") else name
-        lines.append(f"| {told} | " + " | ".join(_told(rows, name, floor)) + " |")
-    return "\n".join(lines)
+    def _columns(self) -> dict[str, tuple[str, Together]]:
+        columns: dict[str, tuple[str, Together]] = {}
+        for load in self._loads():
+            if load.endswith("KiB"):
+                columns[f"request, {load}"] = load, middle
+            elif load != PACED:
+                columns[f"{load} streams"] = load, middle
+        for percent in (50, 99):
+            columns[f"p{percent} at {PER_S:.0f}/s, us"] = PACED, percentile_of(percent)
+        return columns
 
+    def _cell(self, name: str, load: str, together: Together) -> str:
+        figure = together(self._samples[name][load]) * (1e6 if load == PACED else 1.0)
+        if math.isnan(figure):
+            return "-"
+        told = f"{figure:,.0f}" if figure >= 100 else f"{figure:.1f}"
+        against = self._floor()
+        if name in (DIRECT, against):
+            return told
+        return f"{told} ({self._ratio(name, against, load, together)})"
 
-def _shares(rows: dict[str, Figures]) -> str:
-    """How much of Motley's cost a relay has that does nothing else."""
-    ours = next(name for name in rows if name.startswith("motley"))
-    told = [
-        f"{rows[BARE][column]:.0f} of {figure:.0f} us a {_heading(column).replace(',', ' of', 1)}"
-        for column, figure in rows[ours].items()
-        if column.endswith("KiB")
-    ]
-    told += [
-        f"{rows[BARE][column]:.1f} of {figure:.1f} a {column.replace(',', ' at')} streams"
-        for column, figure in rows[ours].items()
-        if column.startswith("chunk")
-    ]
-    return f"What the barest relay in Python costs of {ours}: {', '.join(told)}."
+    def _ratio(self, name: str, against: str, load: str, together: Together) -> Ratio:
+        return ratio(
+            self._samples[name][load],
+            self._samples[against][load],
+            together,
+            seed=self._arguments.seed,
+        )
 
+    def _floor(self) -> str:
+        for name in ("vllm-router", "nginx"):
+            if name in self._samples:
+                return name
+        return next(name for name in self._samples if name != DIRECT)
 
-def _heading(column: str) -> str:
-    if column.endswith("KiB"):
-        return f"request, {column}"
-    if column.startswith("chunk"):
-        return f"{column} streams"
-    return column.replace(" us", " at 100/s, us")
+    def _beside_the_floor(self, columns: dict[str, tuple[str, Together]]) -> list[str]:
+        """Motley against those that do nothing but relay, and against its other checkouts."""
+        lines = []
+        ours = next(name for name in self._samples if name.startswith("motley"))
+        others = [name for name in self._samples if name.startswith(f"{ours} of ")]
+        for name in (*(n for n in ("nginx", BARE) if n in self._samples), *others):
+            told = "; ".join(
+                f"{column}: {self._ratio(ours, name, *of)}" for column, of in columns.items()
+            )
+            lines.append(f"\n{ours} over {name}: {told}.")
+        return lines
 
 
 def _arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])  # type: ignore[union-attr]
-    parser.add_argument("--requests", type=int, default=3000)
-    parser.add_argument("--streams", nargs="+", type=int, default=[64, 256])
-    parser.add_argument("--paced-s", type=float, default=4.0)
-    parser.add_argument("--repeats", type=int, default=3)
+    parser.add_argument("--rounds", type=int, default=7)
+    parser.add_argument("--seed", type=int, default=0, help="of the orders and the intervals")
+    parser.add_argument("--streams", nargs="*", type=int, default=[64, 256])
+    parser.add_argument("--paced-s", type=float, default=1.5)
     parser.add_argument("--policy", nargs="+", default=["motley"])
     parser.add_argument("--backends", nargs="+", type=int, default=[4])
     parser.add_argument("--peers", nargs="*", default=[], choices=list(peers.PACKAGES))
-    parser.add_argument("--markdown", action="store_true", help="a table for README")
+    parser.add_argument(
+        "--beside", nargs="*", default=[], metavar="DIR", help="other checkouts of Motley"
+    )
+    parser.add_argument("--only-motley", action="store_true", help="no nginx, no bare relay")
     return parser.parse_args()
 
 

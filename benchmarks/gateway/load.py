@@ -70,37 +70,6 @@ async def closed_loop(port: int, size_bytes: int, *, requests: int, concurrency:
     return Result(len(latencies), 0, errors, time.perf_counter() - began, latencies)
 
 
-async def open_loop(port: int, size_bytes: int, *, per_s: float, seconds: float) -> Result:
-    """Non-streamed requests at a fixed rate, whatever the answers do."""
-    payload = request(size_bytes, stream=False)
-    idle: list[tuple[asyncio.StreamReader, asyncio.StreamWriter]] = []
-    latencies: list[float] = []
-    errors = 0
-
-    async def one() -> None:
-        nonlocal errors
-        reader, writer = (
-            idle.pop() if idle else await asyncio.open_connection("127.0.0.1", port, limit=1 << 20)
-        )
-        sent = time.perf_counter()
-        writer.write(payload)
-        head = await reader.readuntil(b"\r\n\r\n")
-        await reader.readexactly(_length(head))
-        latencies.append(time.perf_counter() - sent)
-        errors += not head.startswith(b"HTTP/1.1 200")
-        idle.append((reader, writer))
-
-    began = time.perf_counter()
-    tasks = []
-    for n in range(int(per_s * seconds)):
-        await asyncio.sleep(max(0.0, began + n / per_s - time.perf_counter()))
-        tasks.append(asyncio.create_task(one()))
-    await asyncio.gather(*tasks)
-    for _, writer in idle:
-        writer.close()
-    return Result(len(latencies), 0, errors, time.perf_counter() - began, latencies)
-
-
 async def streams(port: int, *, count: int, tokens: int, rounds: int) -> Result:
     """``count`` streams at once, ``rounds`` times."""
     payload = request(1024, stream=True)

@@ -6,6 +6,7 @@ Usage: mock_engines.py PORTS TOKENS RATE, e.g. ``mock_engines.py 9001,9002 200 5
 from __future__ import annotations
 
 import asyncio
+import gc
 import json
 import sys
 
@@ -126,4 +127,5 @@ async def serve(ports: list[int]) -> None:
 
 if __name__ == "__main__":
     MockEngine.tokens, MockEngine.gap_s = int(sys.argv[2]), 1.0 / float(sys.argv[3])
+    gc.disable()  # a pause would pass for the gateway's
     uvloop.run(serve([int(port) for port in sys.argv[1].split(",")]))

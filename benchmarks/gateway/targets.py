@@ -47,12 +47,22 @@ class Target:
     Attributes:
         name: for the table.
         port: where.
-        pid: root of its processes; 0 for the engines themselves.
+        pid: root of its processes.
+        idle_mb: resident memory before anything was asked of it.
     """
 
     name: str
     port: int
     pid: int
+    idle_mb: float = 0.0
+
+    def stop(self) -> None:
+        """Let it do nothing, not even its chores, while another one is measured."""
+        _tell(_family(self.pid), signal.SIGSTOP)
+
+    def go_on(self) -> None:
+        """End ``stop``."""
+        _tell(_family(self.pid), signal.SIGCONT)
 
     def cpu_s(self) -> float:
         """CPU seconds of all its processes so far, from the scheduler's nanoseconds."""
@@ -75,6 +85,12 @@ def _family(pid: int) -> list[int]:
     return [pid, *(member for child in children for member in _family(int(child)))]
 
 
+def _tell(pids: Sequence[int], what: signal.Signals) -> None:
+    for pid in pids:
+        with suppress(ProcessLookupError):
+            os.kill(pid, what)
+
+
 def free_port() -> int:
     return free_ports(1)[0]
 
@@ -89,23 +105,26 @@ def free_ports(count: int) -> list[int]:
 
 
 @contextmanager
-def process(command: Sequence[str], core: int, port: int) -> Iterator[int]:
+def process(
+    command: Sequence[str], core: int, port: int, folder: Path | None = None
+) -> Iterator[int]:
     """Run a command pinned to a core until the block ends; waits for its port."""
     pinned = ["taskset", "-c", str(core), *command]
-    with subprocess.Popen(pinned, stdout=subprocess.DEVNULL, stderr=sys.stderr) as running:
+    with subprocess.Popen(
+        pinned, stdout=subprocess.DEVNULL, stderr=sys.stderr, cwd=folder
+    ) as running:
         try:
             _wait_for(port, running)
             yield running.pid
         finally:
             family = _family(running.pid) if running.poll() is None else []
+            _tell(family, signal.SIGCONT)
             running.send_signal(signal.SIGTERM)
             try:
                 running.wait(PATIENCE_S)
             except subprocess.TimeoutExpired:
                 running.kill()
-            for pid in family[1:]:  # smg leaves a child that drains for minutes, on a fixed port
-                with suppress(ProcessLookupError):
-                    os.kill(pid, signal.SIGKILL)
+            _tell(family[1:], signal.SIGKILL)  # smg's child drains for minutes, on a fixed port
 
 
 def _wait_for(port: int, running: subprocess.Popen[bytes]) -> None:
@@ -148,8 +167,13 @@ def nginx(
 
 
 @contextmanager
-def motley(engines: Sequence[int], core: int, policy: str) -> Iterator[Target]:
-    """``motley serve`` with its defaults: scraper, health checks, feedback and metrics on."""
+def motley(
+    engines: Sequence[int], core: int, policy: str, checkout: Path | None = None
+) -> Iterator[Target]:
+    """``motley serve`` with its defaults: scraper, health checks, feedback and metrics on.
+
+    ``checkout`` is the folder of another Motley than this.
+    """
     port = free_port()
     gpus = ["a100-80", "a100-40", "v100-32", "l4"]
     backends = [
@@ -161,7 +185,7 @@ def motley(engines: Sequence[int], core: int, policy: str) -> Iterator[Target]:
         file.flush()
         command = [sys.executable, "-c", "from router.cli.main import main; main()"]
         command += ["serve", "-c", file.name, "--port", str(port), "--log-level", "error"]
-        with process(command, core, port) as pid:
+        with process(command, core, port, checkout) as pid:
             yield Target(f"motley ({policy}, {len(engines)} backends)", port, pid)
 
 
