@@ -2,17 +2,15 @@
 
 It differs in three places: a new request is sent only to a backend that is open to it, else waits,
 is let in by a preemption, or is sent away at once (``router.queue.desk``); the queue is decided in
-order of rank; and it may take a request back from a backend before its first byte.
-
-I8 here: a request that was taken back goes to another backend; where there is no other, to the
-same after ``_FORGET_S``, when the engine has let go of it for sure. It had answered nothing.
+order of rank; and it may take a request back from a backend before its first byte
+(``router.recalling``).
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from typing import Any, cast
+from typing import Any, Self, cast
 
 from router.deciding import SATURATED, chosen_of
 from router.dispatcher import Dispatcher
@@ -21,34 +19,24 @@ from router.domain.protocols import Hold, Policy
 from router.domain.request import Request
 from router.domain.slo import slo_from_json
 from router.fleet_state.backend import BackendState
-from router.fleet_state.flight import Flight
 from router.pairing import Pair
 from router.perf.estimate import ttft_s
 from router.queue.class_room import Entry
 from router.queue.desk import Desk
-from router.queue.gate import Relief
 from router.queue.waiting_room import WaitingRoom
+from router.recalling import Recalling
 
-_MOST_RECALLS = 2
-_FORGET_S = 5.0
 Claim = tuple[int, float]
 
 
-class ClassDispatcher(Dispatcher):
+class ClassDispatcher(Recalling):
     """A dispatcher with a desk; build it with ``serving``."""
 
-    desk: Desk
-    recalls = True
-
-    def serving(self, desk: Desk) -> ClassDispatcher:
-        """Schedule classes by this desk; must be called before the first request."""
-        self.desk = desk
-        self._observers = (*self._observers, desk)
+    def serving(self, desk: Desk) -> Self:  # noqa: D102
+        super().serving(desk)
         # The room of classes offers what the plain dispatcher asks of a waiting room.
         self._waiting = cast(WaitingRoom, desk.room)
-        self._sent: dict[str, Entry] = {}  # without a first token
         self._claims: dict[int, Claim] = {}
-        self._taken_back: dict[str, Entry] = {}  # a moment ago
         return self
 
     def poll(self, now: float) -> list[tuple[Request, Assign | Reject]]:
@@ -119,35 +107,7 @@ class ClassDispatcher(Dispatcher):
         decision = self._try(entry, self._unclaimed(entry, options, now), now)
         return decision if isinstance(decision, Assign) else None
 
-    def _land(self, request_id: str, now: float) -> Flight:
-        self._sent.pop(request_id, None)
-        return super()._land(request_id, now)
-
-    def first_token(self, request_id: str, now: float) -> None:
-        """The first token of an in-flight request arrived: nobody may take it back any more."""
-        self._sent.pop(request_id, None)
-        super().first_token(request_id, now)
-
-    def presume_first_token(self, request_id: str, now: float) -> None:
-        """By now its prefill should be over: nobody may take it back any more."""
-        self._sent.pop(request_id, None)
-        super().presume_first_token(request_id, now)
-
     # -- inside ------------------------------------------------------------------------------
-
-    def _entry(
-        self,
-        request: Request,
-        tried: frozenset[str],
-        everyone: Sequence[BackendState],
-        now: float,
-    ) -> Entry:
-        """Look it up; one that another backend has failed still knows where it was taken from."""
-        entry = self.desk.entry(request, tried, everyone, now)
-        before = self._taken_back.get(request.request_id)
-        if before is not None:
-            entry.left, entry.again_s = before.left, before.again_s
-        return entry
 
     def _wait(
         self, entry: Entry, why: Wait, everyone: Sequence[BackendState], now: float
@@ -184,13 +144,6 @@ class ClassDispatcher(Dispatcher):
         if chosen is None or isinstance(chosen, Hold):
             return chosen
         return self._go(entry, cast(BackendState, chosen), now)
-
-    def _go(self, entry: Entry, backend: BackendState, now: float) -> Assign:
-        assignment = self._send(entry.request, backend, entry.tried, now)
-        self.desk.room.leave(entry.request.request_id, sent=True)
-        self.desk.sent(entry, backend, now)
-        self._sent[entry.request.request_id] = entry
-        return assignment
 
     def _open_pair(self, entry: Entry, whole: BackendState | None, now: float) -> Pair | None:
         """A pair that keeps the request's targets and spoils nobody's."""
@@ -286,48 +239,6 @@ class ClassDispatcher(Dispatcher):
             else:
                 offered.append(backend)
         return offered, barred
-
-    def _preempt(self, entry: Entry, options: list[BackendState], now: float) -> Assign | None:
-        """Take a looser request back, before its first byte, where that opens a backend."""
-        limits = self.desk.limits(entry.request.model, now)
-        allowed = {b.index for b in options}
-        for victim in reversed(self._sent.values()):
-            if not self._may_recall(victim, entry, now):
-                continue
-            flight = self._flights[victim.request.request_id]
-            if flight.backend.index not in allowed:
-                continue
-            relief = Relief(
-                flight.backend.cost.prompt_s(flight.prompt_tokens),
-                flight.prompt_tokens + 0.5 * flight.output_tokens,
-                1,
-            )
-            if self.desk.gate.admits(entry, flight.backend, limits, now, relief=relief):
-                return self._swap(entry, victim, flight, now)
-        return None
-
-    def _may_recall(self, victim: Entry, entry: Entry, now: float) -> bool:
-        if len(victim.left) >= _MOST_RECALLS or self.desk.room.aged(victim, now):
-            return False
-        if not victim.urgent:
-            return victim.slo.ttft_s is None or victim.slo.ttft_s > (entry.slo.ttft_s or math.inf)
-        theirs, mine = victim.slo.ttft_s or math.inf, entry.slo.ttft_s or math.inf
-        return theirs > mine and victim.latest_start_s > entry.latest_start_s
-
-    def _swap(self, entry: Entry, victim: Entry, flight: Flight, now: float) -> Assign:
-        request_id = victim.request.request_id
-        self._land(request_id, now)
-        self._spare(flight)
-        self._tell(flight, "cancelled", now, 0, None, None)
-        victim.left |= {flight.backend.index}
-        victim.again_s = now + _FORGET_S
-        self._taken_back = {n: e for n, e in self._taken_back.items() if e.again_s > now}
-        self._taken_back[request_id] = victim
-        self.desk.events["recalled", victim.request.slo_class] += 1
-        self.desk.enter(victim, now)
-        self._look_s = now
-        assignment = self._go(entry, flight.backend, now)
-        return Assign(assignment.backend, (request_id,))
 
 
 def desk_of(dispatcher: Dispatcher) -> Desk | None:

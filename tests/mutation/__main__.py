@@ -52,7 +52,10 @@ class Target:
 
 TARGETS = {
     "dispatcher": Target(
-        ("router/dispatcher.py", "router/deciding.py", "router/class_dispatcher.py"),
+        (
+            *("router/dispatcher.py", "router/deciding.py"),
+            *("router/class_dispatcher.py", "router/recalling.py"),
+        ),
         (
             *("tests/router/test_dispatcher.py", "tests/router/test_dispatcher_queue.py"),
             *("tests/router/test_dispatcher_health.py", "tests/router/test_hedge.py"),
