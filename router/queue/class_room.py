@@ -163,6 +163,10 @@ class ClassRoom:
         """Whether only the urgent may still enter."""
         return len(self._entries) >= self._capacity
 
+    def waits_for(self, model: str) -> bool:
+        """Whether anybody waits for this model."""
+        return any(name == model for _, name in self.lanes)
+
     def enter(self, entry: Entry) -> None:
         """Queue a request."""
         self._number += 1

@@ -1,22 +1,15 @@
 """The scheduler of service classes: who may go where, who waits, who is sent away at once.
 
 Put together from ``class_room`` (order and fairness), ``gate`` (which backends are open),
-``caution`` (how full they may get, by the targets missed so far) and ``yardstick`` (what work costs
-and how fast it drains). ``router.class_dispatcher`` asks it.
-
-Admission. A request that finds no open backend would wait for::
-
-    wait = (work served before it + half its own) / (drain rate - what tighter classes take of it)
-
-If that exceeds its patience (latest start minus now; for requests without a target the
-``max_wait_s`` of their class), it is rejected at once, with ``wait - patience`` as Retry-After:
-the time after which, if nothing more came before it, it would be let in.
+``caution`` (how full they may get, by the targets missed so far), ``yardstick`` (what work costs
+and how fast it drains) and ``admission`` (how long one would wait, and what those are told who may
+not). ``router.class_dispatcher`` asks it.
 """
 
 from __future__ import annotations
 
 import math
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
@@ -26,14 +19,14 @@ from router.domain.outcome import Outcome
 from router.domain.request import Request
 from router.domain.slo import DEFAULT_CLASS, DEFAULT_SLOS, Slo
 from router.domain.state import BackendView
+from router.queue.admission import Refusal, nobody_came, turned_away, would_wait_s
 from router.queue.caution import Caution
 from router.queue.class_room import ClassRoom, Entry
 from router.queue.gate import Gate, Limits, View
-from router.queue.yardstick import Drain, Ruler, Yardstick
+from router.queue.yardstick import Drain, Yardstick
 
 SAMPLE_ABOVE, SAMPLE_SIZE = 256, 128
 _IN_USE_S = 60.0
-_LEAST_RETRY_S, _MOST_RETRY_S = 1.0, 600.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,7 +84,7 @@ class Desk:
         self._slos = slos
         self._caution = Caution()
         self._yardstick = Yardstick()
-        self._drains: dict[str, Drain] = {}
+        self._drains: defaultdict[str, Drain] = defaultdict(Drain)
         self._seen: dict[tuple[str, str], float] = {}
         self._limits: dict[str, tuple[float, Limits]] = {}
         self._turn = 0
@@ -124,11 +117,11 @@ class Desk:
         ruler = self._yardstick.of(request.model, backends, now)
         prompt, output = request.prompt_tokens, max(request.forecast.mean_tokens, 1.0)
         work_s = ruler.work_s(prompt, output)
-        latest_s = self._latest_start_s(request, slo, ruler)
+        latest_s = ruler.latest_start_s(request, slo, self.rules.margin)
         if (
             latest_s is None
             or latest_s <= request.arrival_s
-            or not _tpot_possible(slo, ruler.tpot_s(prompt, output))
+            or ruler.tpot_s(prompt, output) > (slo.tpot_s or math.inf)
         ):
             if slo.urgent and counted:
                 self.events["slo_infeasible", request.slo_class] += 1
@@ -153,17 +146,6 @@ class Desk:
             self.events["unknown_class", DEFAULT_CLASS] += counted
             slo = self._slos.get(DEFAULT_CLASS, DEFAULT_SLOS[DEFAULT_CLASS])
         return slo.of_model(request.model)
-
-    def _latest_start_s(self, request: Request, slo: Slo, ruler: Ruler) -> float | None:
-        prompt, output = request.prompt_tokens, max(request.forecast.mean_tokens, 1.0)
-        latest, margin = math.inf, self.rules.margin
-        ttft_s = ruler.ttft_s(prompt)
-        if slo.ttft_s is not None:
-            latest = margin * slo.ttft_s - ttft_s
-        if slo.e2e_s is not None:
-            e2e_s = ttft_s + output * ruler.tpot_s(prompt, output)
-            latest = min(latest, margin * slo.e2e_s - e2e_s)
-        return None if latest == math.inf else request.arrival_s + latest
 
     def _max_wait_s(self, slo_class: str) -> float:
         return self.rules.max_wait_s.get(slo_class, self.rules.patience_s)
@@ -232,95 +214,63 @@ class Desk:
 
     def admit(self, entry: Entry, backends: Sequence[BackendView], now: float) -> Reject | None:
         """Why it must not even wait; ``None`` if it may."""
-        if self.room.full and not entry.urgent:
-            return self._turned_away("queue_full", entry, self._wait_s(entry, backends, now), now)
         wait_s = self._wait_s(entry, backends, now)
-        if wait_s <= entry.deadline_s - now:
+        reason: Refusal = "slo_unattainable" if entry.urgent else "wait_too_long"
+        if self.room.full and not entry.urgent:
+            reason = "queue_full"
+        elif wait_s <= entry.deadline_s - now:
             return None
-        reason = "slo_unattainable" if entry.urgent else "wait_too_long"
-        return self._turned_away(reason, entry, wait_s, now)
+        return turned_away(reason, entry, wait_s, len(self.room), now)
 
     def give_up(self, entry: Entry, backends: Sequence[BackendView], now: float) -> Reject:
         """The answer to a request that has waited as long as it may."""
-        reason = "slo_unattainable" if entry.urgent else "queue_timeout"
         if not backends:
-            return Reject(
-                "no_healthy_backend",
-                f"No backend of {entry.request.model!r} that could take the request became "
-                f"usable within {now - entry.request.arrival_s:.3g} s. Try again shortly.",
-                _LEAST_RETRY_S,
-            )
-        return self._turned_away(reason, entry, self._wait_s(entry, backends, now), now)
+            return nobody_came(entry, now)
+        reason: Refusal = "slo_unattainable" if entry.urgent else "queue_timeout"
+        wait_s = self._wait_s(entry, backends, now)
+        return turned_away(reason, entry, wait_s, len(self.room), now)
 
     def shed(self, entry: Entry, backends: Sequence[BackendView], now: float) -> Reject:
         """The answer to a request that gave its place in the queue to an urgent one."""
         self.events["shed", entry.request.slo_class] += 1
-        return self._turned_away("shed", entry, self._wait_s(entry, backends, now), now)
+        wait_s = self._wait_s(entry, backends, now)
+        return turned_away("shed", entry, wait_s, len(self.room), now)
 
     def _wait_s(self, entry: Entry, backends: Sequence[BackendView], now: float) -> float:
+        """How long it would have to wait; 0 where no backend is there that could tell."""
         if not backends:
             return 0.0
-        request, model = entry.request, entry.request.model
+        model = entry.request.model
         prior = self._yardstick.of(model, backends, now).rate
-        drain = self._drain(model)
-        drain.waits(now, somebody=drain_waits(self.room, model))
-        rate = drain.rate(prior)
-        mine = self.room.lanes.get(entry.lane)
-        ahead = mine.ahead_s(request.tenant, entry.work_s, self.room.weights) if mine else 0.0
-        free = rate
-        for (slo_class, name), lane in self.room.lanes.items():
-            if name == model and slo_class != request.slo_class:
-                ahead += _before(entry, lane.entries)
-        for slo_class, slo in self._slos.items():
-            if slo_class != request.slo_class and _tighter(slo.of_model(model), entry):
-                free -= drain.rate_of(slo_class)
-        floor = 0.02 if entry.urgent else self.rules.aged_share
-        return (ahead + 0.5 * entry.work_s) / max(free, floor * rate, 1e-9)
-
-    def _turned_away(self, reason: str, entry: Entry, wait_s: float, now: float) -> Reject:
-        request = entry.request
-        patience_s = max(entry.deadline_s - now, 0.0)
-        retry_s = min(max(wait_s - patience_s, _LEAST_RETRY_S), _MOST_RETRY_S)
-        why = {
-            "slo_unattainable": f"would have to wait about {wait_s:.3g} s, and its targets "
-            f"(TTFT {_target(entry.slo.ttft_s)}, E2E {_target(entry.slo.e2e_s)}) allow "
-            f"{patience_s:.3g} s",
-            "wait_too_long": f"would have to wait about {wait_s:.3g} s, and its class may wait "
-            f"{patience_s:.3g} s",
-            "queue_timeout": f"has waited {now - request.arrival_s:.3g} s, as long as its class "
-            "may",
-            "queue_full": f"finds {len(self.room)} requests waiting, as many as may",
-            "shed": "gave its place in the full queue to an urgent one",
-        }[reason]
-        message = (
-            f"The fleet is overloaded: this {request.slo_class!r} request for {request.model!r} "
-            f"{why}. Try again in {math.ceil(retry_s)} s, or in a class that may wait longer."
+        drain = self._drains[model]
+        drain.waits(now, somebody=self.room.waits_for(model))
+        return would_wait_s(
+            entry, self.room, drain, prior, self._slos, least_share=self.rules.aged_share
         )
-        return Reject(reason, message, float(math.ceil(retry_s)))  # type: ignore[arg-type]
 
     # -- what happened -----------------------------------------------------------------------
 
     def enter(self, entry: Entry, now: float) -> None:
         """It waits."""
         self.room.enter(entry)
-        self._drain(entry.request.model).waits(now, somebody=True)
+        self._drains[entry.request.model].waits(now, somebody=True)
 
     def left(self, entry: Entry, now: float) -> None:
         """It waits no more, and was not sent."""
         model = entry.request.model
-        self._drain(model).waits(now, somebody=drain_waits(self.room, model))
+        self._drains[model].waits(now, somebody=self.room.waits_for(model))
 
     def settle(self, now: float) -> None:
         """Somebody who may have waited left."""
         for model, drain in self._drains.items():
-            drain.waits(now, somebody=drain_waits(self.room, model))
+            drain.waits(now, somebody=self.room.waits_for(model))
 
     def sent(self, entry: Entry, backend: BackendView, now: float) -> None:
         """It goes to this backend; it has left the room."""
         request = entry.request
         self.gate.sent(backend, request.prompt_tokens, now)
-        drain = self._drain(request.model)
-        waits = drain_waits(self.room, request.model)
+        drain = self._drains[request.model]
+        waits = self.room.waits_for(request.model)
         drain.waits(now, somebody=waits)
         drain.sent(request.slo_class, entry.work_s)
         if waits:
@@ -348,39 +298,3 @@ class Desk:
             return
         if target_s >= ruler.tpot_s(outcome.question_tokens, outcome.predicted_output_tokens):
             self._caution.learn(model, missed=tpot_s > target_s)
-
-    def _drain(self, model: str) -> Drain:
-        drain = self._drains.get(model)
-        if drain is None:
-            drain = self._drains[model] = Drain()
-        return drain
-
-
-def drain_waits(room: ClassRoom, model: str) -> bool:
-    """Whether anybody waits for this model."""
-    return any(name == model for _, name in room.lanes)
-
-
-def _before(entry: Entry, entries: Sequence[tuple[object, Entry]]) -> float:
-    """Work of another lane that goes before this request."""
-    if entry.urgent:
-        latest = entry.latest_start_s
-        return sum(e.work_s for _, e in entries if e.urgent and e.latest_start_s <= latest)
-    arrival = entry.request.arrival_s
-    return sum(e.work_s for _, e in entries if e.urgent or e.request.arrival_s <= arrival)
-
-
-def _tighter(slo: Slo, entry: Entry) -> bool:
-    if not slo.urgent:
-        return False
-    if not entry.urgent:
-        return True
-    return (slo.ttft_s or math.inf) < (entry.slo.ttft_s or math.inf)
-
-
-def _tpot_possible(slo: Slo, tpot_s: float) -> bool:
-    return slo.tpot_s is None or tpot_s <= slo.tpot_s
-
-
-def _target(value: float | None) -> str:
-    return "none" if value is None else f"{value:g} s"

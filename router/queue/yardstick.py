@@ -9,6 +9,8 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 
+from router.domain.request import Request
+from router.domain.slo import Slo
 from router.domain.state import BackendView
 
 _BATCH = 16
@@ -51,6 +53,24 @@ class Ruler:
         """Time per token on the fastest, were it idle."""
         cost = self._decoder
         return cost.step_s + cost.seq_s + cost.context_s * (prompt + 0.5 * output)
+
+    def latest_start_s(self, request: Request, slo: Slo, margin: float) -> float | None:
+        """When it must be sent to answer within its targets for TTFT and E2E, if it has any.
+
+        Args:
+            request: with its forecast.
+            slo: its targets.
+            margin: share of a target that a prediction may use up.
+        """
+        prompt, output = request.prompt_tokens, max(request.forecast.mean_tokens, 1.0)
+        latest = math.inf
+        ttft_s = self.ttft_s(prompt)
+        if slo.ttft_s is not None:
+            latest = margin * slo.ttft_s - ttft_s
+        if slo.e2e_s is not None:
+            e2e_s = ttft_s + output * self.tpot_s(prompt, output)
+            latest = min(latest, margin * slo.e2e_s - e2e_s)
+        return None if latest == math.inf else request.arrival_s + latest
 
 
 def _alone_s(view: BackendView) -> float:
