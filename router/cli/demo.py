@@ -95,7 +95,7 @@ def demo(
         return
     # Late: --help need not wait for any of it.
     from router.cli.demo_file import kept, with_urls, written
-    from router.cli.serve import with_books
+    from router.cli.serve_flags import with_books
     from router.config.load import load_config
     from router.gateway.server import bind, run, url_of
     from simulator.engine_server.host import EngineHost

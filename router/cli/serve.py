@@ -5,26 +5,19 @@ from __future__ import annotations
 import logging
 import sys
 from collections.abc import Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from router.cli.logs import LEVELS, start_logging
+from router.cli.serve_flags import with_books, with_flags, with_own_files
+from router.cli.static_fleet import static_fleet
 from router.config.load import MotleyConfig, load_config
-from router.config.schema import RecordSection
-from router.domain.errors import ConfigError, UnknownNameError
-from router.policies.registry import POLICIES
-from telemetry.json_log import JsonFormatter
-from telemetry.plain_log import PlainFormatter
 
 if TYPE_CHECKING:
     from router.gateway.processes import Worker
     from router.gateway.shared.board import Board
-
-LOG_FORMAT = "%(asctime)s %(levelname)s %(name)s: %(message)s"
-FORMATS = ("text", "json")
-LEVELS = ("critical", "error", "warning", "info", "debug")
 
 ConfigOption = Annotated[
     Path | None,
@@ -113,7 +106,7 @@ def serve(
     from router.gateway.processes import this_worker
     from router.gateway.server import bind, check_tls, run, url_of
 
-    _start_logging(log_level, log_format)
+    start_logging(log_level, log_format)
 
     source: Path | dict[str, Any]
     if config is None and static_backends is None and _discovers(settings or ()):
@@ -180,143 +173,9 @@ def _board_of(config: MotleyConfig, worker: Worker | None) -> Board | None:
     return HubBoard(worker.hub, worker.name, config.shared.timeout_s)
 
 
-def with_own_files(config: MotleyConfig, worker: Worker | None) -> MotleyConfig:
-    """Each worker writes files of its own, and has an admin port of its own."""
-    from router.gateway.bookkeeping import WORKER_FOLDER
-    from router.gateway.processes import own_file
-
-    if worker is None:
-        return config
-    given: dict[str, Any] = {}
-    if config.server.decision_log:
-        given["decision_log"] = own_file(config.server.decision_log, worker)
-    config = replace(config, server=config.server.model_copy(update=given))
-    if config.admin.port:
-        door = config.admin.model_copy(update={"port": config.admin.port + worker.index})
-        config = replace(config, admin=door)
-    record = config.telemetry.record
-    if record is None:
-        return config
-    folder = f"{record.directory}/{WORKER_FOLDER}{worker.index}"
-    own = record.model_copy(update={"directory": folder})
-    return replace(config, telemetry=config.telemetry.model_copy(update={"record": own}))
-
-
-def with_flags(
-    config: MotleyConfig,
-    *,
-    host: str | None = None,
-    port: int | None = None,
-    policy: str | None = None,
-    log: Path | None = None,
-    workers: int | None = None,
-) -> MotleyConfig:
-    """The configuration with what the command line says instead.
-
-    Raises:
-        UnknownNameError: there is no such policy.
-    """
-    door: dict[str, Any] = {"host": host, "port": port, "decision_log": log and str(log)}
-    door["workers"] = workers
-    given = {name: value for name, value in door.items() if value is not None}
-    config = replace(config, server=config.server.model_copy(update=given))
-    if policy is None or policy == config.policy.name:
-        return config
-    if policy not in POLICIES:
-        raise UnknownNameError("policy", policy, POLICIES)
-    # The file's parameters belong to the file's policy.
-    chosen = config.policy.model_copy(update={"name": policy, "params": {}})
-    return replace(config, policy=chosen)
-
-
-def with_books(
-    config: MotleyConfig, *, record: Path | None = None, access_log: bool = False
-) -> MotleyConfig:
-    """The configuration with a traffic record and an access log, if the command line asks."""
-    if access_log:
-        server = config.server.model_copy(update={"access_log": True})
-        config = replace(config, server=server)
-    if record is None:
-        return config
-    kept = config.telemetry.record
-    section = (
-        RecordSection(directory=str(record))
-        if kept is None
-        else kept.model_copy(update={"directory": str(record)})
-    )
-    return replace(config, telemetry=config.telemetry.model_copy(update={"record": section}))
-
-
-def static_fleet(
-    urls: str | None, models: str | None, gpus: str | None, engines: str | None
-) -> dict[str, Any]:
-    """A configuration from flags alone; what they leave out is asked of the engines.
-
-    Raises:
-        ConfigError: no URL, lists of different lengths, or an engine that does not say.
-    """
-    if not urls:
-        raise ConfigError(
-            "nothing to serve: give --config fleet.yaml, or --static-backends URL,URL with "
-            "--static-models NAME"
-        )
-    backends = _listed(urls)
-    given = {
-        "model": _column("--static-models", models, len(backends)),
-        "gpu": _column("--static-gpus", gpus, len(backends)),
-        "engine": _column("--static-engines", engines, len(backends)),
-    }
-    rows = [
-        {"url": url, **{name: values[n] for name, values in given.items() if values}}
-        for n, url in enumerate(backends)
-    ]
-    return {"backends": [row if {"model", "gpu"} <= row.keys() else _asked(row) for row in rows]}
-
-
-def _asked(row: dict[str, str]) -> dict[str, Any]:
-    """One backend, completed by what its engine says."""
-    import asyncio
-
-    from router.gateway.admin.identify import identify
-    from router.perf.catalog import gpu_names
-    from telemetry.http_get import HttpGetter
-
-    async def ask() -> dict[str, Any]:
-        fetcher = HttpGetter()
-        try:
-            return (await identify(row["url"], fetcher, list(gpu_names()))).fields()
-        finally:
-            fetcher.close()
-
-    known = {**asyncio.run(ask()), **row}
-    if "gpu" not in known:
-        raise ConfigError(
-            f"{row['url']} does not say what card it runs on: give --static-gpus, one of "
-            f"{', '.join(gpu_names())}"
-        )
-    return known
-
-
 def _discovers(settings: Sequence[str]) -> bool:
     """Whether backends come from elsewhere."""
     return any(setting.startswith("discovery.") for setting in settings)
-
-
-def _listed(text: str) -> list[str]:
-    return [item.strip() for item in text.split(",") if item.strip()]
-
-
-def _column(flag: str, text: str | None, rows: int) -> list[str]:
-    values = _listed(text or "")
-    if not values:
-        return []
-    if len(values) == 1:
-        return values * rows
-    if len(values) != rows:
-        raise ConfigError(
-            f"{flag} lists {len(values)} values for {rows} backends; give one, or one for each"
-        )
-    return values
 
 
 def _greeting(config: MotleyConfig, url: str) -> str:
@@ -326,26 +185,3 @@ def _greeting(config: MotleyConfig, url: str) -> str:
         f"serving {models} on {len(fleet.backends)} backends at {url}/v1, "
         f"policy {config.policy.name}"
     )
-
-
-def log_formatter(form: str) -> logging.Formatter:
-    """How log records are written: "text" or "json"."""
-    return JsonFormatter() if form == "json" else PlainFormatter(LOG_FORMAT)
-
-
-def _start_logging(level: str, form: str = "text") -> None:
-    """One line an event, on standard error.
-
-    Raises:
-        ConfigError: there is no such level or format.
-    """
-    if form not in FORMATS:
-        raise ConfigError(f"unknown log format {form!r}; one of: {', '.join(FORMATS)}")
-    if level.lower() not in LEVELS:
-        raise ConfigError(f"unknown log level {level!r}; one of: {', '.join(LEVELS)}")
-    handler = logging.StreamHandler()
-    handler.setFormatter(log_formatter(form))
-    logging.basicConfig(handlers=[handler], level=level.upper(), force=True)
-    # Its start and stop messages say nothing that the greeting does not, and its warnings are
-    # about what clients send: they could fill a disk.
-    logging.getLogger("uvicorn").setLevel(max(logging.ERROR, logging.getLogger().level))

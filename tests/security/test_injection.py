@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from router.cli.serve import log_formatter
+from router.cli.logs import log_formatter
 from router.config.access import AdminSection
 from router.domain.errors import ConfigError
 from router.gateway.admin.addresses import check

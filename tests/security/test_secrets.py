@@ -8,7 +8,7 @@ import logging
 from pathlib import Path
 from typing import Any
 
-from router.cli.serve import log_formatter
+from router.cli.logs import log_formatter
 from tests.router.gateway.conftest import StartEngine
 from tests.router.gateway.fakes import MODEL, answer, chat, fleet, reset, running
 

@@ -18,7 +18,8 @@ from pathlib import Path
 import pytest
 
 from router.cli.main import run
-from router.cli.serve import static_fleet, with_flags, with_own_files
+from router.cli.serve_flags import with_flags, with_own_files
+from router.cli.static_fleet import static_fleet
 from router.config.load import load_config
 from router.domain.errors import ConfigError, UnknownNameError
 from router.gateway.processes import Worker

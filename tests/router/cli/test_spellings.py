@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 
 from router.cli.main import run
-from router.cli.serve import static_fleet
 from router.cli.spellings import FLAGS, translated
+from router.cli.static_fleet import static_fleet
 from router.config.load import load_config
 from router.domain.errors import ConfigError
 
