@@ -11,6 +11,7 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
+from router.cli.output import write_text
 from router.domain.errors import ConfigError
 from router.perf.accuracy import AccuracyReport, accuracy_report
 from router.perf.profiles import default_folder
@@ -49,19 +50,12 @@ def accuracy(data: DataOption = None, json_path: JsonOption = None) -> None:
         typer.echo(_to_json(report))
         return
     if json_path is not None:
-        _write(Path(json_path), _to_json(report))
+        write_text(json_path, _to_json(report) + "\n")
     _print(report)
 
 
 def _to_json(report: AccuracyReport) -> str:
     return json.dumps(asdict(report), indent=2)
-
-
-def _write(path: Path, text: str) -> None:
-    try:
-        path.write_text(text + "\n", encoding="utf-8")
-    except OSError as error:
-        raise ConfigError(f"cannot write {path}: {error.strerror}") from error
 
 
 def _print(report: AccuracyReport) -> None:

@@ -10,6 +10,7 @@ import typer
 from rich.console import Console
 
 from router.cli import live
+from router.cli.output import write_text
 from router.domain.errors import ConfigError
 from router.perf.calibration import Calibration, calibrate_csv
 from router.perf.overrides import dump_overrides
@@ -156,10 +157,7 @@ def _written(text: str, out: str) -> bool:
     if out == "-":
         typer.echo(text, nl=False)
         return True
-    try:
-        Path(out).write_text(text, encoding="utf-8")
-    except OSError as error:
-        raise ConfigError(f"cannot write {out}: {error.strerror}") from error
+    write_text(out, text)
     return False
 
 

@@ -14,6 +14,7 @@ from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
 from rich.table import Table
 
+from router.cli.output import write_text
 from router.domain.errors import BadInputError, ConfigError
 
 if TYPE_CHECKING:
@@ -225,17 +226,10 @@ def _tell(
         for model, one in results.items():
             _show(model, items, one)
     if json_path not in (None, "-"):
-        _save(Path(str(json_path)), json.dumps(whole, indent=2) + "\n")
+        write_text(str(json_path), json.dumps(whole, indent=2) + "\n")
     if answers is not None:
         rows = (row for one in results.values() for row in study.lines(items, one))
-        _save(answers, "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows))
-
-
-def _save(path: Path, text: str) -> None:
-    try:
-        path.write_text(text, "utf-8")
-    except OSError as error:
-        raise ConfigError(f"cannot write {path}: {error.strerror}") from None
+        write_text(answers, "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows))
 
 
 def _show(model: str, items: Sequence[Asked], results: Sequence[Result]) -> None:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from router.cli.importers.read import Kind
+from router.cli.output import write_text
 from router.domain.errors import BadInputError, MotleyError
 
 if TYPE_CHECKING:
@@ -74,7 +75,7 @@ def import_(
     if out is None:
         typer.echo(text, nl=False)
     else:
-        out.write_text(text, "utf-8")
+        write_text(out, text)
     _tell(found, out, sum(map(len, draft.comments)))
     try:
         load_config(draft.content)

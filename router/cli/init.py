@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Annotated, TypeVar
 
 import typer
 
+from router.cli.output import write_text
 from router.domain.errors import BadInputError, MotleyError
 
 if TYPE_CHECKING:
@@ -71,11 +72,13 @@ def init(
     http://10.0.0.2:8000 --gpu t4[/bold]
     """
     from router.config.load import load_config
+    from simulator.report.outputs import check_place
 
+    check_place(path)
     if path.exists() and not force:
         raise BadInputError(f"{path} exists: name another file, or say --force")
     lines = _probed(probe, gpu or [], tensor_parallel or [], api_key) if probe else _asked(path)
-    path.write_text(document(lines))
+    write_text(path, document(lines))
     typer.echo(f"Wrote {path} with {len(lines)} backend(s).")
     for line in lines:
         for doubt in line.doubts:

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import json
 import sys
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -12,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from router.cli import plan_more as more
+from router.cli.output import show
 from router.cli.workload_options import (
     ClassesOption,
     DurationOption,
@@ -25,8 +25,6 @@ from router.cli.workload_options import (
 )
 
 if TYPE_CHECKING:
-    from rich.console import RenderableType
-
     from router.config.load import MotleyConfig
     from solver.answer import Plan
     from solver.options import Limits
@@ -281,27 +279,6 @@ def parse_weights(text: str) -> dict[str, object]:
             problem = "must be a number" if equals else "should look like name=number"
             raise WorkloadError(f"--weights: {part!r} {problem}, as in cost=0.1") from None
     return found
-
-
-def show(
-    values: Mapping[str, Any], view: Callable[[], RenderableType], json_path: str | None
-) -> None:
-    """Print tables, or write JSON to a file or to stdout."""
-    from rich.console import Console
-
-    from router.domain.errors import ConfigError
-
-    if json_path is None:
-        Console().print(view())
-        return
-    document = json.dumps(values, indent=2, allow_nan=False)
-    if json_path == "-":
-        print(document)
-        return
-    try:
-        Path(json_path).write_text(document + "\n", encoding="utf-8")
-    except OSError as error:
-        raise ConfigError(f"cannot write {json_path}: {error.strerror}") from error
 
 
 def _busy(what: str) -> Any:

@@ -49,7 +49,7 @@ def plans(
 
     [bold]motley plans --undo -c motley.yaml[/bold] (shows what --yes would scale back)
     """
-    from router.cli.plan import show
+    from router.cli.output import show
     from router.domain.errors import ConfigError
 
     if undo or resume:

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import json
-import sys
-from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
+from router.cli.simulate_outputs import Outputs
 from router.cli.workload_options import (
     ArrivalsOption,
     ClassesOption,
@@ -247,15 +245,11 @@ def simulate(
         max_tokens=max_tokens,
     )
     config = load_config(fleet)
-    if admission is not None:
-        on = config.admission.model_copy(update={"enabled": admission == "on"})
-        config = replace(config, admission=on)
-    if hedging is not None:
-        twice = config.hedging.model_copy(update={"enabled": hedging == "on"})
-        config = replace(config, hedging=twice)
-    if disaggregation is not None:
-        apart = config.disaggregation.model_copy(update={"enabled": disaggregation == "on"})
-        config = replace(config, disaggregation=apart)
+    switches = {"admission": admission, "hedging": hedging, "disaggregation": disaggregation}
+    for name, switch in switches.items():
+        if switch is not None:
+            section = getattr(config, name).model_copy(update={"enabled": switch == "on"})
+            config = replace(config, **{name: section})
     batch = Batch(
         spec=spec,
         config=config,
@@ -265,9 +259,9 @@ def simulate(
         faults=load_faults(faults) if faults else [],
         decision_log=decision_log,
     )
-    _check_outputs(json_path, per_request, html, decision_log)
-    results = _run(batch)
-    _report(results, json_path, per_request, html)
+    outputs = Outputs(json_path, per_request, html)
+    outputs.check(decision_log)
+    outputs.write(_run(batch))
 
 
 def _run(batch: Batch) -> list[RunResult]:
@@ -297,55 +291,3 @@ def _run(batch: Batch) -> list[RunResult]:
     for note in batch.trace_notes:
         console.print(f"note: {note}", style="yellow", highlight=False, markup=False)
     return results
-
-
-def _report(
-    results: Sequence[RunResult], json_path: str | None, per_request: Path | None, html: Path | None
-) -> None:
-    from simulator.compare import RANKING, compare
-    from simulator.summary import summarize
-
-    summaries = [summarize(result) for result in results]
-    if per_request is not None:
-        from simulator.report.rows import write_requests
-
-        write_requests(results, per_request)
-    if html is not None:
-        from simulator.report.page import write_page
-
-        write_page(results, html)
-    if json_path is not None:
-        text = json.dumps({"runs": summaries}, indent=2, allow_nan=False) + "\n"
-        if json_path == "-":
-            sys.stdout.write(text)
-        else:
-            Path(json_path).write_text(text, encoding="utf-8")
-    if json_path != "-":
-        from rich.console import Console
-
-        from simulator.report.table import WIDE, results_table
-
-        console = Console(highlight=False)
-        several = len({result.policy for result in results}) > 1
-        differences = compare(results, [RANKING]) if several else []
-        console.print(results_table(summaries, differences, wide=console.width >= WIDE))
-
-
-def _check_outputs(
-    json_path: str | None, per_request: Path | None, html: Path | None, log: Path | None
-) -> None:
-    """Refuse a place that cannot be written to before the work, not after it.
-
-    Raises:
-        BadInputError: the folder does not exist, or what a format needs is not installed.
-    """
-    from simulator.report.outputs import check_html, check_place, check_rows
-
-    if json_path not in (None, "-"):
-        check_place(Path(json_path or ""))
-    if log is not None:
-        check_place(log)
-    if per_request is not None:
-        check_rows(per_request)
-    if html is not None:
-        check_html(html)

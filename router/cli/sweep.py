@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import json
 import os
-import sys
 from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
+
+from router.cli.output import write_json
 
 if TYPE_CHECKING:
     from simulator.sweep.executors import Executor
@@ -145,10 +145,6 @@ def _report(result: SweepResult, json_path: str | None, html: Path | None) -> No
     if html is not None:
         write_sweep_page(result, html)
     if json_path is not None:
-        text = json.dumps(sweep_json(result), indent=2, allow_nan=False) + "\n"
-        if json_path == "-":
-            sys.stdout.write(text)
-        else:
-            Path(json_path).write_text(text, encoding="utf-8")
+        write_json(sweep_json(result), json_path)
     if json_path != "-":
         Console(highlight=False).print(frontier_table(result))

@@ -113,7 +113,7 @@ def tune(
     Several trials at once (--jobs, --ray) are chosen without knowing of each other: the same
     time finds more, the same number of trials a little less.
     """
-    from router.cli.plan import show
+    from router.cli.output import show
     from router.config.edit import write_weights
     from router.config.load import load_config
     from simulator.tuning.choose import Goal

@@ -11,7 +11,7 @@ from rich.console import Console
 from rich.table import Table
 
 from router.cli import live
-from router.domain.errors import ConfigError
+from router.cli.output import write_text
 
 if TYPE_CHECKING:
     from simulator.live.client import EngineClient
@@ -147,10 +147,7 @@ def _write(path: str, text: str) -> None:
     if path == "-":
         typer.echo(text)
         return
-    try:
-        Path(path).write_text(text + "\n", encoding="utf-8")
-    except OSError as error:
-        raise ConfigError(f"cannot write {path}: {error.strerror}") from error
+    write_text(path, text + "\n")
 
 
 def _print(known: Known, done: Validation) -> None:

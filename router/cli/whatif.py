@@ -13,6 +13,7 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn
 from rich.table import Table
 
+from router.cli.output import write_text
 from router.domain.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -79,9 +80,12 @@ def whatif(
     """
     from router.config.load import load_config
     from simulator.options import ReplayOptions
+    from simulator.report.outputs import check_place
     from simulator.whatif.change import Change
     from simulator.whatif.study import what_if
 
+    if json_path not in (None, "-"):
+        check_place(Path(json_path or ""))
     change = Change(tuple(add or ()), tuple(remove or ()), policy, load)
     config = load_config(fleet)
     trace, note = _traffic(source, last, config)
@@ -96,7 +100,7 @@ def whatif(
         typer.echo(json.dumps(study.document()))
         return
     if json_path is not None:
-        Path(json_path).write_text(json.dumps(study.document(), indent=2) + "\n")
+        write_text(json_path, json.dumps(study.document(), indent=2) + "\n")
     show(study)
 
 

@@ -267,3 +267,12 @@ def test_a_comment_of_the_source_cannot_break_out_of_the_file(
     source.write_text(yaml.safe_dump({"model_list": [row], "general_settings": odd}))
     config, _, _ = imported(source, tmp_path, capsys, "--gpu", "a100-80")
     assert config.server.host == "127.0.0.1"
+
+
+def test_a_file_that_cannot_be_written_is_one_line(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / "nowhere" / "fleet.yaml"
+    source = HERE / "production_stack_router.sh"
+    assert run(["import", str(source), "-o", str(out), "--gpu", "l4"]) == 2
+    assert capsys.readouterr().err == f"error: cannot write {out}: No such file or directory\n"

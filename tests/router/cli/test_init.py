@@ -75,6 +75,14 @@ def test_what_is_wrong_is_one_line(
     assert not path.exists()
 
 
+def test_a_folder_that_is_missing_is_told_before_anybody_is_asked(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = tmp_path / "nowhere" / "fleet.yaml"
+    assert run(["init", str(path), "--probe", "http://127.0.0.1:9"]) == 2
+    assert "does not exist; make it first" in capsys.readouterr().err
+
+
 def test_a_file_is_not_overwritten_unasked(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
