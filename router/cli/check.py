@@ -4,36 +4,17 @@ from __future__ import annotations
 
 import asyncio
 import json
-from dataclasses import asdict, dataclass, replace
-from functools import partial
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from router.cli.check_backends import CROWD, Line, alike, describe
+from router.cli.check_warnings import probed, warnings
+
 if TYPE_CHECKING:
     from router.config.load import MotleyConfig
-    from router.domain.fleet import BackendSpec
-
-PROMPT_TOKENS, OUTPUT_TOKENS = 1024, 256
-CROWD = 16
-
-
-@dataclass(frozen=True, slots=True)
-class Line:
-    """One backend as it is expected to perform; seconds, tokens."""
-
-    name: str
-    model: str
-    engine: str
-    cards: str
-    url: str
-    kv_capacity_tokens: int
-    max_context_tokens: int
-    streams: int
-    ttft_s: float
-    tpot_s: float
-    tpot_crowded_s: float
 
 
 def check(
@@ -92,7 +73,7 @@ def check(
     lines = [describe(loaded, spec) for spec in (*loaded.fleet.backends, *pools)]
     found = warnings(loaded, lines)
     if probe:
-        found += asyncio.run(_probed(loaded))
+        found += asyncio.run(probed(loaded))
     cluster = look_at_cluster(loaded, things, service_account) if kubernetes or things else None
     if as_json:
         shown: dict[str, Any] = {
@@ -111,150 +92,6 @@ def check(
         raise typer.Exit(1)
 
 
-def describe(config: MotleyConfig, spec: BackendSpec) -> Line:
-    """What the hardware model expects of one backend."""
-    hardware = config.hardware
-    model = hardware.iteration_model(spec)
-    kv_tokens = hardware.kv_capacity_tokens(spec)
-    defaults = hardware.engine_defaults(spec)
-    tokens = PROMPT_TOKENS + OUTPUT_TOKENS
-    chunk = defaults.max_num_batched_tokens
-    whole, rest = divmod(PROMPT_TOKENS, chunk)
-    ttft_s = whole * model.iteration_s(chunk, 0, 0.0)
-    ttft_s += model.iteration_s(rest, 0, 0.0) if rest else 0.0
-    return Line(
-        name=spec.name,
-        model=spec.model,
-        engine=spec.engine,
-        cards=f"{spec.tensor_parallel} x {spec.gpu}",
-        url=spec.url or "",
-        kv_capacity_tokens=kv_tokens,
-        max_context_tokens=min(hardware.max_context_tokens(spec), kv_tokens),
-        streams=min(defaults.max_num_seqs, kv_tokens // tokens),
-        ttft_s=ttft_s,
-        tpot_s=model.iteration_s(0, 1, float(tokens)),
-        tpot_crowded_s=model.iteration_s(0, CROWD, float(CROWD * tokens)),
-    )
-
-
-def warnings(config: MotleyConfig, lines: list[Line]) -> list[str]:
-    """What looks wrong and is allowed, each with its remedy."""
-    found = [*_about_backends(config, lines), *_about_access(config)]
-    target = config.slos.get("interactive")
-    for line in lines:
-        if target and target.ttft_s is not None and line.ttft_s > target.ttft_s:
-            found.append(
-                f"{line.name}: even idle its TTFT of {line.ttft_s:.2f} s misses "
-                f"slos.interactive.ttft_s ({target.ttft_s:g} s): keep it for other classes"
-            )
-        if target and target.tpot_s is not None and line.tpot_s > target.tpot_s:
-            found.append(
-                f"{line.name}: even alone its TPOT of {line.tpot_s * 1000:.0f} ms misses "
-                f"slos.interactive.tpot_s ({target.tpot_s * 1000:g} ms)"
-            )
-    return found
-
-
-def _about_backends(config: MotleyConfig, lines: list[Line]) -> list[str]:
-    found = []
-    by_model: dict[str, list[Line]] = {}
-    by_url: dict[str, list[str]] = {}
-    for line in lines:
-        by_model.setdefault(line.model, []).append(line)
-        if line.url:
-            by_url.setdefault(line.url, []).append(line.name)
-        if line.streams < CROWD:
-            found.append(
-                f"{line.name}: KV cache for {line.streams} streams of "
-                f"{PROMPT_TOKENS}+{OUTPUT_TOKENS} tokens only: more cards, or a smaller model"
-            )
-    nowhere = [line.name for line in lines if not line.url]
-    if nowhere:
-        found.append(f"{', '.join(nowhere)}: no url; 'motley serve' needs one for each")
-    for model, served in by_model.items():
-        if len(served) == 1 and not config.discovery:
-            found.append(f"{model}: one backend serves it; when that fails, nobody does")
-        lengths = {line.max_context_tokens for line in served}
-        if len(lengths) > 1:
-            found.append(
-                f"{model}: contexts from {min(lengths):,} to {max(lengths):,} tokens; longer "
-                "prompts go to the roomier backends only"
-            )
-    for url, names in by_url.items():
-        if len(names) > 1:
-            found.append(f"{', '.join(names)}: the same url {url}; its load is counted twice")
-    return found
-
-
-def _about_access(config: MotleyConfig) -> list[str]:
-    found = []
-    open_to_all = not (config.server.api_keys or config.access.required)
-    public = config.server.host not in ("127.0.0.1", "::1", "localhost")
-    if open_to_all and public:
-        found.append(
-            f"server.host is {config.server.host} and no keys are set: everybody may use the "
-            "gateway; make keys with 'motley keys create'"
-        )
-    if not open_to_all and public and config.server.tls is None:
-        found.append("keys travel unencrypted: set server.tls, or put TLS in front")
-    plain = [key for key in config.server.api_keys if not key.startswith("sha256:")]
-    if plain:
-        found.append(f"server.api_keys holds {len(plain)} in plain text; sha256:... is taken too")
-    if any(key.usd_per_day for key in config.access.keys) and not config.access.prices:
-        found.append("usd_per_day is set and access.prices is not: everything costs nothing")
-    if config.shared.interval_s > 0.2:
-        found.append(
-            f"shared.interval_s is {config.shared.interval_s:g}: replicas that act on older news "
-            "than 0.2 s do worse than without any (motley simulate --routers 4 --shared-every)"
-        )
-    if config.server.workers > 1 and not config.admin.port:
-        found.append(
-            "/metrics and /debug answer for one worker at random: set admin.port, then worker n "
-            "has them at admin.port + n"
-        )
-    if config.server.workers > 1 and config.server.decision_log:
-        found.append("each worker writes a decision log of its own (name-0, name-1, ...)")
-    return found
-
-
-async def _probed(config: MotleyConfig) -> list[str]:
-    from router.domain.errors import ConfigError
-    from router.gateway.admin.identify import identify
-    from router.gateway.identity import Identity
-    from router.perf.catalog import gpu_names
-    from telemetry.http_get import HttpGetter
-
-    found: list[str] = []
-    identity = Identity(config.upstream)
-    for spec in config.fleet.backends:
-        if not spec.url:
-            continue
-        fetcher = HttpGetter(
-            partial(identity.tls, spec.name), header=partial(identity.authorization, spec.name)
-        )
-        try:
-            told = await identify(spec.url, fetcher, list(gpu_names()))
-        except ConfigError as error:
-            found.append(f"{spec.name}: {error}")
-            continue
-        finally:
-            fetcher.close()
-        for what in ("engine", "model", "gpu"):
-            said = getattr(told, what)
-            if said and said != getattr(spec, what):
-                found.append(
-                    f"{spec.name}: the file says {what} {getattr(spec, what)}, the engine {said}"
-                )
-        if told.max_model_len and spec.max_model_len is None:
-            longest = config.hardware.max_context_tokens(spec)
-            if told.max_model_len < longest:
-                found.append(
-                    f"{spec.name}: the engine takes {told.max_model_len:,} tokens, not "
-                    f"{longest:,}: set max_model_len"
-                )
-    return found
-
-
 def _print(config: MotleyConfig, lines: list[Line], found: list[str]) -> None:
     from rich.console import Console
     from rich.markup import escape
@@ -268,7 +105,7 @@ def _print(config: MotleyConfig, lines: list[Line], found: list[str]) -> None:
     table.add_column("engine", no_wrap=True)
     for column in ("cards", "KV tokens", "context", "streams", "TTFT", f"TPOT, x{CROWD}"):
         table.add_column(column, justify="right", no_wrap=True)
-    for names, line in _alike(lines):
+    for names, line in alike(lines):
         table.add_row(
             names,
             f"{line.model}: {line.engine}" if several else line.engine,
@@ -287,17 +124,6 @@ def _print(config: MotleyConfig, lines: list[Line], found: list[str]) -> None:
         console.print(f"[yellow]warning:[/yellow] {escape(warning)}", soft_wrap=True)
     if not found:
         console.print("Nothing looks wrong.")
-
-
-def _alike(lines: list[Line]) -> list[tuple[str, Line]]:
-    """Equal backends in one row."""
-    rows: dict[Line, list[str]] = {}
-    for line in lines:
-        rows.setdefault(replace(line, name="", url=""), []).append(line.name)
-    return [
-        (names[0] if len(names) == 1 else f"{names[0]} +{len(names) - 1}", line)
-        for line, names in rows.items()
-    ]
 
 
 def _facts(config: MotleyConfig) -> list[str]:
