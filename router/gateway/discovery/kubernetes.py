@@ -1,7 +1,6 @@
 """Backends from Kubernetes: ready endpoints of services, told apart by pod and node.
 
-EndpointSlices say where and whether; pods say what (labels and annotations, or a whole line of
-``backends`` in ``motley.dev/backend``, as the chart writes it); nodes say on which card. A
+EndpointSlices say where and whether, pods say what, nodes say on which card (``endpoints.py``). A
 terminating endpoint is gone from the fleet, and so is drained, before its pod ends.
 """
 
@@ -19,38 +18,21 @@ from router.config.discovery import KubernetesSource
 from router.config.schema import BackendEntry
 from router.domain.errors import ConfigError
 from router.gateway.discovery.asked import Asked
+from router.gateway.discovery.endpoints import PREFIX, Endpoints, is_ready, name_of, pod_of
 from router.gateway.discovery.informer import Informer, Thing
-from router.gateway.discovery.line import read_line
 from router.gateway.discovery.pods import as_slices
 from router.gateway.discovery.seam import DiscoveryError, Seen
-from router.perf.gpu_names import gpu_of
 from telemetry.http_get import HttpGetter
 
 log = logging.getLogger("motley.discovery")
 
-PREFIX = "motley.dev/"
 ASK_AGAIN_S = 5.0
 """An engine that did not answer may still be loading its model."""
 
 SETTLE_S = 0.05
 """Changes come in bursts (a rollout); one fleet is made of each."""
 
-_PRODUCT_LABELS = (
-    "nvidia.com/gpu.product",
-    "cloud.google.com/gke-accelerator",
-    "karpenter.k8s.aws/instance-gpu-name",
-    "k8s.amazonaws.com/accelerator",
-    "accelerator",
-)
-_MEMORY_MIB_LABELS = ("nvidia.com/gpu.memory", "karpenter.k8s.aws/instance-gpu-memory")
 _NAMESPACE_FILE = Path("/var/run/secrets/kubernetes.io/serviceaccount/namespace")
-_TEXTS = {"model": "model", "engine": "engine", "zone": "zone", "quantization": "quantization"}
-_NUMBERS = {
-    "tensor-parallel": "tensor_parallel",
-    "max-model-len": "max_model_len",
-    "max-num-seqs": "max_num_seqs",
-    "kv-capacity-tokens": "kv_capacity_tokens",
-}
 
 
 class FromKubernetes:
@@ -85,8 +67,9 @@ class FromKubernetes:
         chosen = settings.service or settings.label_selector or settings.pod_selector
         self.name = f"kubernetes {self._namespace}/{chosen}"
         self.retry_s = settings.retry_s
-        self._gpus = list(gpus)
-        self._asked = Asked(self._gpus, fetcher_of) if settings.ask_engines else None
+        known = list(gpus)
+        self._endpoints = Endpoints(settings, known)
+        self._asked = Asked(known, fetcher_of) if settings.ask_engines else None
         self._again: Callable[[], None] = lambda: None
         self._rng = rng
         self._nodes: dict[str, Mapping[str, str]] = {}
@@ -188,9 +171,9 @@ class FromKubernetes:
         making = []
         for piece in slices.values():
             for endpoint in piece.get("endpoints") or []:
-                if not _ready(endpoint):
+                if not is_ready(endpoint):
                     continue
-                pod = pods.get(_pod_of(endpoint), {})
+                pod = pods.get(pod_of(endpoint), {})
                 node = await self._node(core, endpoint.get("nodeName") or "")
                 making.append(self._made(endpoint, piece, pod, node))
         entries: dict[str, BackendEntry] = {}
@@ -206,66 +189,15 @@ class FromKubernetes:
         self, endpoint: Thing, piece: Thing, pod: Thing, node: Mapping[str, str]
     ) -> BackendEntry | str:
         """One backend, its engine asked for what is missing, or why it cannot be one."""
-        made = self._entry(endpoint, piece, pod, node, {})
-        port = _port(piece, self._settings.port)
-        if not isinstance(made, str) or self._asked is None or not port:
+        made = self._endpoints.entry(endpoint, piece, pod, node, {})
+        url = self._endpoints.url(endpoint, piece)
+        if not isinstance(made, str) or self._asked is None or not url:
             return made
-        address = endpoint["addresses"][0]
-        name = _pod_of(endpoint) or address
-        said = await self._asked.or_why_not(name, self._url(address, port))
+        said = await self._asked.or_why_not(name_of(endpoint), url)
         if isinstance(said, str):
             self._again()
             return said
-        return self._entry(endpoint, piece, pod, node, said)
-
-    def _entry(
-        self,
-        endpoint: Thing,
-        piece: Thing,
-        pod: Thing,
-        node: Mapping[str, str],
-        said: Mapping[str, Any],
-    ) -> BackendEntry | str:
-        """One backend, or why it cannot be one; ``said`` is what its engine told."""
-        address = endpoint["addresses"][0]
-        name = _pod_of(endpoint) or address
-        fields: dict[str, Any] = self._settings.template.model_dump(exclude_none=True)
-        fields |= said
-        told = _told(pod)
-        port = _port(piece, self._settings.port)
-        if "backend" in told and port:
-            try:
-                return read_line(told["backend"], name=name, url=self._url(address, port), count=1)
-            except ConfigError as error:
-                return f"{name}: {error}"
-        fields |= {field: told[key] for key, field in _TEXTS.items() if key in told}
-        for key, field in _NUMBERS.items():
-            if key in told:
-                if not told[key].isdigit():
-                    return f"{name}: {PREFIX}{key} must be a number, not {told[key]!r}"
-                fields[field] = int(told[key])
-        gpu = self._gpu(told, node) or fields.get("gpu")
-        for what, value in (("gpu", gpu), ("model", fields.get("model")), ("port", port)):
-            if not value:
-                return f"{name}: {_REMEDIES[what]}"
-        if fields["engine"] not in ("vllm", "sglang"):
-            return f"{name}: {PREFIX}engine must be vllm or sglang, not {fields['engine']!r}"
-        fields |= {"gpu": gpu, "zone": fields.get("zone") or endpoint.get("zone") or ""}
-        return BackendEntry(name=name, url=self._url(address, port), **fields)
-
-    def _url(self, address: str, port: int | None) -> str:
-        shown = f"[{address}]" if ":" in address else address
-        return f"{self._settings.scheme}://{shown}:{port}"
-
-    def _gpu(self, told: Mapping[str, str], node: Mapping[str, str]) -> str | None:
-        if "gpu" in told:
-            return gpu_of(told["gpu"], self._gpus) or told["gpu"]
-        memory = next((node[label] for label in _MEMORY_MIB_LABELS if label in node), "")
-        memory_gb = int(memory) / 1024 if memory.isdigit() else None
-        for label in _PRODUCT_LABELS:
-            if label in node:
-                return gpu_of(node[label], self._gpus, memory_gb)
-        return None
+        return self._endpoints.entry(endpoint, piece, pod, node, said)
 
     async def _node(self, core: Any, name: str) -> Mapping[str, str]:
         """Labels of a node; none where they may not be read."""
@@ -295,48 +227,9 @@ class FromKubernetes:
         return dict(node.metadata.labels or {})
 
 
-_REMEDIES = {
-    "gpu": f"its GPU type is unknown: annotate the pod with {PREFIX}gpu, label its node with "
-    "nvidia.com/gpu.product, or set discovery.kubernetes[].template.gpu",
-    "model": f"its model is unknown: annotate the pod with {PREFIX}model, or set "
-    "discovery.kubernetes[].template.model",
-    "port": "its service has no such port: set discovery.kubernetes[].port",
-}
-
-
 def own_namespace() -> str:
     """The namespace of the pod we run in, else ``default``."""
     try:
         return _NAMESPACE_FILE.read_text("utf-8").strip() or "default"
     except OSError:
         return "default"
-
-
-def _ready(endpoint: Thing) -> bool:
-    """Absent means ready, as the API defines; a terminating one gets nothing new."""
-    conditions = endpoint.get("conditions") or {}
-    ready = conditions.get("ready")
-    return (
-        bool(endpoint.get("addresses")) and ready is not False and not conditions.get("terminating")
-    )
-
-
-def _pod_of(endpoint: Thing) -> str:
-    target = endpoint.get("targetRef") or {}
-    return target.get("name", "") if target.get("kind") == "Pod" else ""
-
-
-def _told(pod: Thing) -> dict[str, str]:
-    """What the pod says of itself; annotations win over labels."""
-    meta = pod.get("metadata") or {}
-    both = {**(meta.get("labels") or {}), **(meta.get("annotations") or {})}
-    return {k.removeprefix(PREFIX): v for k, v in both.items() if k.startswith(PREFIX)}
-
-
-def _port(piece: Thing, wanted: int | str | None) -> int | None:
-    if isinstance(wanted, int):
-        return wanted
-    for port in piece.get("ports") or []:
-        if wanted is None or port.get("name") == wanted:
-            return int(port["port"])
-    return None
