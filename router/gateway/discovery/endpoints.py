@@ -10,7 +10,10 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from pydantic import ValidationError
+
 from router.config.discovery import KubernetesSource
+from router.config.load import explain
 from router.config.schema import BackendEntry
 from router.domain.errors import ConfigError
 from router.gateway.discovery.informer import Thing
@@ -71,28 +74,43 @@ class Endpoints:
             said: fields of a ``backends`` entry that its engine told.
         """
         name, url = name_of(endpoint), self.url(endpoint, piece)
+        told = _told(pod)
+        try:
+            if "backend" in told and url:
+                return read_line(told["backend"], name=name, url=url, count=1)
+            fields = self._fields(told, node, said)
+            if not url:
+                raise ConfigError(_REMEDIES["port"])
+            fields["zone"] = fields.get("zone") or endpoint.get("zone") or ""
+            return BackendEntry(name=name, url=url, **fields)
+        except ConfigError as error:
+            return f"{name}: {error}"
+        except ValidationError as error:
+            return f"{name}: {explain(error)}"
+
+    def _fields(
+        self, told: Mapping[str, str], node: Mapping[str, str], said: Mapping[str, Any]
+    ) -> dict[str, Any]:
+        """What it is: the pod's own word before its engine's, and that before the template's.
+
+        Raises:
+            ConfigError: something is missing or cannot be meant.
+        """
         fields: dict[str, Any] = self._settings.template.model_dump(exclude_none=True)
         fields |= said
-        told = _told(pod)
-        if "backend" in told and url:
-            try:
-                return read_line(told["backend"], name=name, url=url, count=1)
-            except ConfigError as error:
-                return f"{name}: {error}"
         fields |= {field: told[key] for key, field in _TEXTS.items() if key in told}
         for key, field in _NUMBERS.items():
             if key in told:
-                if not told[key].isdigit():
-                    return f"{name}: {PREFIX}{key} must be a number, not {told[key]!r}"
+                if not told[key].isdecimal():
+                    raise ConfigError(f"{PREFIX}{key} must be a number, not {told[key]!r}")
                 fields[field] = int(told[key])
-        gpu = self._gpu(told, node) or fields.get("gpu")
-        for what, value in (("gpu", gpu), ("model", fields.get("model")), ("port", url)):
-            if not value:
-                return f"{name}: {_REMEDIES[what]}"
+        fields["gpu"] = self._gpu(told, node) or fields.get("gpu")
+        for what in ("gpu", "model"):
+            if not fields.get(what):
+                raise ConfigError(_REMEDIES[what])
         if fields["engine"] not in ("vllm", "sglang"):
-            return f"{name}: {PREFIX}engine must be vllm or sglang, not {fields['engine']!r}"
-        fields |= {"gpu": gpu, "zone": fields.get("zone") or endpoint.get("zone") or ""}
-        return BackendEntry(name=name, url=url, **fields)
+            raise ConfigError(f"{PREFIX}engine must be vllm or sglang, not {fields['engine']!r}")
+        return fields
 
     def url(self, endpoint: Thing, piece: Thing) -> str:
         """Where it serves; empty where its service has no such port."""

@@ -213,18 +213,24 @@ async def test_what_cannot_be_a_backend_is_left_out_with_its_remedy(
     pod(kube, "no-gpu")
     pod(kube, "odd", tensor_parallel="two")
     pod(kube, "other", engine="tgi")
+    pod(kube, "none", tensor_parallel="0")
+    pod(kube, "power", max_model_len="4²")
     slices(
         kube,
         endpoint("good", "10.0.0.1"),
         endpoint("no-gpu", "10.0.0.2", "plain"),
         endpoint("odd", "10.0.0.3"),
         endpoint("other", "10.0.0.4"),
+        endpoint("none", "10.0.0.5"),
+        endpoint("power", "10.0.0.6"),
     )
     seen = start()
     await seen.until("good")
     assert "no-gpu: its GPU type is unknown: annotate the pod with motley.dev/gpu" in caplog.text
     assert "odd: motley.dev/tensor-parallel must be a number, not 'two'" in caplog.text
     assert "other: motley.dev/engine must be vllm or sglang, not 'tgi'" in caplog.text
+    assert "none: tensor_parallel: Input should be greater than or equal to 1" in caplog.text
+    assert "power: motley.dev/max-model-len must be a number, not '4²'" in caplog.text
 
 
 async def test_a_line_of_the_chart_says_all_of_a_backend(
