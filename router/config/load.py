@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections import Counter
 from collections.abc import Collection, Hashable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -16,6 +15,7 @@ from yaml.constructor import ConstructorError
 from router.config.access import AccessSection, AdminSection
 from router.config.classes import check_classes, check_fallbacks, check_roles, slos_of
 from router.config.discovery import DiscoverySection
+from router.config.fleet import build_fleet, names_of, urls_of
 from router.config.overlay import overlaid
 from router.config.planner import PlannerSection
 from router.config.schema import (
@@ -34,7 +34,7 @@ from router.config.section import Section
 from router.config.shared import SharedSection
 from router.config.upstream import UpstreamSection
 from router.domain.errors import ConfigError, UnknownNameError
-from router.domain.fleet import BackendSpec, Fleet
+from router.domain.fleet import Fleet
 from router.domain.slo import Slo
 from router.perf.catalog import default_catalog
 from router.perf.hardware import Hardware
@@ -45,9 +45,6 @@ from router.policies.registry import POLICIES
 
 class _BackendsFile(Section):
     backends: list[BackendEntry]
-
-
-_NAME = re.compile(r"[A-Za-z0-9._:@-]+")
 
 
 class _Loader(yaml.SafeLoader):
@@ -162,27 +159,27 @@ def _checked(content: dict[str, Any], source: str) -> MotleyConfig:
     slos = slos_of(parsed.slos)
     check_classes(parsed.admission, parsed.slos, slos, None if parsed.discovery else fleet)
     return MotleyConfig(
-        source,
-        fleet,
-        parsed.policy,
-        slos,
-        parsed.telemetry,
-        parsed.reliability,
-        parsed.planner,
-        parsed.server,
-        parsed.aliases,
-        hardware,
-        parsed.access,
-        parsed.admin,
-        parsed.discovery,
-        parsed.upstream,
-        parsed.shared,
-        parsed.admission,
-        {model: tuple(others) for model, others in parsed.fallbacks.items()},
-        parsed.adapters,
-        parsed.hedging,
-        parsed.batch,
-        parsed.disaggregation,
+        source=source,
+        fleet=fleet,
+        policy=parsed.policy,
+        slos=slos,
+        telemetry=parsed.telemetry,
+        reliability=parsed.reliability,
+        planner=parsed.planner,
+        server=parsed.server,
+        aliases=parsed.aliases,
+        hardware=hardware,
+        access=parsed.access,
+        admin=parsed.admin,
+        discovery=parsed.discovery,
+        upstream=parsed.upstream,
+        shared=parsed.shared,
+        admission=parsed.admission,
+        fallbacks={model: tuple(others) for model, others in parsed.fallbacks.items()},
+        adapters=parsed.adapters,
+        hedging=parsed.hedging,
+        batch=parsed.batch,
+        disaggregation=parsed.disaggregation,
     )
 
 
@@ -200,7 +197,7 @@ def read_backends(path: Path) -> list[BackendEntry]:
     return [
         entry.model_copy(update={"name": name, "url": url, "count": 1})
         for position, entry in enumerate(parsed.backends)
-        for url, name in zip(_urls(entry, position), _names(entry, numbers), strict=True)
+        for url, name in zip(urls_of(entry, position), names_of(entry, numbers), strict=True)
     ]
 
 
@@ -211,73 +208,6 @@ def _hardware(parsed: ConfigFile) -> Hardware:
     ]
     catalog = default_catalog().extended(models=models)
     return Hardware(catalog, parse_overrides(parsed.overrides))
-
-
-def build_fleet(entries: list[BackendEntry], hardware: Hardware | None = None) -> Fleet:
-    """Name the backends (``<gpu>-<n>``, from 0 per kind) and check that each can run.
-
-    Raises:
-        ConfigError: no backend, a name twice, or as many URLs as ``count`` are missing.
-        ImpossibleFleetError: a model that does not fit or an engine that will not run.
-    """
-    if not entries:
-        raise ConfigError("the fleet is empty: list at least one entry under 'backends'")
-    known = hardware or Hardware()
-    numbers: Counter[str] = Counter()
-    backends: list[BackendSpec] = []
-    for position, entry in enumerate(entries):
-        alike = [
-            _spec(entry, name, url)
-            for url, name in zip(_urls(entry, position), _names(entry, numbers), strict=True)
-        ]
-        known.check_feasible(alike[0])
-        backends += alike
-    _check_names(backends)
-    return Fleet(tuple(backends))
-
-
-def _spec(entry: BackendEntry, name: str, url: str | None) -> BackendSpec:
-    fields = entry.model_dump(exclude={"count", "url", "name"})
-    return BackendSpec(name=name, url=url.rstrip("/") if url else None, **fields)
-
-
-def _urls(entry: BackendEntry, position: int) -> list[str | None]:
-    if not isinstance(entry.url, list):
-        if entry.url is not None and entry.count > 1:
-            raise ConfigError(
-                f"backends[{position}]: count is {entry.count} and there is one url; "
-                f"give a list of {entry.count} urls"
-            )
-        return [entry.url] * entry.count
-    if len(entry.url) != entry.count:
-        raise ConfigError(
-            f"backends[{position}]: count is {entry.count} and there are {len(entry.url)} urls; "
-            f"give exactly one url per backend"
-        )
-    return list(entry.url)
-
-
-def _names(entry: BackendEntry, numbers: Counter[str]) -> list[str]:
-    if entry.name is not None:
-        if entry.count == 1:
-            return [entry.name]
-        return [f"{entry.name}-{n}" for n in range(entry.count)]
-    first = numbers[entry.gpu]
-    numbers[entry.gpu] += entry.count
-    return [f"{entry.gpu}-{first + n}" for n in range(entry.count)]
-
-
-def _check_names(backends: list[BackendSpec]) -> None:
-    counts = Counter(b.name for b in backends)
-    twice = sorted(name for name, count in counts.items() if count > 1)
-    if twice:
-        raise ConfigError(f"backend names must be unique; used more than once: {', '.join(twice)}")
-    odd = sorted(name for name in counts if not _NAME.fullmatch(name))
-    if odd:
-        raise ConfigError(
-            f"backend name {odd[0]!r} cannot be used: names travel in HTTP headers, paths and "
-            f"metric labels; use ASCII letters, digits and . _ - : @"
-        )
 
 
 def _check_aliases(kind: str, names: Mapping[str, str], served: Collection[str]) -> None:

@@ -10,7 +10,7 @@ from itertools import count
 from typing import Any
 from urllib.parse import urlsplit
 
-from router.config.load import build_fleet
+from router.config.fleet import build_fleet
 from router.config.schema import BackendEntry
 from router.domain.fleet import BackendSpec
 from router.fleet_state.backend import BackendState

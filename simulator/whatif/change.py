@@ -5,7 +5,8 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass, replace
 
-from router.config.load import MotleyConfig, build_fleet
+from router.config.fleet import build_fleet
+from router.config.load import MotleyConfig
 from router.config.schema import BackendEntry, PolicySection
 from router.domain.errors import BadInputError, UnknownNameError
 from router.domain.fleet import BackendSpec, EngineName, Fleet

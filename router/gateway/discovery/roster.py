@@ -14,7 +14,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Protocol
 
-from router.config.load import build_fleet
+from router.config.fleet import build_fleet
 from router.config.schema import BackendEntry
 from router.domain.errors import ConfigError, UnknownNameError
 from router.domain.fleet import BackendSpec

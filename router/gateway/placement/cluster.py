@@ -14,7 +14,7 @@ from collections.abc import Awaitable, Mapping
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
-from router.config.load import build_fleet
+from router.config.fleet import build_fleet
 from router.domain.errors import BadInputError, ConfigError
 from router.domain.fleet import BackendSpec
 from router.gateway.discovery.line import BACKEND, read_line

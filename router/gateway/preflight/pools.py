@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-from router.config.load import build_fleet
+from router.config.fleet import build_fleet
 from router.domain.errors import BadInputError
 from router.domain.fleet import BackendSpec
 from router.gateway.discovery.line import BACKEND, read_line
