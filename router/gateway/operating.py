@@ -109,9 +109,11 @@ def _share(runtime: Runtime, board: Board) -> None:
         engine.tell_sent(sharing.sent)
     metrics.ask(table.SHARED_UP, lambda: [((), float(sharing.up))])
     metrics.ask(table.SHARED_REPLICAS, lambda: [((), float(sharing.replicas))])
-    metrics.ask(table.SHARED_LEADER, lambda: [((), float(sharing.leads))])
+    metrics.ask(table.SHARED_LEADER, lambda: [((), float(sharing.lead.here))])
     runtime.chores = [
-        Chore(chore.name, partial(sharing.while_leading, chore.run)) if chore.name in LED else chore
+        Chore(chore.name, partial(sharing.lead.while_leading, chore.run))
+        if chore.name in LED
+        else chore
         for chore in runtime.chores
     ]
     runtime.chores = [*runtime.chores, Chore("sharing", sharing.run)]

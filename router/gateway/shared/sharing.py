@@ -3,8 +3,8 @@
 * Their requests under way count as load of each backend, so that replicas do not all choose the
   same idle card; limits and budgets of keys count everybody's use.
 * Prompts they sent are remembered as cached.
-* One replica leads (a lease with a fencing token): it alone scrapes and plans, the others take
-  its signals and prices. A leader that comes back late with an older token is not believed.
+* One replica leads (``lead.py``): it alone scrapes and plans, the others take its signals and
+  prices.
 * Workers registered over REST are everybody's.
 
 When the board cannot be reached the replica goes on alone: the others' load is forgotten after
@@ -19,7 +19,6 @@ import logging
 from collections import deque
 from collections.abc import Callable, Mapping
 from dataclasses import replace
-from typing import Any
 
 import msgspec
 
@@ -33,11 +32,11 @@ from router.gateway.engine import Engine
 from router.gateway.shared import facts as about
 from router.gateway.shared.board import Board, BoardError, Posting, View
 from router.gateway.shared.facts import Facts, Prefix
+from router.gateway.shared.lead import Lead
 from router.gateway.upstream import Guard
 
 log = logging.getLogger("motley.shared")
 
-LEADER = "leader"
 MOST_PREFIXES = 128
 
 
@@ -51,6 +50,11 @@ class Sharing:
         roster: takes registered workers.
         guard: where those may be.
         failed: called at each error, for the metrics.
+
+    Attributes:
+        lead: whether this replica scrapes and plans.
+        up: whether the board could be reached the last time.
+        replicas: how many there are, this one included.
     """
 
     def __init__(
@@ -66,28 +70,18 @@ class Sharing:
         self._board, self._settings = board, settings
         self._engine, self._roster, self._failed = engine, roster, failed
         self._guard = guard
+        self.lead = Lead(board, settings.lease_s)
         self._joined: dict[str, bytes] = {}
         self._gone: set[str] = set()
         self._prefixes: deque[tuple[int, Prefix]] = deque(maxlen=MOST_PREFIXES)
         self._sent = 0
         self._heard: dict[str, int] = {}
-        self._token = 0
-        self._highest_token = 0
         self._born = ""
         self._owed: dict[Entry, float] = {}
         self._last_ok_s = engine.now()
-        self._bid_s = -1.0
         self._scraped_s: dict[str, float] = {}
-        self._led = asyncio.Event()
-        self._led.set()
-        self._follows = asyncio.Event()
         self.up = True
         self.replicas = 1
-
-    @property
-    def leads(self) -> bool:
-        """Whether this replica scrapes and plans."""
-        return self._led.is_set()
 
     async def run(self) -> None:
         """Exchange for ever; leave politely."""
@@ -110,7 +104,7 @@ class Sharing:
             sorted(self._gone),
         )
         try:
-            await self._bid()
+            await self.lead.bid(self._engine.now())
             view = await self._board.exchange(posting)
         except BoardError as error:
             self._alone(error)
@@ -138,21 +132,6 @@ class Sharing:
         self._joined.pop(name, None)
         self._gone.add(name)
 
-    async def while_leading(self, work: Callable[[], Any]) -> None:
-        """Run ``work`` whenever this replica leads, and stop it when it does not."""
-        while True:
-            await self._led.wait()
-            doing = asyncio.ensure_future(work())
-            lost = asyncio.ensure_future(self._follows.wait())
-            try:
-                await asyncio.wait({doing, lost}, return_when=asyncio.FIRST_COMPLETED)
-                if doing.done():
-                    doing.result()
-            finally:
-                doing.cancel()
-                lost.cancel()
-                await asyncio.gather(doing, lost, return_exceptions=True)
-
     # -- inside ------------------------------------------------------------------------------
 
     def _own(self) -> Facts:
@@ -163,31 +142,11 @@ class Sharing:
             active=engine.gate.active(),
             prefixes=list(self._prefixes),
         )
-        if self._token:
-            facts.token, facts.born = self._token, self._born
+        if self.lead.token:
+            facts.token, facts.born = self.lead.token, self._born
             facts.prices = {b.spec.group: b.price for b in state.backends if b.price}
             facts.signals = about.told_signals(state, engine.now())
         return facts
-
-    async def _bid(self) -> None:
-        """Take or renew the lead, well before it runs out."""
-        now = self._engine.now()
-        if now < self._bid_s:
-            return
-        self._bid_s = now + self._settings.lease_s / 3
-        token = await self._board.lease(LEADER, self._settings.lease_s)
-        self._token = token or 0
-        self._lead(token is not None)
-
-    def _lead(self, leads: bool) -> None:
-        if leads and not self._led.is_set():
-            log.info("this replica leads: it scrapes and plans")
-            self._follows.clear()
-            self._led.set()
-        elif not leads and self._led.is_set():
-            log.info("another replica leads: its signals and prices are used")
-            self._led.clear()
-            self._follows.set()
 
     def _take(self, view: View) -> None:
         engine = self._engine
@@ -217,16 +176,15 @@ class Sharing:
                 if name not in view.workers and name not in self._gone:
                     self._joined.setdefault(name, msgspec.json.encode(spec))
             self._owed = self._engine.gate.ledger.missing(view.totals)
-            self._token = self._highest_token = 0
-            self._bid_s = -1.0
+            self.lead.begin_anew()
         self._born = view.born
 
     def _settle(self, others: Mapping[str, Facts]) -> None:
         """One replica, the leader, adds what the board has forgotten."""
-        if self._owed and self._token:
+        if self._owed and self.lead.token:
             for entry, amount in self._owed.items():
                 self._engine.gate.ledger.add(entry, amount)
-        if self._token or any(f.token and f.born == self._born for f in others.values()):
+        if self.lead.token or any(f.token and f.born == self._born for f in others.values()):
             self._owed = {}
 
     def _fresh_prefixes(self, others: Mapping[str, Facts]) -> list[Prefix]:
@@ -242,14 +200,9 @@ class Sharing:
         return fresh
 
     def _follow_leader(self, others: Mapping[str, Facts]) -> None:
-        if self._token:
-            self._highest_token = max(self._highest_token, self._token)
+        leader = self.lead.followed(f for f in others.values() if f.born == self._born)
+        if leader is None:
             return
-        here = [facts for facts in others.values() if facts.born == self._born]
-        leader = max(here, key=lambda facts: facts.token, default=None)
-        if leader is None or leader.token < max(1, self._highest_token):
-            return
-        self._highest_token = leader.token
         engine = self._engine
         now, dispatcher = engine.now(), engine.dispatcher
         if leader.prices != {b.spec.group: b.price for b in dispatcher.state.backends if b.price}:
@@ -282,13 +235,12 @@ class Sharing:
             engine.dispatcher.share({}, engine.now())
             engine.gate.learn_active({})
         if engine.now() - self._last_ok_s > self._settings.lease_s:
-            self._token = 0
-            self._lead(True)
+            self.lead.alone()
 
     def _recovered(self, replicas: int) -> None:
         if not self.up:
             log.warning("shared state is back: %d replicas", replicas)
-            self._bid_s = -1.0
+            self.lead.bid_soon()
         self.up = True
         self.replicas = replicas
         self._last_ok_s = self._engine.now()

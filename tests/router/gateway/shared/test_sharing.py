@@ -170,7 +170,7 @@ async def test_one_leads_and_the_others_take_its_prices_and_signals(
     fake = await engine(chat())
     one, two = await replica(fake), await replica(fake)
     await together(one, two)
-    await eventually(lambda: [sharing(g).leads for g in (one, two)] == [True, False])
+    await eventually(lambda: [sharing(g).lead.here for g in (one, two)] == [True, False])
     leader = one.relay.engine
     leader.dispatcher.set_prices({GROUP: 0.5}, leader.now())
     leader.dispatcher.scrape("e0", EngineSignals(leader.now(), running=7), leader.now())
@@ -189,13 +189,13 @@ async def test_the_lead_passes_on_and_an_old_leader_is_not_believed(
     board = sharing(one)._board
     assert isinstance(board, Shaky)
     board.cut = True
-    await eventually(lambda: sharing(two).leads)
-    assert sharing(two)._token == 2
+    await eventually(lambda: sharing(two).lead.here)
+    assert sharing(two).lead.token == 2
     leader = two.relay.engine
     leader.dispatcher.set_prices({GROUP: 0.25}, leader.now())
     one.relay.engine.dispatcher.set_prices({GROUP: 9.0}, leader.now())
     board.cut = False
-    await eventually(lambda: not sharing(one).leads)
+    await eventually(lambda: not sharing(one).lead.here)
     await eventually(lambda: backend(one).price == 0.25)
     assert backend(two).price == 0.25
 
@@ -212,7 +212,7 @@ async def test_alone_a_replica_forgets_the_others_and_leads_itself(
     assert isinstance(board, Shaky)
     board.cut = True
     await eventually(lambda: backend(two).in_flight == 0)
-    await eventually(lambda: sharing(two).leads)
+    await eventually(lambda: sharing(two).lead.here)
     exposition = (await two.get("/metrics")).text
     assert "motley_shared_state_up_ratio 0.0" in exposition
     assert "motley_shared_state_errors_total" in exposition
@@ -278,7 +278,7 @@ async def test_over_a_real_redis_that_goes_and_comes_back(
             await eventually(lambda: backend(two).in_flight == 0)
             server.start()
             await together(*gates)
-            await eventually(lambda: sorted(sharing(g).leads for g in gates) == [False, True])
+            await eventually(lambda: sorted(sharing(g).lead.here for g in gates) == [False, True])
             writer.close()
 
 
@@ -309,16 +309,16 @@ async def test_a_redis_that_has_forgotten_everything_is_reminded(
             used = 40.0  # ten tokens each, in and out
             await eventually(lambda: {sum(spent(g).values()) for g in gates} == {used})
             for gate in gates:
-                sharing(gate)._highest_token = 7  # as after many a change of the lead
+                sharing(gate).lead._highest_token = 7  # as after many a change of the lead
             before = sharing(one)._born
             server.stop()
             await eventually(lambda: not any(sharing(g).up for g in gates))
             server.start()
             await eventually(lambda: all(sharing(g)._born != before for g in gates))
             await eventually(
-                lambda: sorted(bool(sharing(g)._token) for g in gates) == [False, True]
+                lambda: sorted(bool(sharing(g).lead.token) for g in gates) == [False, True]
             )
-            leader, follower = sorted(gates, key=lambda g: not sharing(g)._token)
+            leader, follower = sorted(gates, key=lambda g: not sharing(g).lead.token)
             leading = leader.relay.engine
             leading.dispatcher.set_prices({GROUP: 0.5}, leading.now())
             await eventually(lambda: backend(follower).price == 0.5)
