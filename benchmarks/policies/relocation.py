@@ -58,7 +58,6 @@ LEAST_TOKENS = 32
 EXTRA = 0.1
 BACKLOG_S = 0.3
 KV_LIMIT = 0.85
-Z90 = 1.2816
 POINTS = (-1.2816, -0.5244, 0.0, 0.5244, 1.2816)
 WORKLOADS = ("azure-conv", "azure-code", SLO_MIX, "poisson-heavy")
 FLEETS = ("balanced", "t4-heavy")
@@ -76,27 +75,11 @@ class Left:
 
 
 def left_of(forecast: LengthForecast, so_far: int, limit: int | None) -> Left:
-    """Given that it is longer than ``so_far``: log-normal through the 90th percentile."""
-    mean = max(forecast.mean_tokens, 1.0)
-    sigma = math.sqrt(max(math.log(max(forecast.square_tokens, mean * mean) / mean**2), 0.04))
-    mu = math.log(max(forecast.p90_tokens, mean)) - Z90 * sigma
-    z = (math.log(so_far) - mu) / sigma
-    longer = _above(z)
-    if longer < 1e-9:  # beyond all that was seen: about as long again, times sigma / z
-        return _capped(so_far * sigma / z, 1.0, so_far, limit)
-    first = math.exp(mu + sigma**2 / 2) * _above(z - sigma) / longer
-    second = math.exp(2 * mu + 2 * sigma**2) * _above(z - 2 * sigma) / longer
-    rest = max(first - so_far, 1.0)
-    square = max(second - 2 * so_far * first + so_far**2, rest * rest)
-    return _capped(rest, math.sqrt(math.log(square / rest**2)), so_far, limit)
-
-
-def _capped(mean: float, sigma: float, so_far: int, limit: int | None) -> Left:
+    """Given that it is longer than ``so_far``, and ends at its limit."""
+    rest = forecast.beyond(so_far)
+    mean = rest.mean_tokens
+    sigma = math.sqrt(math.log(rest.square_tokens / mean**2))
     return Left(mean if limit is None else max(1.0, min(mean, limit - so_far)), sigma)
-
-
-def _above(z: float) -> float:
-    return 0.5 * math.erfc(z / math.sqrt(2.0))
 
 
 class CarriedRows(Rows):
@@ -223,15 +206,12 @@ class Mover:
         """Stop it here, go on there; the client waits for the prefill there."""
         router, replay, request = self._router, self._replay, move.flight.request
         i = int(request.request_id)
-        left = left_of(request.forecast, move.tokens, request.max_tokens)
         self._first_s[i] = replay.records.first_token_s[i]
         self._engine(i).cancel(request.request_id, now)
         self.carried[i] = move.tokens
         self._extra += request.prompt_tokens + move.tokens
         router._spare(router._land(request.request_id, now))
         request.carry(move.tokens, move.flight.first_token_s)
-        square = left.mean**2 * math.exp(left.sigma**2)
-        request.forecast = LengthForecast(left.mean, 2.0 * left.mean, square)
         router._send(request, move.to, move.flight.tried, now)
         replay._send(i, replay._engine_of[move.to.spec.name], now)
 

@@ -37,7 +37,7 @@ class Ledger:
         )
 
     def drain(self) -> Mapping[Entry, float]:
-        """What was added since the last exchange; counts on until ``learn`` or ``keep``."""
+        """What was added since the last exchange; counts on until ``learn``."""
         for entry, amount in self._fresh.items():
             self._in_exchange[entry] = self._in_exchange.get(entry, 0.0) + amount
         self._fresh = {}
