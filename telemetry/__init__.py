@@ -8,8 +8,8 @@ Start with ``engine_metrics.py`` (six engines, three generations of names), ``sc
 - learning: ``sightings`` (what one request tells) over ``lives``, ``log_filter`` (how it is
   believed), ``kin`` (equals stand in for each other), ``calibration``, ``drift``; ``learning``
   puts them together;
-- watching: ``metric_table`` (every metric), ``metrics``, ``metric_sources``, ``metric_text``,
-  ``histogram``, ``accuracy``, ``slo_window``, ``sliding``, ``label_cap``;
+- watching: ``metric_table`` (every metric), ``metrics``, ``metric_sources``, ``router_sources``,
+  ``metric_text``, ``histogram``, ``accuracy``, ``slo_window``, ``sliding``, ``label_cap``;
 - metering: ``metering`` (whose energy and money it was), ``power``;
 - telling: ``recorder``, ``record_rows``, ``tracing`` (OpenTelemetry), ``json_log``.
 """

@@ -1,18 +1,16 @@
-"""Who is asked for which gauge when ``/metrics`` is read."""
+"""Which part of telemetry is asked for which gauge when ``/metrics`` is read.
+
+The router's own are in ``router_sources.py``.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from functools import partial
 from typing import Generic, TypeVar
 
-from router.class_dispatcher import desk_of
-from router.dispatcher import Dispatcher
-from router.domain.protocols import Clock, PrefixAudit
+from router.domain.protocols import Clock
 from router.domain.state import LinearCost
-from router.fleet_state.backend import BackendState
-from router.pairing import Pairing
-from router.queue.desk import Desk
 from telemetry import metric_table as table
 from telemetry.accuracy import Accuracy
 from telemetry.calibration import Calibration
@@ -24,16 +22,8 @@ from telemetry.recorder import Recorder
 from telemetry.scraper import Scraper
 from telemetry.slo_window import SloWindow
 
-BREAKER_NUMBER: Mapping[str, float] = {"closed": 0.0, "half_open": 1.0, "open": 2.0}
 SAME_SCRAPE_S = 0.5
 COEFFICIENTS = ("step", "prefill", "seq", "context")
-_SIGNALS = (
-    (table.ENGINE_RUNNING, "running"),
-    (table.ENGINE_WAITING, "waiting"),
-    (table.ENGINE_KV, "kv_usage"),
-    (table.ENGINE_HITS, "prefix_hit_ratio"),
-    (table.ENGINE_PREEMPTIONS, "preemptions"),
-)
 
 
 T = TypeVar("T")
@@ -51,91 +41,6 @@ class _Shared(Generic[T]):
         if self._last is None or not 0.0 <= now - self._last[0] < SAME_SCRAPE_S:
             self._last = (now, self._report(now))
         return self._last[1]
-
-
-def ask_dispatcher(metrics: GatewayMetrics, dispatcher: Dispatcher) -> None:
-    """In-flight counts, queue, availability, engine signals and prices."""
-
-    def backends() -> Iterator[BackendState]:
-        return iter(dispatcher.state.backends)
-
-    def in_flight() -> Iterator[Sample]:
-        for b in backends():
-            yield (b.spec.name, "prefill"), float(b.prefilling)
-            yield (b.spec.name, "decode"), float(b.decoding)
-
-    def prices() -> Iterator[Sample]:
-        yield from {(b.spec.group,): b.price for b in backends()}.items()
-
-    metrics.ask(table.IN_FLIGHT, in_flight)
-    metrics.ask(table.QUEUE_DEPTH, lambda: [((), float(dispatcher.queued))])
-    metrics.ask(table.BACKEND_UP, lambda: (((b.spec.name,), float(b.usable)) for b in backends()))
-    metrics.ask(
-        table.BREAKER,
-        lambda: (((b.spec.name,), BREAKER_NUMBER[b.breaker.state]) for b in backends()),
-    )
-    metrics.ask(
-        table.EJECTIONS,
-        lambda: (((name,), float(n)) for name, n in dispatcher.state.ejected.items()),
-    )
-    metrics.ask(table.PRICE, prices)
-    metrics.ask(
-        table.FALLBACKS, lambda: ((pair, float(n)) for pair, n in dispatcher.fell_back.items())
-    )
-    budget = dispatcher.hedging
-    if budget is not None:
-        metrics.ask(
-            table.HEDGES, lambda: [(("sent",), float(budget.sent)), (("won",), float(budget.won))]
-        )
-    metrics.ask(table.PREFIX_PROMISED, lambda: _audit(dispatcher, lambda promised, _: promised))
-    metrics.ask(table.PREFIX_MISSING, lambda: _audit(dispatcher, lambda a, found: a - found))
-    if dispatcher.pairing is not None:
-        ask_pairing(metrics, dispatcher.pairing)
-    desk = desk_of(dispatcher)
-    if desk is not None:
-        ask_desk(metrics, desk)
-    for metric, name in _SIGNALS:
-        metrics.ask(metric, partial(_signal, dispatcher, name))
-
-
-def ask_pairing(metrics: GatewayMetrics, pairing: Pairing) -> None:
-    """What became of requests that two backends shared."""
-    metrics.ask(
-        table.SHARED_REQUESTS, lambda: ((pair, float(n)) for pair, n in pairing.paired.items())
-    )
-    metrics.ask(table.SHARED_BROKEN, lambda: ((who, float(n)) for who, n in pairing.broken.items()))
-    metrics.ask(table.KV_MOVED, lambda: [((), pairing.moved_bytes)])
-
-
-def ask_desk(metrics: GatewayMetrics, desk: Desk) -> None:
-    """Who waits, and what the scheduling of classes did."""
-
-    def queued() -> Iterator[Sample]:
-        for lane, waiting in desk.room.lanes.items():
-            yield lane, float(len(waiting.entries))
-
-    def events() -> Iterator[Sample]:
-        for labels, count in desk.events.items():
-            yield labels, float(count)
-
-    metrics.ask(table.QUEUED, queued)
-    metrics.ask(table.CLASS_EVENTS, events)
-    metrics.ask(table.CLASS_ROOM, desk.learned_room)
-
-
-def _audit(dispatcher: Dispatcher, figure: Callable[[int, int], int]) -> Iterator[Sample]:
-    policy = dispatcher.policy
-    if isinstance(policy, PrefixAudit):
-        for name, (promised, found) in policy.prefix_audit.items():
-            yield (name,), float(figure(promised, found))
-
-
-def _signal(dispatcher: Dispatcher, name: str) -> Iterator[Sample]:
-    """One signal of every backend that gives it; an unknown one has no series, never 0."""
-    for backend in dispatcher.state.backends:
-        value = getattr(backend.signals, name, None)
-        if value is not None:
-            yield (backend.spec.name,), float(value)
 
 
 def ask_scraper(metrics: GatewayMetrics, scraper: Scraper, clock: Clock) -> None:
@@ -289,17 +194,3 @@ def ask_meter(metrics: GatewayMetrics, meter: Meter) -> None:
         table.METERED_REQUESTS,
         lambda: ((key, float(b.requests)) for key, b in meter.bills.items()),
     )
-
-
-def ask_identities(
-    metrics: GatewayMetrics, dispatcher: Dispatcher, card_of: Callable[[str], str]
-) -> None:
-    """What each backend is."""
-
-    def infos() -> Iterator[Sample]:
-        for backend in dispatcher.state.backends:
-            spec = backend.spec
-            told = card_of(spec.name)
-            yield (spec.name, spec.group, spec.gpu, spec.engine, spec.model, told), 1.0
-
-    metrics.ask(table.BACKEND_INFO, infos)

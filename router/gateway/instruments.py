@@ -21,7 +21,6 @@ from telemetry.feedback import Feedback
 from telemetry.learning import make_feedback, shape_of
 from telemetry.metric_sources import (
     ask_accuracy,
-    ask_dispatcher,
     ask_feedback,
     ask_recorder,
     ask_scraper,
@@ -30,6 +29,7 @@ from telemetry.metric_sources import (
 )
 from telemetry.metrics import GatewayMetrics
 from telemetry.recorder import Recorder
+from telemetry.router_sources import ask_dispatcher
 from telemetry.scraper import Scraper, Target
 from telemetry.slo_window import SloWindow
 

@@ -14,9 +14,10 @@ from router.fleet_state.backend import BackendState
 from telemetry.exposition import MAX_BYTES, Problems
 from telemetry.http_get import Fetcher, FetchError, HttpGetter
 from telemetry.metering import Meter, Metered
-from telemetry.metric_sources import ask_identities, ask_meter
+from telemetry.metric_sources import ask_meter
 from telemetry.metrics import GatewayMetrics
 from telemetry.power import LocalCards, Nvml, pick, prior_of, read_dcgm
+from telemetry.router_sources import ask_identities
 from telemetry.scraper import Scraper
 
 log = logging.getLogger("motley.telemetry")
