@@ -14,6 +14,7 @@ from simulator.gateways import knows
 from simulator.pairs import Pairs
 from simulator.processes import EngineProcess, SimClock
 from simulator.results import Records
+from simulator.seconds import Seconds
 
 _HANG_CHECK_S = 1.0
 
@@ -23,9 +24,7 @@ class Patient(Protocol):
 
     records: Records
     pairs: Pairs
-
-    def attempt_lost(self, i: int, engine: EngineProcess, now: float) -> bool:
-        """One of two attempts failed; ``False`` if there was only one."""
+    seconds: Seconds
 
     def bounce(self, i: int, now: float, *, busy: bool = False, prefill: bool = False) -> None:
         """An attempt failed before its first byte."""
@@ -146,7 +145,7 @@ class FaultProcess:
 
     def _broke(self, i: int, engine: EngineProcess, now: float, reason: str) -> None:
         """The connection of an attempt broke."""
-        if self._patient.attempt_lost(i, engine, now):
+        if self._patient.seconds.lost(i, engine, now):
             return
         if self._patient.pairs.prefills(i, engine):
             self._patient.bounce(i, now, prefill=True)

@@ -28,6 +28,7 @@ from simulator.replica.interface import Replica
 from simulator.replica.job import Event, Job
 from simulator.results import Records, Status, Timeline
 from simulator.rows import Rows
+from simulator.seconds import Seconds
 from simulator.traces.columns import Trace
 
 Progress = Callable[[int, int], object]
@@ -92,7 +93,7 @@ class Replay:
         self._next = self._settled = self._idle_watches = 0
         self._bounced: set[int] = set()  # had an attempt that failed before its first byte
         self._hedges = config.hedging.enabled
-        self._second: dict[int, EngineProcess] = {}  # of requests with two attempts under way
+        self.seconds = Seconds(self, self._clock, self._rows, self.engines)
         links = Links(config.disaggregation, config.hardware)
         self.pairs = Pairs(self, self._clock, self._rows, links)
         self.wake_s = trace.arrival_s[0]
@@ -170,14 +171,8 @@ class Replay:
             engine = self.engines[records.backend[i]]
             records.backend[i], records.dispatched_s[i] = -1, math.nan
             engine.cancel(request_id, now)
-            self._forget_second(i, now)
+            self.seconds.forget(i, now)
             self._queues[i % len(self._queues)].look_later()
-
-    def _forget_second(self, i: int, now: float) -> None:
-        """The request is over, or waits again: so is its second attempt."""
-        second = self._second.pop(i, None)
-        if second is not None:
-            second.cancel(str(i), now)
 
     def _arrives(self, i: int, engine: EngineProcess, attempt: int, now: float) -> None:
         """A request was on the wire; its client may have left meanwhile, or it was taken back."""
@@ -193,50 +188,7 @@ class Replay:
         if verdict is not Verdict.ACCEPTED:
             self.bounce(i, now, busy=verdict is Verdict.BUSY)
         elif self._hedges:
-            due_s = self.router_of(i).hedge_due_s(str(i))
-            if due_s is not None:
-                self._clock.call_at(due_s, partial(self._hedge, i, self.records.attempts[i]))
-
-    # -- second attempts ---------------------------------------------------------------------
-
-    def _hedge(self, i: int, attempt: int, now: float) -> None:
-        """The first token is late: perhaps another engine should try as well."""
-        records = self.records
-        same = records.attempts[i] == attempt and records.backend[i] >= 0
-        if not same or records.status[i] or not math.isnan(records.first_token_s[i]):
-            return
-        router = self.router_of(i)
-        decision = router.hedge(str(i), now)
-        if decision is None:
-            return
-        engine = self._engine_of[decision.backend.name]
-        verdict = engine.submit(self._rows.job(i, engine.longest_job_tokens), now + engine.delay_s)
-        if verdict is Verdict.ACCEPTED:
-            self._second[i] = engine
-        else:
-            busy = verdict is Verdict.BUSY
-            router.withdraw(str(i), decision.backend.name, now, backpressure=busy)
-
-    def _won(self, i: int, engine: EngineProcess, now: float) -> None:
-        """One of two attempts has its first token; the other is broken off."""
-        second, first = self._second[i], self.engines[self.records.backend[i]]
-        if engine is not first and engine is not second:
-            return  # an attempt given up long ago
-        del self._second[i]
-        self.router_of(i).win(str(i), engine.spec.name, now)
-        loser = first if engine is second else second
-        self.records.backend[i] = engine.index
-        loser.cancel(str(i), now)
-
-    def attempt_lost(self, i: int, engine: EngineProcess, now: float) -> bool:
-        """An engine lost one of two attempts; ``False`` if it was the only one."""
-        second = self._second.pop(i, None)
-        if second is None:
-            return False
-        self.router_of(i).withdraw(str(i), engine.spec.name, now)
-        if engine is not second:
-            self.records.backend[i] = second.index
-        return True
+            self.seconds.await_first_token(i)
 
     def bounce(self, i: int, now: float, *, busy: bool = False, prefill: bool = False) -> None:
         """An attempt failed before its first byte: try elsewhere, as the gateway does.
@@ -291,8 +243,8 @@ class Replay:
             i = int(job.job_id)
             if self.pairs and self.pairs.heard(i, engine, event, now):
                 continue
-            if self._second and event.kind == "first_token" and i in self._second:
-                self._won(i, engine, now)
+            if self._hedges and event.kind == "first_token":
+                self.seconds.answered(i, engine, now)
             if records.status[i] or records.backend[i] != engine.index:
                 continue  # its client left, or its attempt was given up, while this was on the way
             router = routers[i % len(routers)]
@@ -328,8 +280,8 @@ class Replay:
                 queue.look(now)
 
     def _settle(self, i: int, status: Status, now: float, reason: str | None = None) -> None:
-        if self._second:
-            self._forget_second(i, now)
+        if self._hedges:
+            self.seconds.forget(i, now)
         if self.pairs:
             self.pairs.part(i, now)
         self.records.status[i] = status
