@@ -1,20 +1,20 @@
 """Write the measured tables anew: ``python -m benchmarks.readme [NAME ...]``.
 
-Each block between ``<!-- begin:NAME -->`` and ``<!-- end:NAME -->``, in README or on the page of
-what was measured, is replaced by the output of its commands, with the commands themselves and the
-commit they ran on.
+Each block (``blocks.py``), in README or on the page of what was measured, is replaced by the output
+of its commands, with the commands themselves and the commit they ran on.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
-import re
 import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
+
+from benchmarks.blocks import write
 
 ROOT = Path(__file__).resolve().parents[1]
 PAGES = [ROOT / "README.md", ROOT / "docs" / "pages" / "explanation" / "what-was-measured.md"]
@@ -277,34 +277,13 @@ BLOCKS: dict[str, Callable[[], str]] = {
 }
 
 
-def placed(text: str, name: str, body: str) -> str | None:
-    """The page with a block's body replaced; None where the page has no such block."""
-    pattern = re.compile(f"(<!-- begin:{name} -->\n).*?(<!-- end:{name} -->)", re.DOTALL)
-    new, found = pattern.subn(lambda at: at[1] + body + "\n" + at[2], text)
-    return new if found else None
-
-
-def write(name: str, body: str) -> Path:
-    """Put a block's new body where the block stands.
-
-    Raises:
-        LookupError: no page has the block.
-    """
-    for page in PAGES:
-        new = placed(page.read_text("utf-8"), name, body)
-        if new is not None:
-            page.write_text(new, "utf-8")
-            return page
-    raise LookupError(f"no page has <!-- begin:{name} -->")
-
-
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("blocks", nargs="*", metavar="NAME", help=f"of: {', '.join(BLOCKS)}")
     names = parser.parse_args().blocks or list(BLOCKS)
     commit = run("git rev-parse --short HEAD").strip()
     for name in names:
-        page = write(name, f"{BLOCKS[name]()}\n\n<sub>at commit {commit}</sub>")
+        page = write(PAGES, name, f"{BLOCKS[name]()}\n\n<sub>at commit {commit}</sub>")
         print(f"{page.name}: {name}")
 
 

@@ -7,7 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks.readme import BLOCKS, PAGES, placed, write
+from benchmarks.blocks import placed, write
+from benchmarks.readme import BLOCKS, PAGES
 from router.cli.main import COMMANDS
 from router.config.load import load_config
 from router.perf.catalog import gpu_names
@@ -61,7 +62,7 @@ def test_a_table_is_written_where_it_stands():
     assert placed(page, "one", r"new \1") == page.replace("old", r"new \1")
     assert placed(page, "two", "new") is None
     with pytest.raises(LookupError, match="no page has <!-- begin:nowhere -->"):
-        write("nowhere", "new")
+        write(PAGES, "nowhere", "new")
 
 
 def _block(text: str, name: str) -> str:

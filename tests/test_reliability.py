@@ -7,7 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks.reliability import PAGE, ROOT, figures, named_tests, placed, table
+from benchmarks.blocks import placed
+from benchmarks.promises import named_tests, table
+from benchmarks.reliability import PAGE, ROOT, figures
 
 
 @pytest.mark.parametrize("named", sorted(set(named_tests())))

@@ -8,6 +8,7 @@ import json
 import pytest
 
 from benchmarks.gateway import bench_rivals as rivals
+from benchmarks.gateway import replaying
 from simulator.engine_server.tokens import BYTES_PER_TOKEN
 from simulator.traces.columns import Trace
 from simulator.traces.record import TraceRecord
@@ -20,14 +21,14 @@ def trace() -> Trace:
 
 
 def test_a_request_is_as_long_as_the_trace_says_and_unlike_any_other(trace: Trace):
-    one, other = (json.loads(rivals.body_of(trace, i)) for i in range(2))
+    one, other = (json.loads(replaying.body_of(trace, i)) for i in range(2))
     prompt = one["messages"][0]["content"]
     assert len(prompt) == 400 * BYTES_PER_TOKEN
     assert prompt[:16] != other["messages"][0]["content"][:16]
 
 
 def test_the_limit_is_told_and_the_length_stands_where_no_gateway_reads_it(trace: Trace):
-    body = json.loads(rivals.body_of(trace, 0))
+    body = json.loads(replaying.body_of(trace, 0))
     assert (body["max_tokens"], body["min_tokens"]) == (512, 30)
     assert 30 not in [value for name, value in body.items() if name != "min_tokens"]
 
@@ -59,9 +60,9 @@ async def test_only_whole_answers_count(said: bytes, came: bool):
         writer.close()
 
     async with await asyncio.start_server(answer, "127.0.0.1", 0) as server:
-        took = await rivals.ask(server.sockets[0].getsockname()[1], b"{}")
+        took = await replaying.ask(server.sockets[0].getsockname()[1], b"{}")
     assert (took.ttft_s is not None, took.e2e_s is not None) == (came, came)
 
 
 async def test_a_gateway_that_is_not_there_answered_nothing():
-    assert await rivals.ask(rivals.free_port(), b"{}") == rivals.Took(None, None)
+    assert await replaying.ask(rivals.free_port(), b"{}") == replaying.Took(None, None)
