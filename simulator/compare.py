@@ -26,6 +26,8 @@ _T_975 = (
     *(2.201, 2.179, 2.160, 2.145, 2.131, 2.120, 2.110, 2.101, 2.093, 2.086),
 )
 _BLOCKS = 40
+FEWEST = _BLOCKS
+"""Requests below which redrawing tells nothing: one alone would always be drawn again."""
 _MOST_DRAWS = 200
 _MOST_VALUES = 20_000_000
 
@@ -78,7 +80,7 @@ class Difference:
         policy, reference: names.
         metric: what.
         mean: the difference.
-        low, high: 95 % interval.
+        low, high: 95 % interval; NaN where there is too little to tell.
         method: where the interval comes from.
     """
 
@@ -89,6 +91,11 @@ class Difference:
     low: float
     high: float
     method: Method
+
+    @property
+    def is_known(self) -> bool:
+        """Whether there was enough to tell an interval from."""
+        return not (math.isnan(self.low) or math.isnan(self.high))
 
     @property
     def is_noise(self) -> bool:
@@ -217,9 +224,12 @@ def redraw(metric: Metric, values: Floats) -> Floats:
 
     Args:
         metric: what to compute.
-        values: one per request in order of arrival, NaN where there is none.
+        values: one per request in order of arrival, NaN where there is none; of fewer than
+            ``FEWEST`` every draw is NaN.
     """
     n = len(values)
+    if n < FEWEST:
+        return np.full(1, np.nan)
     edges = np.linspace(0, n, min(_BLOCKS, n) + 1).astype(np.int64)
     blocks = [values[a:b] for a, b in pairwise(edges.tolist())]
     rng = np.random.default_rng(len(blocks))

@@ -14,6 +14,8 @@ from router.cli.check_backends import CROWD, Line, alike, describe
 from router.cli.check_warnings import probed, warnings
 
 if TYPE_CHECKING:
+    from rich.table import Table
+
     from router.config.load import MotleyConfig
 
 
@@ -95,12 +97,23 @@ def check(
 def _print(config: MotleyConfig, lines: list[Line], found: list[str]) -> None:
     from rich.console import Console
     from rich.markup import escape
-    from rich.table import Table
 
     console = Console(highlight=False)
-    models = sorted({line.model for line in lines})
-    several = len(models) > 1
-    table = Table(box=None, padding=(0, 2, 0, 0), title=", ".join(models))
+    for model in sorted({line.model for line in lines}):
+        console.print(_table(model, [line for line in lines if line.model == model]))
+    for fact in _facts(config):
+        console.print(fact)
+    for warning in found:
+        console.print(f"[yellow]warning:[/yellow] {escape(warning)}", soft_wrap=True)
+    if not found:
+        console.print("Nothing looks wrong.")
+
+
+def _table(model: str, lines: list[Line]) -> Table:
+    """The backends of one model."""
+    from rich.table import Table
+
+    table = Table(box=None, padding=(0, 2, 0, 0), title=model)
     table.add_column("backend", no_wrap=True)
     table.add_column("engine", no_wrap=True)
     for column in ("cards", "KV tokens", "context", "streams", "TTFT", f"TPOT, x{CROWD}"):
@@ -108,7 +121,7 @@ def _print(config: MotleyConfig, lines: list[Line], found: list[str]) -> None:
     for names, line in alike(lines):
         table.add_row(
             names,
-            f"{line.model}: {line.engine}" if several else line.engine,
+            line.engine,
             line.cards.partition(" ")[0],
             f"{line.kv_capacity_tokens:,}",
             f"{line.max_context_tokens:,}",
@@ -116,14 +129,7 @@ def _print(config: MotleyConfig, lines: list[Line], found: list[str]) -> None:
             f"{line.ttft_s * 1000:.0f} ms",
             f"{line.tpot_s * 1000:.0f}, {line.tpot_crowded_s * 1000:.0f} ms",
         )
-    if lines:
-        console.print(table)
-    for fact in _facts(config):
-        console.print(fact)
-    for warning in found:
-        console.print(f"[yellow]warning:[/yellow] {escape(warning)}", soft_wrap=True)
-    if not found:
-        console.print("Nothing looks wrong.")
+    return table
 
 
 def _facts(config: MotleyConfig) -> list[str]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from functools import partial
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from router.cli.check_backends import CROWD, OUTPUT_TOKENS, PROMPT_TOKENS, Line
@@ -61,7 +62,7 @@ def _about_backends(config: MotleyConfig, lines: list[Line]) -> list[str]:
 
 
 def _about_access(config: MotleyConfig) -> list[str]:
-    found = []
+    found = _about_keys(config.access.keys_file)
     open_to_all = not (config.server.api_keys or config.access.required)
     public = config.server.host not in ("127.0.0.1", "::1", "localhost")
     if open_to_all and public:
@@ -89,6 +90,23 @@ def _about_access(config: MotleyConfig) -> list[str]:
     if config.server.workers > 1 and config.server.decision_log:
         found.append("each worker writes a decision log of its own (name-0, name-1, ...)")
     return found
+
+
+def _about_keys(path: str | None) -> list[str]:
+    """Of the file of keys: it may be elsewhere, on the machine that will serve."""
+    from router.domain.errors import ConfigError
+    from router.gateway.access.keys_file import read_keys
+
+    if path is None:
+        return []
+    try:
+        read_keys(Path(path))
+    except ConfigError as error:
+        return [
+            f"{error}; where that is so 'motley serve' does not start: make it with "
+            f"'motley keys create NAME -f {path}'"
+        ]
+    return []
 
 
 async def probed(config: MotleyConfig) -> list[str]:

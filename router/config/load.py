@@ -33,6 +33,7 @@ from router.config.schema import (
 from router.config.section import Section
 from router.config.shared import SharedSection
 from router.config.upstream import UpstreamSection
+from router.config.yaml_error import in_a_line
 from router.domain.errors import ConfigError, UnknownNameError
 from router.domain.fleet import Fleet
 from router.domain.slo import Slo
@@ -131,7 +132,7 @@ def _read_yaml(path: Path) -> dict[str, Any]:
     except UnicodeDecodeError as error:
         raise ConfigError(f"{path} is not UTF-8 text: {error.reason}") from error
     except yaml.YAMLError as error:
-        raise ConfigError(f"{path} is not valid YAML: {error}") from error
+        raise ConfigError(f"{path} is not valid YAML: {in_a_line(error)}") from error
     if not isinstance(content, dict):
         raise ConfigError(f"{path} must be a mapping with a 'backends' list, not {content!r:.60}")
     return content

@@ -9,6 +9,7 @@ from typing import Any
 
 import yaml
 
+from router.config.yaml_error import in_a_line
 from router.domain.errors import ConfigError
 
 _PART = re.compile(r'"([^"]+)"|([^."=]+)')
@@ -45,7 +46,9 @@ def _read(setting: str) -> tuple[list[str], Any]:
     try:
         return path, yaml.safe_load(text)
     except yaml.YAMLError as error:
-        raise ConfigError(f"--set {setting}: the value is not valid YAML: {error}") from error
+        raise ConfigError(
+            f"--set {setting}: the value is not valid YAML: {in_a_line(error)}"
+        ) from error
 
 
 def _split(setting: str) -> tuple[list[str], str, str]:

@@ -18,7 +18,7 @@ MotleyError
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from difflib import get_close_matches
 
 
@@ -41,14 +41,22 @@ class UnknownNameError(ConfigError):
         kind: what was looked up, in the singular ("policy", "gpu").
         name: what the user wrote.
         known: the names that exist.
+        remedy: what else to do, as a sentence.
     """
 
-    def __init__(self, kind: str, name: str, known: Iterable[str]) -> None:
+    def __init__(self, kind: str, name: str, known: Iterable[str], *, remedy: str = "") -> None:
         self.kind, self.name = kind, name
         choices = sorted(known)
-        near = get_close_matches(name, choices, n=1)
-        hint = f" Did you mean {near[0]!r}?" if near else ""
-        super().__init__(f"unknown {kind} {name!r}.{hint} Known: {', '.join(choices) or 'none'}.")
+        near = _near(name, choices)
+        hint = f" Did you mean {' or '.join(map(repr, near))}?" if near else ""
+        said = f"unknown {kind} {name!r}.{hint} Known: {', '.join(choices) or 'none'}."
+        super().__init__(f"{said} {remedy}" if remedy else said)
+
+
+def _near(name: str, choices: Sequence[str]) -> list[str]:
+    """What begins with the name, as ``a100-40`` and ``a100-80`` do; else the nearest spelling."""
+    longer = [choice for choice in choices if name and choice.startswith(f"{name}-")]
+    return longer if 0 < len(longer) <= 3 else get_close_matches(name, choices, n=1)
 
 
 class ImpossibleFleetError(ConfigError):

@@ -47,11 +47,22 @@ async def _http(request: Request, error: Exception) -> Response:
 
 async def _validation(request: Request, error: Exception) -> Response:
     assert isinstance(error, RequestValidationError)
+    if _is_mistyped(request, error):
+        message = "The body is not read as JSON: send 'content-type: application/json' with it."
+        return _answer(request, Problem(400, message, code="invalid_request"))
     findings = [
         f"{'.'.join(str(part) for part in finding['loc'][1:]) or 'body'}: {finding['msg']}"
         for finding in error.errors()
     ]
     return _answer(request, Problem(400, "; ".join(findings), code="invalid_request"))
+
+
+def _is_mistyped(request: Request, error: RequestValidationError) -> bool:
+    """Whether the body was taken for text, as curl's ``-d`` alone has it."""
+    kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
+    json_type = kind == "application/json" or kind.endswith("+json")
+    bodies = [finding for finding in error.errors() if finding["loc"] == ("body",)]
+    return not json_type and any(finding.get("input") is not None for finding in bodies)
 
 
 async def _unexpected(request: Request, error: Exception) -> Response:  # noqa: ARG001

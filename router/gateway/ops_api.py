@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import asyncio
-from typing import Any
+from typing import Annotated, Any
 
 from fastapi import APIRouter, Depends, Request
 from fastapi.responses import Response
 
+from router.gateway.access.gate import Caller
 from router.gateway.problems import RETRY_AFTER_S, Problem, ProblemError
 from router.gateway.runtime import Runtime
 from telemetry.metric_text import CONTENT_TYPE
@@ -18,12 +19,15 @@ def _runtime(request: Request) -> Runtime:
     return runtime
 
 
-async def authorized(request: Request) -> None:
-    """Let nobody in without a key, where keys are set."""
+async def authorized(request: Request) -> Caller | None:
+    """Let nobody in without a key, where keys are set; who it is."""
     caller = _runtime(request).gate.admit(dict(request.scope["headers"]))
     if isinstance(caller, Problem):
         raise ProblemError(caller)
+    return caller
 
+
+Asking = Annotated[Caller | None, Depends(authorized)]
 
 open_api = APIRouter(tags=["operations"])
 guarded_api = APIRouter(dependencies=[Depends(authorized)])
@@ -71,22 +75,22 @@ async def metrics(request: Request) -> Response:
 
 
 @guarded_api.get("/v1/models", tags=["inference"])
-async def models(request: Request) -> dict[str, Any]:
-    """Every model served, aliases included."""
-    return {"object": "list", "data": _models(_runtime(request))}
+async def models(request: Request, caller: Asking) -> dict[str, Any]:
+    """Every model served that the key may use, aliases included."""
+    return {"object": "list", "data": _models(_runtime(request), caller)}
 
 
 @guarded_api.get("/v1/models/{name:path}", tags=["inference"])
-async def model(request: Request, name: str) -> dict[str, Any]:
+async def model(request: Request, name: str, caller: Asking) -> dict[str, Any]:
     """One model."""
-    for entry in _models(_runtime(request)):
+    for entry in _models(_runtime(request), caller):
         if entry["id"] == name:
             return entry
     message = f"The model {name!r} does not exist here. GET /v1/models lists those that do."
     raise ProblemError(Problem(404, message, code="model_not_found", param="model"))
 
 
-def _models(runtime: Runtime) -> list[dict[str, Any]]:
+def _models(runtime: Runtime, caller: Caller | None) -> list[dict[str, Any]]:
     longest: dict[str, int] = {}
     for backend in runtime.engine.dispatcher.state.backends:
         served = backend.spec.model
@@ -105,5 +109,5 @@ def _models(runtime: Runtime) -> list[dict[str, Any]]:
             "max_model_len": longest[root],
         }
         for name, root in sorted(roots.items())
-        if root in longest
+        if root in longest and (caller is None or caller.grant.may_use(name, root))
     ]

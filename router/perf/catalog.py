@@ -18,6 +18,10 @@ from router.domain.errors import ConfigError, UnknownNameError
 from router.perf.specs import Capability, GpuSpec, ModelSpec, QuantizationSpec
 
 T = TypeVar("T")
+DESCRIBE_IT = (
+    "Another is described under 'models:' in the fleet file (parameters, layers, hidden_size, "
+    "kv_heads)."
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,7 +51,7 @@ class Catalog:
         for known in self.models.values():
             if name in known.also:
                 return known
-        raise UnknownNameError("model", name, self.models)
+        raise UnknownNameError("model", name, self.models, remedy=DESCRIBE_IT)
 
     def quantization(self, name: str) -> QuantizationSpec:
         """The weight format of this name.

@@ -10,7 +10,7 @@ from simulator.compare import RANKING, Difference, best_policy, compare
 from simulator.report import plots
 from simulator.report.classes import classes_html, has_classes
 from simulator.report.style import CSS
-from simulator.report.table import average_seeds, lost_text
+from simulator.report.table import TOO_FEW, average_seeds, lost_text
 from simulator.report.words import seconds
 from simulator.results import RunResult
 from simulator.summary import Summary, summarize
@@ -128,7 +128,9 @@ def verdict(best: str, differences: Sequence[Difference], summaries: Sequence[Su
     )
     ranking = [difference for difference in differences if difference.metric is RANKING]
     tied = [difference.policy for difference in ranking if difference.is_noise]
-    if tied:
+    if not all(difference.is_known for difference in ranking):
+        text += f'<p class="warn">{escape(TOO_FEW.removeprefix("? ").capitalize())}</p>'
+    elif tied:
         names = ", ".join(map(escape, tied))
         text += f'<p class="warn">The difference to {names} is <strong>noise</strong>: its 95 % '
         text += "interval holds zero.</p>"
@@ -170,11 +172,17 @@ def figures_table(summaries: Sequence[Summary], best: str) -> str:
     return table(f"<tr><th>policy</th>{head}{ends}</tr>", rows)
 
 
+def _interval(difference: Difference) -> str:
+    if not difference.is_known:
+        return "-"
+    return f"[{difference.low:+.4g}, {difference.high:+.4g}]"
+
+
 def differences_table(differences: Sequence[Difference]) -> str:
     """Every difference with its interval and its verdict."""
     rows = [
         f"<tr><th>{escape(d.policy)}</th><td class='text'>{d.metric.name}</td>"
-        f"<td>{d.mean:+.4g}</td><td>[{d.low:+.4g}, {d.high:+.4g}]</td>"
+        f"<td>{d.mean:+.4g}</td><td>{_interval(d)}</td>"
         f"<td class='text {d.verdict}'>{d.verdict}</td></tr>"
         for d in differences
     ]

@@ -9,7 +9,7 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from simulator.compare import RANKING, Difference
+from simulator.compare import FEWEST, RANKING, Difference
 from simulator.report.classes import classes_table, has_classes
 from simulator.report.words import seconds
 from simulator.summary import Summary
@@ -28,6 +28,10 @@ _WIDE = (
 )
 WIDE = 130
 """Columns of a terminal that has room for everything."""
+TOO_FEW = (
+    f"? nobody can tell whether it is noise: fewer than {FEWEST} requests. Replay more of them, or "
+    "with --seeds 5."
+)
 
 _VERDICT_STYLE = {"noise": "dim", "worse": "red", "better": "green"}
 
@@ -114,10 +118,10 @@ def _to_best(policy: str, differences: Sequence[Difference], *, wide: bool) -> T
     for difference in differences:
         if difference.policy == policy and difference.metric is RANKING:
             text = f"{difference.mean:+.2f}"
-            if wide:
+            if wide and difference.is_known:
                 text += f" [{difference.low:+.2f}, {difference.high:+.2f}]"
             if difference.is_noise:
-                text += " noise"
+                text += " noise" if difference.is_known else " ?"
             return Text(text, style=_VERDICT_STYLE[difference.verdict])
     return Text("best", style="green")
 
@@ -145,7 +149,9 @@ def _footnotes(summaries: Sequence[Summary], differences: Sequence[Difference]) 
         )
     if differences:
         method = "paired over seeds" if differences[0].method == "seeds" else "block bootstrap"
-        if any(difference.is_noise for difference in differences):
+        if not all(difference.is_known for difference in differences):
+            lines.append(TOO_FEW)
+        elif any(difference.is_noise for difference in differences):
             lines.append(f"noise: the 95 % interval of the difference holds zero ({method}).")
         else:
             lines.append(f"Every difference is more than noise (95 % intervals, {method}).")

@@ -43,6 +43,14 @@ def test_the_bootstrap_calls_equal_distributions_noise_about_nineteen_times_in_t
     assert noise >= 52
 
 
+def test_a_handful_of_requests_tells_nothing_of_a_difference() -> None:
+    """Of one request every draw is that request: an interval of no width, that never holds 0."""
+    few, enough = np.arange(1.0, 40.0), np.arange(1.0, 41.0)
+
+    assert np.isnan(bootstrap(RANKING, few, few + 1.0)).all()
+    assert bootstrap(RANKING, enough + 1.0, enough)[0] > 0.0
+
+
 def test_requests_that_never_finished_do_not_count_as_fast() -> None:
     values = np.array([1.0, np.nan, 3.0, np.nan])
 

@@ -200,11 +200,11 @@ class Gate:
 
 
 def _forbidden(grant: Grant, asked: str, request: Request) -> Problem | None:
-    if grant.models is not None and not {asked, request.model} & grant.models:
+    if not grant.may_use(asked, request.model):
         return Problem(
             403,
             f"This key may not use the model {asked!r}. It may use: "
-            f"{', '.join(sorted(grant.models)) or 'none'}.",
+            f"{', '.join(sorted(grant.models or ())) or 'none'}.",
             code="model_not_allowed",
             param="model",
         )

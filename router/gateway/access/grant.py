@@ -32,6 +32,10 @@ class Grant:
     usd_per_day: float | None = None
     admin: bool = False
 
+    def may_use(self, asked: str, model: str) -> bool:
+        """Whether they may have ``model``, which they called ``asked``."""
+        return self.models is None or asked in self.models or model in self.models
+
     @property
     def limited(self) -> bool:
         """Whether anything must be counted."""

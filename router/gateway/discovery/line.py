@@ -13,6 +13,7 @@ from pydantic import ValidationError
 
 from router.config.load import explain
 from router.config.schema import BackendEntry
+from router.config.yaml_error import in_a_line
 from router.domain.errors import ConfigError
 
 BACKEND = "motley.dev/backend"
@@ -27,7 +28,7 @@ def read_line(line: str, **found: Any) -> BackendEntry:
     try:
         told = yaml.safe_load(line)
     except yaml.YAMLError as error:
-        raise ConfigError(f"annotation {BACKEND} is not valid YAML: {error}") from error
+        raise ConfigError(f"annotation {BACKEND} is not valid YAML: {in_a_line(error)}") from error
     if not isinstance(told, dict):
         raise ConfigError(
             f"annotation {BACKEND} must be a line of backends, as in "

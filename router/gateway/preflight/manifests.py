@@ -8,6 +8,7 @@ from typing import Any
 
 import yaml
 
+from router.config.yaml_error import in_a_line
 from router.domain.errors import ConfigError
 from router.gateway.preflight.api import KubeApi, RefusedError
 from router.gateway.preflight.finding import Finding, Thing, note, problem
@@ -32,7 +33,7 @@ def read_manifests(text: str, source: str) -> list[Thing]:
     try:
         things = [thing for thing in yaml.safe_load_all(text) if thing]
     except yaml.YAMLError as error:
-        raise ConfigError(f"{source} is not valid YAML: {error}") from error
+        raise ConfigError(f"{source} is not valid YAML: {in_a_line(error)}") from error
     if not things or not all(isinstance(t, dict) and "kind" in t for t in things):
         raise ConfigError(
             f"{source} holds no Kubernetes manifests: give the output of 'helm template'"

@@ -48,6 +48,16 @@ def test_it_tells_what_each_backend_can_do(
     assert "t4-0 +1" in text
 
 
+def test_names_and_figures_of_several_models_are_not_cut_off_in_80_columns(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", "80")
+    other = entry(model="qwen2.5-7b", url="http://d:1")
+    code, text = check(tmp_path, capsys, backends=[entry(), entry(max_num_seqs=2), other])
+    assert (code, "…" in text) == (0, False)
+    assert {"a100-80-0", "a100-80-1", "a100-80-2", "qwen2.5-7b"} <= set(text.split())
+
+
 @pytest.mark.parametrize(
     ("content", "says"),
     [
@@ -60,6 +70,10 @@ def test_it_tells_what_each_backend_can_do(
             "keys travel unencrypted",
         ),
         ({"backends": [entry()], "server": {"api_keys": ["k"]}}, "1 in plain text"),
+        (
+            {"backends": [entry()], "access": {"keys_file": "nowhere/keys.json"}},
+            "make it with 'motley keys create NAME -f nowhere/keys.json'",
+        ),
         ({"backends": [entry()], "server": {"workers": 2}}, "answer for one worker at random"),
         ({"backends": [entry()], "shared": {"interval_s": 1.0}}, "do worse than without any"),
         (

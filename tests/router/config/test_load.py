@@ -167,7 +167,12 @@ class TestFile:
     @pytest.mark.parametrize(
         ("text", "message"),
         [
-            ("backends: [", "is not valid YAML"),
+            ("backends: [", "is not valid YAML: line 1: expected the node content"),
+            (
+                "policy: {\n  name: motley\nslos: [\n",
+                "line 3: expected ',' or '}', but got ':' while parsing a flow mapping that "
+                "begins in line 1",
+            ),
             ("", "must be a mapping with a 'backends' list, not None"),
             ("- a\n- b\n", "must be a mapping with a 'backends' list"),
             (b"\xff\xfe\x00", "is not UTF-8 text"),

@@ -57,6 +57,25 @@ async def test_a_key_opens_its_models_and_no_others(
     assert allowed.status_code == 200
 
 
+async def test_a_key_is_shown_the_models_that_it_may_use(
+    engine: StartEngine, gateway: StartGateway
+) -> None:
+    gate = await gateway(
+        await engine(chat()),
+        access=access(key("one", models=["gpt-4"]), key("root", models=[MODEL]), key("all")),
+        aliases={"gpt-4": MODEL, "other": MODEL},
+    )
+
+    async def listed(name: str) -> list[str]:
+        answer = await gate.get("/v1/models", **bearer(name))
+        return [entry["id"] for entry in answer.json()["data"]]
+
+    assert await listed("one") == ["gpt-4"]
+    assert await listed("root") == await listed("all") == ["gpt-4", MODEL, "other"]
+    assert (await gate.get("/v1/models/gpt-4", **bearer("one"))).status_code == 200
+    assert (await gate.get("/v1/models/other", **bearer("one"))).status_code == 404
+
+
 async def test_a_key_brings_its_tenant_and_its_class(
     engine: StartEngine, gateway: StartGateway
 ) -> None:

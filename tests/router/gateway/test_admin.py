@@ -95,6 +95,18 @@ async def test_sglang_routers_words(engine: StartEngine, gateway: StartGateway) 
         assert (await client.delete(f"/workers/{encoded}")).json()["removed"] == "l4-0"
 
 
+async def test_json_that_is_not_called_json_is_told_how_to_be(gateway: StartGateway) -> None:
+    """curl's ``-d`` calls everything a form."""
+    gate = await gateway(DEAD, admin=ADMIN)
+    form = {"content-type": "application/x-www-form-urlencoded"}
+    async with gate.client(**OPS) as client:
+        refused = await client.post("/workers", content=b'{"url": "http://a:1"}', headers=form)
+        listed = await client.post("/workers", json=[])
+    assert (refused.status_code, listed.status_code) == (400, 400)
+    assert "send 'content-type: application/json'" in refused.json()["error"]["message"]
+    assert "content-type" not in listed.json()["error"]["message"]
+
+
 async def test_an_engine_is_asked_what_it_is(gateway: StartGateway) -> None:
     pages = {
         "/v1/models": {"data": [{"id": MODEL, "owned_by": "sglang", "max_model_len": 4096}]},

@@ -18,8 +18,8 @@ from simulator.synthetic import builtin_trace
 from tests.simulator.builders import fleet_config
 
 
-def results(**options: object) -> list[RunResult]:
-    trace = builtin_trace("azure-conv-like", duration_s=30, seed=1)
+def results(*, seconds_long: float = 30.0, **options: object) -> list[RunResult]:
+    trace = builtin_trace("azure-conv-like", duration_s=seconds_long, seed=1)
     chosen = ReplayOptions(**options)  # type: ignore[arg-type]
     return [run_policy(trace, fleet_config(), name, chosen) for name in ("motley", "round-robin")]
 
@@ -78,6 +78,13 @@ def test_the_footnote_claims_noise_only_where_there_is_some() -> None:
 
     assert "Every difference is more than noise" in footnotes(runs)
     assert "noise: the 95 % interval of the difference holds zero" in footnotes([runs[0], twin])
+
+
+def test_of_a_few_requests_no_difference_is_called_more_than_noise() -> None:
+    text = footnotes(results(seconds_long=2.0))
+
+    assert "more than noise" not in text
+    assert "fewer than 40 requests" in text
 
 
 def footnotes(runs: list[RunResult]) -> str:
