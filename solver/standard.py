@@ -43,10 +43,6 @@ class StandardForm:
         low[self.columns[name]], high[self.columns[name]] = lower, upper
         return replace(self, lower=low, upper=high)
 
-    def with_rows(self, upper: Floats) -> StandardForm:
-        """The same problem with other right-hand sides."""
-        return replace(self, row_upper=upper)
-
     def row_violation(self, x: Floats) -> float:
         """Largest violation of any row at ``x``, relative to the size of its terms.
 

@@ -17,8 +17,6 @@ from router.domain.state import EngineSignals
 from telemetry.engine_metrics import MOST_TOKENS, share, whole
 from telemetry.exposition import Problems, checked
 
-REQUEST_HEADER = "endpoint-load-metrics-format"
-RESPONSE_HEADER = "endpoint-load-metrics"
 MAX_HEADER_BYTES = 8192
 PAUSE_S = 0.1
 """A busy engine answers a hundred times a second; its load is worth a look ten times."""

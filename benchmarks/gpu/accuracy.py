@@ -27,7 +27,7 @@ from router.perf.priors import Priors, iteration_model_from, priors_for
 from router.perf.roofline import IterationModel
 
 DATA = Path(__file__).parent / "data"
-GPU, CARD = "h200", "NVIDIA H200"
+GPU = "h200"
 MODELS = ("llama-3.1-8b", "llama-3.2-1b")
 ENGINE = "plain PyTorch"
 PHASES: tuple[Phase, ...] = ("decode", "prefill", "mixed")

@@ -24,7 +24,6 @@ from simulator.traces.record import TraceRecord
 Random = np.random.Generator
 Sizes = Callable[[Random], tuple[int, int]]
 Kind = tuple[str, int, str, int]
-SESSIONS_S = 900.0
 
 
 @dataclass(frozen=True, slots=True)

@@ -43,11 +43,6 @@ def write_numbers(path: Path, key: str, numbers: Mapping[str, float]) -> None:
         draft.unlink(missing_ok=True)
 
 
-def with_weights(text: str, weights: Mapping[str, float]) -> str:
-    """The text of a fleet file with other ``planner.weights``."""
-    return with_numbers(text, "weights", weights)
-
-
 def with_numbers(text: str, key: str, numbers: Mapping[str, float]) -> str:
     """The text of a fleet file with other numbers under ``planner.<key>``.
 

@@ -7,9 +7,6 @@ MotleyError
 │   │   └── ImpossibleFleetError   a model that does not fit, an engine that will not run
 │   ├── TraceError             a trace file or one line of it
 │   └── WorkloadError          nothing to plan for, or numbers that make no sense
-├── RoutingError               one request cannot be served
-│   ├── UnknownModelError
-│   └── NoBackendError
 ├── PlanError                  the planner has no usable answer
 │   ├── InfeasiblePlanError    says which constraint and by how much
 │   └── SolverError            the solver is missing, timed out or answered nonsense
@@ -74,23 +71,6 @@ class TraceError(BadInputError):
 
 class WorkloadError(BadInputError):
     """A workload that cannot be planned for."""
-
-
-class RoutingError(MotleyError):
-    """One request cannot be served."""
-
-
-class UnknownModelError(RoutingError):
-    """No backend of the fleet serves this model, healthy or not."""
-
-    def __init__(self, model: str, known: Iterable[str]) -> None:
-        self.model = model
-        served = ", ".join(sorted(known)) or "none"
-        super().__init__(f"The model {model!r} does not exist here. Models served: {served}.")
-
-
-class NoBackendError(RoutingError):
-    """Backends of this model exist, and none can take the request now."""
 
 
 class PlanError(MotleyError):

@@ -18,7 +18,6 @@ from router.perf.measurements import (
     Measurement,
     Setup,
     Term,
-    loaded_decode_terms,
     prefill_terms,
 )
 
@@ -202,14 +201,6 @@ def tgis(folder: Path) -> list[Measurement]:
         terms = (Term(0, batch, batch * context),)
         found.append(Measurement(setup, "decode", terms, float(row["itl_ms_p50"]) / 1e3))
     return found
-
-
-def loaded_point(
-    setup: Setup, clients: int, prompt_tokens: float, output_tokens: float, tpot_s: float
-) -> Measurement:
-    """TPOT at a steady number of clients, each starting again as soon as it is served."""
-    terms = loaded_decode_terms(clients, prompt_tokens, output_tokens)
-    return Measurement(setup, "decode", terms, tpot_s)
 
 
 def _iteration(

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
@@ -89,7 +91,7 @@ def test_prices_are_finite_differences_of_the_objective() -> None:
             form = model.fill(given, Weights(), replicas=counts)
             shifted = form.row_upper.copy()
             shifted[form.rows["load"].start + j] -= step
-            answer = Highs(form.with_rows(shifted)).solve(time_limit_s=10)
+            answer = Highs(replace(form, row_upper=shifted)).solve(time_limit_s=10)
             rises.append((answer.objective - routing.objective) / step)
         low, high = rises
         assert low - 1e-4 <= routing.load_price[j] <= high + 1e-4

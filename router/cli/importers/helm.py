@@ -11,7 +11,6 @@ from router.cli.importers.found import Found, Service, listing, mapping
 from router.perf.catalog import gpu_names
 from router.perf.gpu_names import gpu_of
 
-DEFAULT_RELEASE = "vllm"
 ENGINE_PORT = 8000
 
 _CHART = "of the chart, not of the router: see deploy/helm/motley"

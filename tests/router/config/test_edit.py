@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from router.config.edit import with_weights, write_weights
+from router.config.edit import with_numbers, write_weights
 from router.domain.errors import ConfigError
 
 NEW = {"cost": 0.25, "energy": 2.0}
@@ -46,10 +46,10 @@ HEAD = "# mine\nbackends:\n  - {gpu: t4, model: llama-3.2-1b}  # small\n"
     ],
 )
 def test_only_the_weights_change(before: str, after: str) -> None:
-    found = with_weights(HEAD + before, NEW)
+    found = with_numbers(HEAD + before, "weights", NEW)
     assert found == HEAD + after
     assert yaml.safe_load(found)["planner"]["weights"] == NEW
-    assert with_weights(found, NEW) == found
+    assert with_numbers(found, "weights", NEW) == found
 
 
 def test_a_file_is_replaced_at_once_and_only_by_a_valid_one(tmp_path: Path) -> None:

@@ -8,7 +8,6 @@ from router.domain.errors import (
     ConfigError,
     MotleyError,
     TraceError,
-    UnknownModelError,
     UnknownNameError,
 )
 
@@ -50,7 +49,3 @@ def test_a_trace_error_points_to_the_line():
     assert str(TraceError("bad", path="t.csv", line=7)) == "t.csv:7: bad"
     assert str(TraceError("bad", path="t.csv")) == "t.csv: bad"
     assert str(TraceError("bad")) == "bad"
-
-
-def test_an_unknown_model_lists_what_is_served():
-    assert str(UnknownModelError("gpt-9", {"b", "a"})).endswith("Models served: a, b.")
