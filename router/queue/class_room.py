@@ -72,12 +72,17 @@ class Lane:
         self._virtual = 0.0
 
     def enter(self, entry: Entry, weight: float, number: int) -> None:
-        """Queue it; one that was taken back keeps the tag it had."""
+        """Queue it; one that was taken back keeps the tag it had, or goes first if that is over.
+
+        (Virtual time begins anew in a lane that was empty.)
+        """
         tenant = entry.request.tenant
         if entry.tag[1] == 0:
             start = max(self._virtual, self._finish.get(tenant, 0.0))
             entry.tag = (start, number)
             self._finish[tenant] = start + entry.work_s / weight
+        elif entry.tag[0] > self._virtual:
+            entry.tag = (self._virtual, entry.tag[1])
         insort(self.entries, (entry.tag, entry), key=_tag)
         self.backlog_s[tenant] = self.backlog_s.get(tenant, 0.0) + entry.work_s
         self.work_s += entry.work_s

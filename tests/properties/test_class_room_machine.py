@@ -83,9 +83,14 @@ class ClassRoomMachine(RuleBasedStateMachine):
     @precondition(lambda self: self.sent)
     @rule(which=pick)
     def come_back(self, which: int) -> None:
-        """It was taken back from a backend: it has its old place, whatever came meanwhile."""
+        """It was taken back from a backend: it has its old place, whatever came meanwhile.
+
+        In a lane that was empty since, whose time began anew, that is the first.
+        """
         entry = self.sent.pop(which % len(self.sent))
-        self.lanes.setdefault(entry.lane, History())
+        history, name = self.lanes.setdefault(entry.lane, History()), entry.request.request_id
+        start, number = self.starts[name]
+        self.starts[name] = (min(start, max([0.0, *history.sent])), number)
         self.serial += 1
         self._enter(entry)
 

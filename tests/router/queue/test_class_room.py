@@ -65,6 +65,16 @@ def test_tenants_share_a_class_equally_whoever_floods_it():
     assert Counter(e.request.tenant for e in first) == {"flood": 10, "light": 10}
 
 
+def test_who_is_taken_back_waits_behind_nobody_who_came_after_the_queue_was_empty():
+    room = ClassRoom(10, {})
+    for n in range(5):
+        room.enter(entry(f"r{n}"))
+    *_, last = drain(room)
+    room.enter(entry("newcomer"))
+    room.enter(last)
+    assert names(drain(room)) == ["r4", "newcomer"]
+
+
 def test_weights_are_shares_of_work_not_of_requests():
     room = ClassRoom(1000, {"gold": 3.0})
     for i in range(100):
