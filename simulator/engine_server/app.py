@@ -19,6 +19,10 @@ from simulator.engine_server.tokens import from_token_ids, token_ids
 
 Handler = Callable[[bytes], Awaitable[Page]]
 Kill = Callable[[float | None], None]
+NOT_EMULATED = (
+    "There is no {path} on this emulated engine: it answers /v1/chat/completions and "
+    "/v1/completions, one choice a request. A real engine may have it."
+)
 COMPLETIONS: dict[str, AskKind] = {
     "/v1/chat/completions": "chat",
     "/v1/completions": "completion",
@@ -94,7 +98,7 @@ class EngineApp:
         if methods or path in COMPLETIONS:
             allow = ", ".join(methods or ["POST"]).encode()
             return Page(b'{"detail":"Method Not Allowed"}', 405, allow=allow)
-        return Page(b'{"detail":"Not Found"}', 404)
+        return Page(json.encode({"detail": NOT_EMULATED.format(path=path)}), 404)
 
     async def _refuse(self, send: Send, refusal: Refusal) -> None:
         await send_page(send, Page(self.dialect.envelope(refusal), refusal.status))

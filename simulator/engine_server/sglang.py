@@ -31,6 +31,8 @@ class SglangDialect:
             raise _bad("Messages cannot be empty.")
         if ask.temperature is not None and ask.temperature < 0:
             raise _bad(f"temperature must be a non-negative finite number, got {ask.temperature}.")
+        if ask.max_tokens is not None and ask.max_tokens < 0:
+            raise _bad(f"max_new_tokens must be at least 0, got {ask.max_tokens}.")
         prompt, limit, wanted = ask.prompt_tokens, limits.max_model_len, ask.max_tokens or 0
         if prompt >= limit:
             longer = f"The input ({prompt} tokens) is longer than the model's context length"

@@ -51,6 +51,8 @@ def test_the_wheel_holds_every_file_of_the_packages(archives: tuple[Path, Path])
         names = {name for name in wheel.namelist() if ".dist-info/" not in name}
     assert names == tracked(*PACKAGES)
     assert "router/gateway/dashboard/static/index.html" in names
+    # "Typing :: Typed" is true for a type checker only where the package says so (PEP 561).
+    assert {f"{package}/py.typed" for package in PACKAGES} <= names
 
 
 def test_a_wheel_can_be_built_from_the_sdist(archives: tuple[Path, Path]) -> None:

@@ -146,6 +146,12 @@ async def test_limits_of_the_client_and_of_the_context(engine):
     assert await usage(min_tokens=90) == (90, "stop")
 
 
+async def test_sglang_refuses_less_than_no_tokens():
+    refused = await Bench("sglang").ask("POST", CHAT, chat(max_tokens=-1))
+    assert refused.status == 400
+    assert "max_new_tokens must be at least 0, got -1." in refused.body
+
+
 async def test_sglang_answers_nothing_to_max_tokens_0():
     answer = await Bench("sglang").ask("POST", CHAT, chat(max_tokens=0))
     body = json.loads(answer.body)
@@ -189,7 +195,9 @@ async def test_only_json_is_taken(engine):
 @engines
 async def test_unknown_paths_and_methods_are_fastapis(engine):
     bench = Bench(engine)
-    assert (await bench.ask("GET", "/nothing")).status == 404
+    missing = await bench.ask("POST", "/v1/embeddings")
+    assert missing.status == 404
+    assert "/v1/embeddings on this emulated engine" in json.loads(missing.body)["detail"]
     refused = await bench.ask("GET", CHAT)
     assert (refused.status, refused.headers[b"allow"]) == (405, b"POST")
     assert (await bench.ask("POST", "/v1/models")).status == 405
