@@ -191,6 +191,10 @@ class LoggingDispatcher(Dispatcher):
         super().correct(backend, prefill=prefill, decode=decode, now=now)
         self._write("correct", now, {"backend": backend, "prefill": prefill, "decode": decode})
 
+    def recall(self, known: Mapping[str, float], now: float) -> None:  # noqa: D102
+        super().recall(known, now)
+        self._write("recall", now, {"known": dict(known)})
+
     def set_prices(self, prices: Mapping[str, float], now: float) -> None:  # noqa: D102
         super().set_prices(prices, now)
         self._write("set_prices", now, {"prices": dict(prices)})

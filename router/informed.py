@@ -13,6 +13,7 @@ from router.domain.protocols import (
     Observer,
     Policy,
     PrefixHints,
+    Recalls,
 )
 from router.domain.state import EngineSignals, RemoteLoad
 from router.fleet_state.backend import Capability
@@ -50,6 +51,15 @@ class Informed:
     def correct(self, backend: str, *, prefill: float, decode: float, now: float) -> None:  # noqa: ARG002
         """New learned multipliers on a backend's prior cost (1.0 = as the catalogue says)."""
         self.state.correct(backend, prefill, decode)
+
+    def known(self) -> dict[str, float]:
+        """What the policy has learned that stays true over a restart."""
+        return self._policy.known() if isinstance(self._policy, Recalls) else {}
+
+    def recall(self, known: Mapping[str, float], now: float) -> None:  # noqa: ARG002
+        """What the policy knew before a restart; nothing happens where it keeps nothing."""
+        if isinstance(self._policy, Recalls):
+            self._policy.recall(known)
 
     def set_prices(self, prices: Mapping[str, float], now: float) -> None:  # noqa: ARG002
         """New shadow prices by group, in seconds of delay per engine-second."""

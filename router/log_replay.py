@@ -122,7 +122,13 @@ def _call(dispatcher: LoggingDispatcher, line: Line) -> None:
             | "win"
             | "withdraw"
             | (
-                "correct" | "set_prices" | "set_health" | "drain" | "resume" | "remove_backend"
+                "correct"
+                | "recall"
+                | "set_prices"
+                | "set_health"
+                | "drain"
+                | "resume"
+                | "remove_backend"
             ) as call
         ):
             getattr(dispatcher, call)(**args, now=now)

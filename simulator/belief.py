@@ -21,6 +21,7 @@ from router.domain.state import LinearCost
 from router.perf.length import BucketLengthPredictor, ConstantLengthPredictor
 from simulator.options import ReplayOptions
 from simulator.traces.columns import Trace
+from telemetry.learned import Learned
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,10 +68,15 @@ class OraclePredictor:
         """There is nothing left to learn."""
 
 
-def make_predictor(options: ReplayOptions, trace: Trace) -> LengthPredictor:
-    """Build the length predictor that the options ask for."""
+def make_predictor(
+    options: ReplayOptions, trace: Trace, learned: Learned | None = None
+) -> LengthPredictor:
+    """Build the length predictor that the options ask for; it may know what was learned before."""
     if options.oracle or options.length_predictor == "oracle":
         return OraclePredictor(trace)
     if options.length_predictor == "constant":
         return ConstantLengthPredictor()
-    return BucketLengthPredictor()
+    predictor = BucketLengthPredictor()
+    if learned is not None:
+        predictor.restore(learned.lengths)
+    return predictor

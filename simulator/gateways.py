@@ -17,9 +17,10 @@ from router.decision_log import Sink
 from router.dispatcher import Dispatcher
 from router.domain.fleet import BackendSpec
 from router.domain.outcome import Outcome
-from router.domain.protocols import Observer, Planner
+from router.domain.protocols import LengthPredictor, Observer, Planner
 from router.domain.state import EngineSignals, LinearCost
 from router.fleet_state.sharing import added, own_loads
+from router.perf.length import BucketLengthPredictor
 from router.policies.registry import BLIND_TO_SPEED, polls_every_s
 from simulator.belief import make_predictor
 from simulator.options import ReplayOptions
@@ -28,6 +29,7 @@ from simulator.traces.columns import Trace
 from solver.triggers import TICK_S, Triggers, serving
 from telemetry import learning
 from telemetry.feedback import Feedback
+from telemetry.learned import Learned
 
 Look = Callable[[float], None]
 """Decides queued requests, at a time."""
@@ -35,6 +37,8 @@ Costs = Callable[[BackendSpec], LinearCost]
 MakePlanner = Callable[[MotleyConfig, Costs], Planner]
 """Builds a planner from the settings and from what a router believes of each backend now."""
 
+AWAY_S = 60.0
+"""A simulated restart takes so long."""
 _SEED_STEP = 1_000_003
 
 
@@ -67,6 +71,22 @@ class Gateway:
     demand: Demand | None
     planner: Planner | None
     triggers: Triggers
+    predictor: LengthPredictor
+
+    def recall(self, learned: Learned, policy: str) -> None:
+        """Begin with what was learned before; the predictor has its part already."""
+        known = learned.policies.get(policy)
+        if known:
+            self.dispatcher.recall(known, 0.0)
+        if self.feedback is not None and learned.origin == "simulation":
+            self.feedback.restore(learned.speeds, AWAY_S, 0.0)
+            self.correct(0.0)
+
+    def correct(self, now: float) -> None:
+        """Bring what was learned of speeds into the policy's belief."""
+        if self.feedback is not None:
+            for name, (prefill, decode) in self.feedback.changes().items():
+                self.dispatcher.correct(name, prefill=prefill, decode=decode, now=now)
 
 
 class Gateways:
@@ -84,6 +104,7 @@ class Gateways:
         self._members = tuple(members)
         self._options = options
         self._reliability = config.reliability
+        self._policy = config.policy.name
         self._plan_interval_s = config.planner.interval_s
         self._scrape_interval_s = polls_every_s(config.policy.name, options.scrape_interval_s)
         self.dispatchers = tuple(member.dispatcher for member in members)
@@ -149,9 +170,19 @@ class Gateways:
 
     def _correct(self, now: float) -> None:
         for member in self._members:
-            if member.feedback is not None:
-                for name, (prefill, decode) in member.feedback.changes().items():
-                    member.dispatcher.correct(name, prefill=prefill, decode=decode, now=now)
+            member.correct(now)
+
+    def learned(self, now: float) -> Learned:
+        """What the first replica has learned by now; the clock began at 0."""
+        first = self._members[0]
+        lengths, feedback = first.predictor, first.feedback
+        return Learned(
+            "simulation",
+            now,
+            lengths.cells() if isinstance(lengths, BucketLengthPredictor) else [],
+            feedback.speeds(now) if feedback is not None else [],
+            policies={self._policy: first.dispatcher.known()},
+        )
 
     def _plan(self, now: float) -> None:
         for member in self._members:
@@ -190,6 +221,7 @@ def build_gateways(
     *,
     make_planner: MakePlanner | None = None,
     log: Sink | None = None,
+    learned: Learned | None = None,
 ) -> Gateways:
     """Put the gateway replicas together.
 
@@ -201,6 +233,8 @@ def build_gateways(
         belief: each backend's believed cost.
         make_planner: used if ``options.plan``.
         log: decision log of the first replica.
+        learned: before, by a gateway that has stopped: every replica begins with it. Speeds
+            count where a simulation wrote them, as others are of real cards, which these are not.
     """
     members = []
     for k in range(options.routers):
@@ -212,10 +246,11 @@ def build_gateways(
         plans = options.plan and make_planner is not None
         demand = Demand(config.planner.window_s) if plans else None
         observers: list[Observer] = [o for o in (feedback, demand) if o is not None]
+        predictor = make_predictor(options, trace, learned)
         dispatcher = build_dispatcher(
             mine,
             belief=belief,
-            predictor=make_predictor(options, trace),
+            predictor=predictor,
             observers=observers,
             log=log if heard else None,
         )
@@ -225,7 +260,10 @@ def build_gateways(
         triggers = Triggers(config.planner.interval_s)
         if feedback is not None and planner is not None:
             feedback.on_drift = lambda _, told=triggers: told.drifted()
-        members.append(Gateway(dispatcher, feedback, demand, planner, triggers))
+        member = Gateway(dispatcher, feedback, demand, planner, triggers, predictor)
+        if learned is not None:
+            member.recall(learned, config.policy.name)
+        members.append(member)
     return Gateways(members, options, config)
 
 

@@ -30,6 +30,7 @@ from simulator.results import Records, Status, Timeline
 from simulator.rows import Rows
 from simulator.seconds import Seconds
 from simulator.traces.columns import Trace
+from telemetry.learned import Learned
 
 Progress = Callable[[int, int], object]
 
@@ -129,6 +130,10 @@ class Replay:
             self._gateways.refresh(router, self.engines, now)
         decision = router.dispatch(self._rows.request(i, now), now)
         self._follow(decision, i, now, Status.REJECTED)
+
+    def learned(self) -> Learned:
+        """What the first gateway replica has learned so far, to be kept."""
+        return self._gateways.learned(self._clock.now)
 
     # -- towards the engines -----------------------------------------------------------------
 

@@ -30,6 +30,7 @@ from simulator.replica.config import replica_config
 from simulator.replica.interface import Replica
 from simulator.results import RunResult, Status
 from simulator.traces.columns import Trace
+from telemetry.learned import Learned
 
 TruthOf = Callable[[BackendSpec], PerfModel]
 ReplicaOf = Callable[[BackendSpec, PerfModel], Replica]
@@ -47,6 +48,7 @@ def run_policy(
     replica_of: ReplicaOf | None = None,
     make_planner: MakePlanner | None = None,
     log: Sink | None = None,
+    learned: Learned | None = None,
     progress: Progress | None = None,
 ) -> RunResult:
     """Replay a trace with one policy.
@@ -63,6 +65,7 @@ def run_policy(
         replica_of: builds an engine; by default the one its spec describes.
         make_planner: the planner, if ``options.plan``.
         log: the decision log of the first gateway replica.
+        learned: before; see ``build_gateways``.
         progress: told (requests settled, requests) now and then.
 
     Raises:
@@ -81,6 +84,7 @@ def run_policy(
         replica_of=replica_of,
         make_planner=make_planner,
         log=log,
+        learned=learned,
         progress=progress,
     )
     wall_s, cpu_s = time.perf_counter(), time.process_time()
@@ -115,6 +119,7 @@ def build_replay(
     replica_of: ReplicaOf | None = None,
     make_planner: MakePlanner | None = None,
     log: Sink | None = None,
+    learned: Learned | None = None,
     progress: Progress | None = None,
 ) -> Replay:
     """Put a replay together without running it; arguments and errors as ``run_policy``."""
@@ -124,7 +129,13 @@ def build_replay(
     truth = {spec.name: truly(spec) for spec in config.fleet.backends}
     mine = replace(config, policy=_policy_section(config, policy))
     gateways = build_gateways(
-        trace, mine, options, believe(truth, options), make_planner=make_planner, log=log
+        trace,
+        mine,
+        options,
+        believe(truth, options),
+        make_planner=make_planner,
+        log=log,
+        learned=learned,
     )
     build = replica_of or _stock_replica(options, config.hardware)
     return Replay(

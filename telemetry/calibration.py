@@ -16,7 +16,7 @@ from typing import Literal
 
 from router.domain.outcome import Outcome
 from router.domain.state import LinearCost
-from telemetry.log_filter import LogFilter
+from telemetry.log_filter import FilterState, LogFilter
 from telemetry.sightings import VLLM_LIKE, EngineShape, Sighting, Sightings
 
 PRIOR_OVERHEAD_S = 0.005
@@ -53,6 +53,7 @@ class _Backend:
     prior: LinearCost
     filter: LogFilter
     learned: int = 0
+    restored: bool = False
 
 
 @dataclass
@@ -113,6 +114,19 @@ class Calibration:
             backend.filter.shift(part, log_factor)
         for part in (1, 2):  # the parts that make up most of what is seen
             backend.filter.loosen(part, abs(log_factor) / 2.0)
+
+    def state(self, name: str) -> FilterState | None:
+        """What is known of a backend's coefficients; ``None`` if nothing was learned."""
+        backend = self._backends.get(name)
+        if backend is None or not (backend.learned or backend.restored):
+            return None
+        return backend.filter.state()
+
+    def restore(self, name: str, state: FilterState, away_s: float) -> None:
+        """Go on from what was known of a backend's coefficients."""
+        backend = self._backends[name]
+        backend.filter.restore(state, away_s)
+        backend.restored = True
 
     def estimates(self) -> dict[str, CostEstimate]:
         """What is believed of every backend."""

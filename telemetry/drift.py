@@ -39,6 +39,7 @@ THRESHOLD = 10.0
 70,000 observations between false alarms for independent normal residuals; those of overlapping
 requests are correlated, hence not the textbook's 5."""
 
+MOST_LEVEL = 10.0
 CLIP = 4.0
 NOISE_FLOOR = 0.1
 NOISE_MEMORY = 50.0
@@ -66,6 +67,26 @@ class Drift:
     def log_factor(self) -> float:
         """Natural logarithm of ``factor``."""
         return math.log(self.factor)
+
+
+@dataclass(frozen=True, slots=True)
+class Level:
+    """What a test holds a backend against, as it is kept over a restart.
+
+    Attributes:
+        reference, first_reference: log level now, and when the backend was new.
+        noise: standard deviation of what is observed.
+    """
+
+    reference: float
+    first_reference: float
+    noise: float
+
+    @property
+    def sane(self) -> bool:
+        """Whether a test may have come to it."""
+        levels = (self.reference, self.first_reference)
+        return all(abs(level) < MOST_LEVEL for level in levels) and 0.0 < self.noise < MOST_LEVEL
 
 
 @dataclass(slots=True)
@@ -187,6 +208,22 @@ class DriftDetector:
             for key, test in self._tests.items()
             if test.seen > WARM_UP
         }
+
+    def levels(self, backend: str) -> dict[DriftPhase, Level]:
+        """What a backend is held against, in the phases that are past warm-up."""
+        return {
+            phase: Level(test.reference, test.first_reference, test.noise)
+            for (name, phase), test in self._tests.items()
+            if name == backend and test.seen > WARM_UP
+        }
+
+    def restore(self, backend: str, levels: Mapping[DriftPhase, Level]) -> None:
+        """Hold a backend against this: one that changed while nobody looked is noticed, too."""
+        for phase, level in levels.items():
+            noise = max(NOISE_FLOOR, level.noise)
+            self._tests[backend, phase] = Cusum(
+                level.reference, level.first_reference, WARM_UP + 1, noise
+            )
 
     def forget(self, backend: str) -> None:
         """Start a backend anew."""

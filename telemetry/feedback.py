@@ -18,7 +18,7 @@ gets no traffic to show it by.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from router.domain.outcome import Outcome
@@ -29,6 +29,7 @@ from telemetry.halves import halves
 from telemetry.kin import Member, blend
 from telemetry.log_filter import LogFilter, Step
 from telemetry.sightings import VLLM_LIKE, EngineShape, Sighting, Sightings
+from telemetry.speeds import Before, Speed
 
 OVERHEAD, PREFILL, DECODE = 0, 1, 2
 PRIOR_OVERHEAD_S = 0.005
@@ -80,6 +81,9 @@ class _Backend:
     group: str
     sightings: Sightings
     filter: LogFilter
+    card: str = ""
+    before: int = 0
+    known_at_s: float = -math.inf
     outcomes: int = 0
     learned: int = 0
     looks: int = 0
@@ -103,6 +107,7 @@ class Estimate:
         learned: durations learned from.
         unusable, unclear: outcomes whose times or counts made no sense; answers that came while
             too much was going on to tell what they say.
+        before: durations learned from before a restart.
     """
 
     prefill: float
@@ -113,6 +118,7 @@ class Estimate:
     learned: int
     unusable: int
     unclear: int
+    before: int = 0
 
 
 @dataclass
@@ -127,6 +133,7 @@ class Feedback:
         priors: believed cost of each backend before anything was seen.
         shapes: how each engine schedules; the default is vLLM's.
         groups: names of groups of identical backends; those in none share nothing.
+        cards: what must be the same for a backend to be the one it was (``speeds.card_of``).
         calibration: learns the cost's coefficients from the same sightings, if given.
         drift: judges whether a backend has changed, if given.
         on_drift: called with each change found.
@@ -140,6 +147,7 @@ class Feedback:
     priors: Mapping[str, LinearCost]
     shapes: Mapping[str, EngineShape] = field(default_factory=dict)
     groups: Mapping[str, str] = field(default_factory=dict)
+    cards: Mapping[str, str] = field(default_factory=dict)
     calibration: Calibration | None = None
     drift: DriftDetector | None = None
     on_drift: Callable[[Drift], None] | None = None
@@ -150,28 +158,95 @@ class Feedback:
     _latest_s: float = field(default=0.0, init=False)
     _told_s: float = field(default=-math.inf, init=False)
     _pending: int = field(default=0, init=False)
+    _before: Before = field(default_factory=Before, init=False)
+    _ghosts: dict[str, _Backend] = field(default_factory=dict, init=False)
 
     def __post_init__(self) -> None:
         for name, prior in self.priors.items():
-            self.add(name, prior, self.shapes.get(name, VLLM_LIKE), self.groups.get(name, ""))
+            shape, group = self.shapes.get(name, VLLM_LIKE), self.groups.get(name, "")
+            self.add(name, prior, shape, group, self.cards.get(name, ""))
 
     def add(
-        self, name: str, prior: LinearCost, shape: EngineShape = VLLM_LIKE, group: str = ""
+        self,
+        name: str,
+        prior: LinearCost,
+        shape: EngineShape = VLLM_LIKE,
+        group: str = "",
+        card: str = "",
     ) -> None:
-        """Start to learn a backend anew: it joined, or another one took its name."""
-        self._backends[name] = _Backend(
-            prior, group, Sightings(shape), LogFilter(SPREAD, WANDER_PER_S, LIMIT, FIRST_NOISE)
-        )
+        """Start to learn a backend anew: it joined, or another one took its name.
+
+        If it is one that was known before a restart, what was learned then is known again.
+        """
+        self._backends[name] = _new(prior, shape, group, card)
         if self.calibration is not None:
             self.calibration.add(name, prior)
         if self.drift is not None:
             self.drift.forget(name)
+        self._claim(name, self._backends[name], self._latest_s)
 
     def remove(self, name: str) -> None:
         """Forget a backend that left."""
         self._backends.pop(name, None)
         if self.drift is not None:
             self.drift.forget(name)
+
+    def speeds(self, now: float) -> list[Speed]:
+        """What was learned of every backend, and what was before of others, to be kept."""
+        self._catch_up()
+        own = {
+            name: self._speed(name, backend, now)
+            for name, backend in self._backends.items()
+            if backend.learned or backend.before
+        }
+        return [*self._before.left(own, now), *own.values()]
+
+    def restore(self, speeds: Iterable[Speed], away_s: float, now: float) -> int:
+        """Know again what was learned before a restart, of backends here and of those to come.
+
+        Args:
+            speeds: as ``speeds`` gave them.
+            away_s: how long ago.
+            now: the time.
+
+        Returns:
+            How many of the backends here were recognized.
+        """
+        self._latest_s = max(self._latest_s, now)
+        self._before = Before(speeds, away_s, now)
+        names = [name for name, backend in self._backends.items() if not backend.learned]
+        claimed = sum(self._claim(name, self._backends[name], now) for name in names)
+        self._ghosts = {}
+        for speed in self._before:
+            ghost = self._ghosts[speed.name] = _new(speed.prior, VLLM_LIKE, speed.group, speed.card)
+            _resume(ghost, speed, now)
+        return claimed
+
+    def _claim(self, name: str, backend: _Backend, now: float) -> bool:
+        speed = self._before.claim(name, backend.card, backend.prior)
+        if speed is None:
+            return False
+        self._ghosts.pop(name, None)
+        _resume(backend, speed, now)
+        if self.calibration is not None and speed.coefficients is not None:
+            self.calibration.restore(name, speed.coefficients, speed.age_s)
+        if self.drift is not None:
+            self.drift.restore(name, speed.levels)
+        self._told_s = -math.inf  # there is something to tell
+        return True
+
+    def _speed(self, name: str, backend: _Backend, now: float) -> Speed:
+        return Speed(
+            name,
+            backend.group,
+            backend.card,
+            backend.prior,
+            max(0.0, now - backend.known_at_s),
+            backend.before + backend.learned,
+            backend.filter.state(),
+            self.calibration.state(name) if self.calibration is not None else None,
+            self.drift.levels(name) if self.drift is not None else {},
+        )
 
     def observe(self, outcome: Outcome) -> None:
         """Put down one finished attempt, to be learned from."""
@@ -248,7 +323,10 @@ class Feedback:
         told = {name: backend.filter.factors()[part] for name, backend in backends.items()}
         unsure = [name for name, backend in backends.items() if not self._own(backend)]
         if unsure:
-            blended = blend((self._member(name, part) for name in backends), SPREAD[part], unsure)
+            # Who was here before has no name here: somebody else may have it by now.
+            known = (*backends.items(), *(("", ghost) for ghost in self._ghosts.values()))
+            members = (self._member(name, backend, part) for name, backend in known)
+            blended = blend(members, SPREAD[part], unsure)
             told |= {name: math.exp(log) for name, log in blended.items()}
         return told
 
@@ -260,9 +338,8 @@ class Feedback:
         """For how long this backend has been forgotten by the traffic."""
         return max(0.0, self._latest_s - backend.learned_at_s - FORGET_AFTER_S)
 
-    def _member(self, name: str, part: int) -> Member:
+    def _member(self, name: str, backend: _Backend, part: int) -> Member:
         """What this backend's own traffic taught: the prior's share of the estimate taken out."""
-        backend = self._backends[name]
         after = 1.0 / backend.filter.deviation(part) ** 2
         taught = after - 1.0 / SPREAD[part] ** 2
         precision = multiplier = 0.0
@@ -303,6 +380,7 @@ class Feedback:
         if step is None:
             return
         backend.learned += 1
+        backend.known_at_s = sighting.at_s
         if abs(step.error) > SURPRISING * step.scale:
             backend.looks = LOOKS
         if self.calibration is not None:
@@ -340,6 +418,18 @@ class Feedback:
                 self.on_drift(found)
 
 
+def _new(prior: LinearCost, shape: EngineShape, group: str, card: str) -> _Backend:
+    filter_ = LogFilter(SPREAD, WANDER_PER_S, LIMIT, FIRST_NOISE)
+    return _Backend(prior, group, Sightings(shape), filter_, card)
+
+
+def _resume(backend: _Backend, speed: Speed, now: float) -> None:
+    """Know again what was learned; its own traffic is all that counts only once there is some."""
+    backend.filter.restore(speed.factors, speed.age_s)
+    backend.before = speed.durations
+    backend.learned_at_s = backend.known_at_s = now
+
+
 def _parts(prior: LinearCost, sighting: Sighting) -> tuple[float, float, float]:
     """Seconds of overhead, prefill and decode that the prior expects."""
     return (
@@ -362,4 +452,5 @@ def _estimate(backend: _Backend) -> Estimate:
         learned=backend.learned,
         unusable=backend.sightings.unusable,
         unclear=backend.sightings.unclear,
+        before=backend.before,
     )

@@ -11,6 +11,7 @@ from telemetry.calibration import Calibration
 from telemetry.drift import Drift, DriftDetector
 from telemetry.feedback import Feedback
 from telemetry.sightings import EngineShape
+from telemetry.speeds import card_of
 
 CostOf = Callable[[BackendSpec], LinearCost]
 DefaultsOf = Callable[[BackendSpec], EngineDefaults]
@@ -47,6 +48,7 @@ def make_feedback(
         {spec.name: belief(spec) for spec in specs},
         {spec.name: shape_of(defaults(spec)) for spec in specs},
         groups={spec.name: spec.group for spec in specs},
+        cards={spec.name: card_of(spec) for spec in specs},
         calibration=Calibration() if calibrate else None,
         drift=DriftDetector(),
         on_drift=on_drift,

@@ -38,6 +38,10 @@ SURPRISES = 5
 MOST_IDLE_S = 120.0
 """Uncertainty stops growing after this long without an observation (also guards clock jumps)."""
 
+AWAY_PER_S = 5e-4
+"""Nor is anything known of what happened while nobody looked: standard deviation per square root
+of a second of that. A day makes 15 % of it, a week the prior's."""
+
 
 @dataclass(slots=True)
 class Step:
@@ -54,6 +58,21 @@ class Step:
     error: float
     scale: float
     shares: list[float]
+
+
+@dataclass(frozen=True, slots=True)
+class FilterState:
+    """What a filter knows, as it is kept over a restart.
+
+    Attributes:
+        phi: logarithms of the factors.
+        cov: their covariance, row by row.
+        noise: learned standard deviation of one observation, by kind.
+    """
+
+    phi: list[float]
+    cov: list[list[float]]
+    noise: dict[str, float]
 
 
 def soft_clip(error: float, limit: float) -> float:
@@ -114,6 +133,54 @@ class LogFilter:
     def predict(self, base: Sequence[float]) -> float:
         """Duration expected now for these base parts."""
         return math.fsum(map(mul, base, self._factors))
+
+    def state(self) -> FilterState:
+        """What is known, without when it was seen."""
+        return FilterState([*self.phi], [[*row] for row in self._cov], {**self._noise})
+
+    def restore(self, state: FilterState, away_s: float) -> None:
+        """Go on from what another filter knew.
+
+        Args:
+            state: of a filter of the same parts.
+            away_s: for how long nobody has looked since; the longer, the nearer to the prior.
+
+        Raises:
+            ValueError: not so many parts, or no covariance.
+        """
+        size = len(self._spread)
+        if not (len(state.phi) == len(state.cov) == size and is_covariance(state.cov)):
+            raise ValueError(f"not the state of a filter of {size} parts")
+        self._cov = [[*row] for row in state.cov]
+        self._noise = {
+            channel: max(NOISE_FLOOR, min(NOISE_CEILING, noise))
+            for channel, noise in state.noise.items()
+        }
+        for part, phi in enumerate(state.phi):
+            self.phi[part] = 0.0
+            self.shift(part, phi)
+            if away_s > 0.0:
+                self._fade(part, away_s)
+        self._surprises, self._seen_s = 0, None
+
+    def _fade(self, part: int, away_s: float) -> None:
+        """What was taught of one part counts less, and the prior more.
+
+        Taught is what the estimate knows beyond the prior, as precisions add up; correlations stay.
+        """
+        prior = 1.0 / self._widest[part]
+        before = self._cov[part][part]
+        taught = 1.0 / before - prior
+        if taught <= 0.0:
+            return
+        grown = self._wander[part] * min(away_s, MOST_IDLE_S) + AWAY_PER_S**2 * away_s
+        left = 1.0 / (1.0 / taught + grown)
+        after = 1.0 / (left + prior)
+        self.shift(part, self.phi[part] * (after * left / (before * taught) - 1.0))
+        times = math.sqrt(after / before)
+        for k, row in enumerate(self._cov):
+            row[part] *= times
+            self._cov[part][k] *= times
 
     def learn(
         self, base: Sequence[float], duration: float, channel: str, at_s: float
@@ -201,3 +268,23 @@ class LogFilter:
         own = magnitude * noise / scale
         moved = noise + (own - noise) / NOISE_MEMORY
         self._noise[channel] = max(NOISE_FLOOR, min(NOISE_CEILING, moved))
+
+
+def is_covariance(rows: Sequence[Sequence[float]]) -> bool:
+    """Whether this is a square matrix, symmetric but for rounding, and positive definite.
+
+    By Cholesky's factors, which exist for no other.
+    """
+    size = range(len(rows))
+    if any(len(row) != len(rows) for row in rows):
+        return False
+    if any(abs(rows[i][j] - rows[j][i]) > 1e-6 for i in size for j in range(i)):
+        return False
+    factor = [[0.0] * len(rows) for _ in size]
+    for i in size:
+        for j in range(i + 1):
+            left = rows[i][j] - sum(factor[i][k] * factor[j][k] for k in range(j))
+            if i == j and not 0.0 < left < math.inf:
+                return False
+            factor[i][j] = math.sqrt(left) if i == j else left / factor[j][j]
+    return True

@@ -473,6 +473,30 @@ SHARED_LEADER = Metric(
 SHARED_ERRORS = Metric(
     "motley_shared_state_errors_total", "counter", "Exchanges with the other replicas that failed."
 )
+LEARNED_RESTORED = Metric(
+    "motley_learned_restored_count",
+    "gauge",
+    "What was known again after the start, by kind: lengths (cells), speeds (backends), prompts "
+    "(models), policies.",
+    ("kind",),
+)
+LEARNED_RESTORED_AGE = Metric(
+    "motley_learned_restored_age_seconds",
+    "gauge",
+    "Time since that was written, by a gateway before this one.",
+)
+LEARNED_WRITES = Metric(
+    "motley_learned_writes_total",
+    "counter",
+    "Times that what was learned was to be written, by result (ok, failed, left to another "
+    "process).",
+    ("result",),
+)
+LEARNED_WRITTEN_AGE = Metric(
+    "motley_learned_written_age_seconds",
+    "gauge",
+    "Time since it was last written, or since the start.",
+)
 RELOADS = Metric(
     "motley_config_reloads_total",
     "counter",
@@ -533,6 +557,7 @@ TABLE: tuple[Metric, ...] = (
     *(PREDICTION_BIAS, PREDICTION_ERROR, PREDICTION_COVERAGE),
     *(SLO_ATTAINMENT, GOODPUT, QOE, QUEUED, CLASS_EVENTS, CLASS_ROOM, PRICE),
     *(PLAN_ROUNDS, PLAN_AGE, PLAN_SOLVE, PLAN_E2E, PLACEMENT_STEPS),
+    *(LEARNED_RESTORED, LEARNED_RESTORED_AGE, LEARNED_WRITES, LEARNED_WRITTEN_AGE),
     *(DISCOVERY_ERRORS, RELOADS, RELOAD_OK),
     *(SHADOW_P99, SHADOW_AGREEMENT, SHADOW_REGRET, CANARY_ATTAINMENT, CANARY_ROLLBACKS),
     *(SHARED_UP, SHARED_REPLICAS, SHARED_LEADER, SHARED_ERRORS),

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from router.cli.check_backends import CROWD, Line, alike, describe
+from router.cli.check_learned import about_learned
 from router.cli.check_warnings import probed, warnings
 
 if TYPE_CHECKING:
@@ -145,4 +146,4 @@ def _facts(config: MotleyConfig) -> list[str]:
     shared: Any = config.shared.url
     if shared:
         facts.append("state is shared through Redis")
-    return facts
+    return [*facts, *about_learned(config).facts]

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from router.cli.check_backends import CROWD, OUTPUT_TOKENS, PROMPT_TOKENS, Line
+from router.cli.check_learned import about_learned
 
 if TYPE_CHECKING:
     from router.config.load import MotleyConfig
@@ -15,6 +16,7 @@ if TYPE_CHECKING:
 def warnings(config: MotleyConfig, lines: list[Line]) -> list[str]:
     """What looks wrong and is allowed, each with its remedy."""
     found = [*_about_backends(config, lines), *_about_access(config)]
+    found += about_learned(config).warnings
     target = config.slos.get("interactive")
     for line in lines:
         if target and target.ttft_s is not None and line.ttft_s > target.ttft_s:

@@ -62,6 +62,13 @@ RecordOption = Annotated[
     Path | None,
     typer.Option(help="Write the facts of every request to Parquet files in this directory."),
 ]
+LearnedOption = Annotated[
+    Path | None,
+    typer.Option(
+        "--keep-learned",
+        help="Keep what was learned in this file: read at the start, written every minute.",
+    ),
+]
 AccessOption = Annotated[
     bool, typer.Option("--access-log", help="Log one line a request; facts, never content.")
 ]
@@ -82,6 +89,7 @@ def serve(
     workers: WorkersOption = None,
     decision_log: LogOption = None,
     record: RecordOption = None,
+    keep_learned: LearnedOption = None,
     access_log: AccessOption = False,
     log_format: FormatOption = "text",
     log_level: LevelOption = "info",
@@ -120,7 +128,7 @@ def serve(
         loaded = with_flags(
             loaded, host=host, port=port, policy=policy, log=decision_log, workers=workers
         )
-        loaded = with_books(loaded, record=record, access_log=access_log)
+        loaded = with_books(loaded, record=record, access_log=access_log, learned=keep_learned)
         return with_own_files(loaded, this_worker())
 
     loaded = load()

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from router.config.load import MotleyConfig
-from router.config.schema import RecordSection
+from router.config.schema import LearnedSection, RecordSection
 from router.domain.errors import UnknownNameError
 from router.policies.registry import POLICIES
 
@@ -65,18 +65,21 @@ def with_flags(
 
 
 def with_books(
-    config: MotleyConfig, *, record: Path | None = None, access_log: bool = False
+    config: MotleyConfig,
+    *,
+    record: Path | None = None,
+    access_log: bool = False,
+    learned: Path | None = None,
 ) -> MotleyConfig:
-    """The configuration with a traffic record and an access log, if the command line asks."""
+    """The configuration with the record, the log and the memory that the command line asks for."""
     if access_log:
         server = config.server.model_copy(update={"access_log": True})
         config = replace(config, server=server)
-    if record is None:
-        return config
-    kept = config.telemetry.record
-    section = (
-        RecordSection(directory=str(record))
-        if kept is None
-        else kept.model_copy(update={"directory": str(record)})
-    )
-    return replace(config, telemetry=config.telemetry.model_copy(update={"record": section}))
+    telemetry: dict[str, Any] = {}
+    if record is not None:
+        kept = config.telemetry.record or RecordSection(directory="")
+        telemetry["record"] = kept.model_copy(update={"directory": str(record)})
+    if learned is not None:
+        known = config.telemetry.learned or LearnedSection(file="-")
+        telemetry["learned"] = known.model_copy(update={"file": str(learned)})
+    return replace(config, telemetry=config.telemetry.model_copy(update=telemetry))

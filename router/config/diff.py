@@ -14,7 +14,16 @@ MASK = "***"
 _SECRET = ("api_keys", "api_key", "hash", "password", "token", "secret")
 _NOT_SETTINGS = frozenset(("source", "hardware", "fleet"))
 
-HOT = ("aliases", "adapters", "slos", "policy", "access.keys", "access.keys_file", "access.prices")
+HOT = (
+    "aliases",
+    "adapters",
+    "slos",
+    "policy",
+    "access.keys",
+    "access.keys_file",
+    "access.prices",
+    "telemetry.learned",
+)
 """Applied at once. Of ``reliability`` the timeouts and retries are, see ``HOT_RELIABILITY``."""
 COLD_PLANNER = ("enabled", "history", "placement")
 """Of ``planner`` everything is hot but these."""

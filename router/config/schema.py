@@ -124,6 +124,13 @@ class RecordSection(Section):
     total_bytes: int = Field(default=2 * 1024**3, ge=1024)
 
 
+class LearnedSection(Section):
+    """Where what was learned is kept over a restart, and how often it is written."""
+
+    file: str = Field(min_length=1)
+    every_s: Seconds = 60.0
+
+
 class PowerSection(Section):
     """Where the power of one backend's cards is read: a DCGM exporter, or NVML right here."""
 
@@ -174,6 +181,7 @@ class TelemetrySection(Section):
     feedback: bool = True
     orca: bool = True
     record: RecordSection | None = None
+    learned: LearnedSection | None = None
     otlp_endpoint: str | None = Field(default=None, pattern=r"^https?://.+")
     trace_ratio: float = Field(default=1.0, ge=0, le=1)
     power: dict[str, PowerSection] = Field(default_factory=dict)

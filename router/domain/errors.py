@@ -6,6 +6,7 @@ MotleyError
 │   │   ├── UnknownNameError   no such policy, GPU, model, engine (suggests near names)
 │   │   └── ImpossibleFleetError   a model that does not fit, an engine that will not run
 │   ├── TraceError             a trace file or one line of it
+│   ├── LearnedError           a file of what was learned before
 │   └── WorkloadError          nothing to plan for, or numbers that make no sense
 ├── PlanError                  the planner has no usable answer
 │   ├── InfeasiblePlanError    says which constraint and by how much
@@ -58,6 +59,10 @@ def _near(name: str, choices: Sequence[str]) -> list[str]:
 
 class ImpossibleFleetError(ConfigError):
     """A backend that cannot run what it was told to run."""
+
+
+class LearnedError(BadInputError):
+    """A file of what was learned before that cannot be used."""
 
 
 class TraceError(BadInputError):

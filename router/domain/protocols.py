@@ -100,6 +100,17 @@ class LossListener(Protocol):
 
 
 @runtime_checkable
+class Recalls(Protocol):
+    """A policy that has learned what stays true over a restart."""
+
+    def known(self) -> dict[str, float]:
+        """That, by name; empty while there is nothing."""
+
+    def recall(self, known: Mapping[str, float]) -> None:
+        """Begin with it; called before the first request."""
+
+
+@runtime_checkable
 class Observer(Protocol):
     """Learns from finished attempts; learning is separate from choosing."""
 

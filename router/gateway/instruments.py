@@ -32,6 +32,7 @@ from telemetry.recorder import Recorder
 from telemetry.router_sources import ask_dispatcher
 from telemetry.scraper import Scraper, Target
 from telemetry.slo_window import SloWindow
+from telemetry.speeds import card_of
 
 log = logging.getLogger("motley.telemetry")
 
@@ -90,7 +91,7 @@ class Instruments:
         spec = backend.spec
         if self.feedback is not None:
             shape = shape_of(self.config.hardware.engine_defaults(spec))
-            self.feedback.add(spec.name, backend.prior, shape, spec.group)
+            self.feedback.add(spec.name, backend.prior, shape, spec.group, card_of(spec))
 
     def left(self, name: str, scraper: Scraper | None) -> None:
         """A backend left: forget what was learned of it."""

@@ -7,6 +7,8 @@ ratio with every answer that carries ``usage``.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 PRIOR_BYTES_PER_TOKEN = 4.4
 """English chat JSON with Llama's tokenizer: 4.2 bytes a token, plus quotes and keys."""
 PRIOR_TOKENS = 2_000.0
@@ -42,6 +44,16 @@ class PromptSizer:
         size = max(prompt_bytes - OVERHEAD_BYTES, SMALLEST * prompt_tokens)
         size = min(size, LARGEST * prompt_tokens)
         self._sums[model] = (MEMORY * total_bytes + size, MEMORY * total_tokens + prompt_tokens)
+
+    def sums(self) -> dict[str, tuple[float, float]]:
+        """By model what was learned, as bytes and tokens that count: to be kept over a restart."""
+        return dict(self._sums)
+
+    def restore(self, sums: Mapping[str, tuple[float, float]]) -> int:
+        """Know again the ratios of models of which nothing was learned yet; how many these are."""
+        new = {model: known for model, known in sums.items() if model not in self._sums}
+        self._sums |= new
+        return len(new)
 
     def bytes_per_token(self, model: str) -> float:
         """The current ratio."""

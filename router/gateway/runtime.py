@@ -21,6 +21,7 @@ from router.gateway.dashboard.feed import Feed
 from router.gateway.engine import Engine
 from router.gateway.engine_reading import EngineReading
 from router.gateway.instruments import Instruments
+from router.gateway.memory import Memory
 from router.gateway.metering import Metering
 from router.gateway.outcome_queue import OutcomeQueue
 from telemetry.scraper import Scraper
@@ -60,6 +61,7 @@ class Runtime:
         instruments: everything that watches; answers ``/metrics``.
         reading: reads the engines; ``None`` where the configuration forbids it.
         metering: keeps the bills.
+        memory: keeps what was learned over a restart.
         outcomes: those that the instruments have not heard of yet.
         feed: feeds the live page; ``None`` where the configuration forbids it.
         roster: who is in the fleet, by source; set by ``operating.attach``.
@@ -81,6 +83,7 @@ class Runtime:
     reading: EngineReading | None
     metering: Metering
     outcomes: OutcomeQueue
+    memory: Memory
     feed: Feed | None = None
     batches: Runner | None = None
     closing: Sequence[Callable[[], None]] = ()

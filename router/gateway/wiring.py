@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 from functools import partial
 from typing import TYPE_CHECKING
 
@@ -23,9 +24,10 @@ from router.gateway.engine import Engine
 from router.gateway.engine_reading import EngineReading, read_engines
 from router.gateway.engine_settings import engine_settings
 from router.gateway.health_probe import HealthProbe
-from router.gateway.instruments import build_instruments
+from router.gateway.instruments import Instruments, build_instruments
 from router.gateway.kv_events.build import KvEvents, kv_events_of
 from router.gateway.log_file import LogFile
+from router.gateway.memory import Memory, Pupils
 from router.gateway.metering import Metering
 from router.gateway.outcome_queue import OutcomeQueue
 from router.gateway.reload import without_canary
@@ -50,8 +52,7 @@ def build_runtime(config: MotleyConfig, clock: Clock) -> Runtime:
     runtime: Runtime | None = None
     for spec in config.fleet.backends:
         parse_address(spec.name, spec.url)
-    path = config.server.decision_log
-    file = LogFile(path) if path else None
+    file = LogFile(config.server.decision_log) if config.server.decision_log else None
     books = build_books(config, clock, lambda name: _spec_of(dispatcher, name))
     instruments = build_instruments(config, books.recorder)
     gate = build_gate(config, time.time)
@@ -69,9 +70,10 @@ def build_runtime(config: MotleyConfig, clock: Clock) -> Runtime:
     outcomes = OutcomeQueue([one for one in watching if one is not None])
     kv_events = kv_events_of(config)
     at_once: list[Observer | None] = [gate, books.accounts, trial, outcomes, kv_events]
+    lengths = BucketLengthPredictor()
     dispatcher = build_dispatcher(
         config,
-        predictor=outcomes.teaching(BucketLengthPredictor()),
+        predictor=outcomes.teaching(lengths),
         observers=[one for one in at_once if one is not None],
         strict_context=False,
         log=file.write if file else None,
@@ -84,12 +86,18 @@ def build_runtime(config: MotleyConfig, clock: Clock) -> Runtime:
             engine, config, clock, card_of=metering.card_of, relearn=instruments.relearn
         )
     scraper = reading.scraper if reading is not None else None
+    memory = _memory(
+        lambda: runtime.config if runtime else config, engine, instruments, lengths, clock
+    )
     instruments.expose(engine, scraper, clock)
     ask_trial(instruments.metrics, trial, clock.now)
     metering.expose(instruments.metrics, dispatcher, scraper)
     chores = [_probe(engine, config), *(Chore(name, work) for name, work in books.chores)]
-    chores.append(Chore("metering", metering.keep_sampling))
-    chores.append(Chore("trial", partial(trial.keep_looking, dispatcher, clock.now)))
+    chores += [
+        Chore("memory", memory.keep_writing),
+        Chore("metering", metering.keep_sampling),
+        Chore("trial", partial(trial.keep_looking, dispatcher, clock.now)),
+    ]
     chores += _hearing(kv_events, engine, instruments.metrics)
     if config.telemetry.power:
         chores.append(Chore("power", metering.keep_reading_power))
@@ -118,8 +126,10 @@ def build_runtime(config: MotleyConfig, clock: Clock) -> Runtime:
         metering=metering,
         feed=feed,
         outcomes=outcomes,
+        memory=memory,
         closing=(
             outcomes.settle,
+            memory.close,
             *books.closing,
             *(one.close for one in (file, planned) if one is not None),
         ),
@@ -149,6 +159,28 @@ def _planned(config: MotleyConfig) -> Planned:
     from router.gateway.planned import Planned  # noqa: PLC0415 - SciPy and HiGHS, 40 MB, and few plan
 
     return Planned(config)
+
+
+def _memory(
+    current: Callable[[], MotleyConfig],
+    engine: Engine,
+    instruments: Instruments,
+    lengths: BucketLengthPredictor,
+    clock: Clock,
+) -> Memory:
+    """Know again what was learned before, and keep what is learned; a reload may change where."""
+    pupils = Pupils(
+        lengths,
+        engine.sizer,
+        instruments.feedback,
+        engine.dispatcher,
+        lambda: current().policy.name,
+    )
+    memory = Memory(
+        lambda: current().telemetry.learned, pupils, instruments.metrics, clock.now, time.time
+    )
+    memory.follow()
+    return memory
 
 
 def _probe(engine: Engine, config: MotleyConfig) -> Chore:

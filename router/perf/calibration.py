@@ -42,13 +42,15 @@ class Calibration:
     at_bound: tuple[str, ...]
 
 
-def calibrate_csv(path: Path, defaults: Mapping[str, str]) -> tuple[Calibration, ...]:
+def calibrate_csv(
+    path: Path, defaults: Mapping[str, str], catalog: Catalog | None = None
+) -> tuple[Calibration, ...]:
     """Fit each backend of a CSV file (see ``measured_csv``).
 
     Raises:
         ConfigError, TraceError: as ``read_measurements``.
     """
-    known = default_catalog()
+    known = catalog or default_catalog()
     return tuple(calibrate(backend, known) for backend in read_measurements(path, defaults, known))
 
 

@@ -16,10 +16,12 @@ is over, a request counts in its cells as long as was forecast.
 from __future__ import annotations
 
 from collections import OrderedDict
+from collections.abc import Iterable
 from weakref import WeakValueDictionary
 
 from router.domain.outcome import Outcome
 from router.domain.request import NO_FORECAST, LengthForecast, Request
+from router.perf.length_kept import LEAF_DEPTH, CellKey, Doubt, LengthCell
 
 AZURE_CONVERSATION = LengthForecast(211.1, 424.0, square_tokens=71_000.0)
 """Output lengths of the Azure LLM inference trace 2023, conversation service (19,366 requests;
@@ -77,11 +79,12 @@ class BucketLengthPredictor:
         self._memory = memory
         self._max_leaves = max_leaves
         self._root = _Cell(None, prior.mean_tokens, prior.p90_tokens, prior.square_tokens)
-        self._leaves: OrderedDict[tuple[str, str, int, int], _Cell] = OrderedDict()
+        self._leaves: OrderedDict[CellKey, _Cell] = OrderedDict()
         self._learned = 0
         # A parent lives as long as a leaf below it does.
-        self._parents: WeakValueDictionary[tuple[str | int, ...], _Cell] = WeakValueDictionary()
+        self._parents: WeakValueDictionary[CellKey, _Cell] = WeakValueDictionary()
         self._begun: dict[str, tuple[_Cell, LengthForecast]] = {}
+        self._doubts: dict[str, Doubt] = {}
 
     def __len__(self) -> int:
         return len(self._leaves)
@@ -89,7 +92,7 @@ class BucketLengthPredictor:
     def forecast(self, request: Request) -> LengthForecast:
         """Mean and 90th percentile of the output tokens, capped by ``max_tokens``."""
         limit = request.max_tokens
-        cell = self._leaf(request.model, request.tenant, request.prompt_tokens, limit)
+        cell = self._leaf(_key(request.model, request.tenant, request.prompt_tokens, limit))
         learned, asked, told = cell.told
         if learned == self._learned and asked == limit:
             return told
@@ -107,7 +110,8 @@ class BucketLengthPredictor:
         """
         if request.carried_tokens:  # what is left of an answer is no answer of its kind
             return
-        cell = self._leaf(request.model, request.tenant, request.prompt_tokens, request.max_tokens)
+        prompt, limit = request.prompt_tokens, request.max_tokens
+        cell = self._leaf(_key(request.model, request.tenant, prompt, limit))
         self._begun[request.request_id] = cell, request.forecast
         cell.expect(request.forecast, 1)
 
@@ -121,27 +125,79 @@ class BucketLengthPredictor:
             return
         self._learned += 1
         limit, tokens = outcome.max_tokens, outcome.answer_tokens
-        leaf = self._leaf(outcome.model, outcome.tenant, outcome.question_tokens, limit)
+        key = _key(outcome.model, outcome.tenant, outcome.question_tokens, limit)
+        if outcome.model in self._doubts:
+            self._hold_against(key, tokens)
+        leaf = self._leaf(key)
         leaf.learn(tokens, self._memory)
         truncated = limit is not None and tokens >= limit
         for cell in leaf.above[1:]:
             # Cut off by the client's own limit: its parents hear "at least this long".
             cell.learn(max(tokens, cell.mean) if truncated else tokens, self._memory)
 
-    def _leaf(self, model: str, tenant: str, prompt_tokens: int, limit: int | None) -> _Cell:
-        octave = -1 if limit is None else limit.bit_length()
-        key = (model, tenant, _half_octave(prompt_tokens), octave)
+    def cells(self) -> list[LengthCell]:
+        """What was learned: leaves, the one not observed for longest first, then their parents.
+
+        What is under way is not in it: that is about the moment.
+        """
+        seen: dict[CellKey, _Cell] = {**self._leaves, **self._parents}
+        return [
+            LengthCell(key, cell.weight, cell.mean, cell.p90, cell.square)
+            for key, cell in seen.items()
+            if cell.weight
+        ]
+
+    def restore(self, cells: Iterable[LengthCell], *, keep: float = 1.0) -> int:
+        """Know again what ``cells`` told; nothing that was learned since is touched.
+
+        Args:
+            cells: as ``cells`` gave them, parents after their leaves.
+            keep: share of each weight that still counts.
+
+        Returns:
+            How many cells were taken over.
+        """
+        taken = 0
+        cell: _Cell | None
+        for told in cells:
+            if len(told.key) == LEAF_DEPTH:
+                cell = self._leaves.get(told.key) or self._grow(told.key)
+            else:
+                cell = self._parents.get(told.key)
+            if cell is None or cell.weight:  # no leaf stands below it, or it knows better
+                continue
+            cell.weight = min(told.weight * keep, self._memory)
+            cell.mean, cell.p90, cell.square = told.mean_tokens, told.p90_tokens, told.square_tokens
+            taken += 1
+            self._doubts.setdefault(str(told.key[0]), Doubt())
+        self._learned += 1
+        return taken
+
+    def _hold_against(self, key: CellKey, tokens: int) -> None:
+        """Hold an answer against what was known before a restart; forget that if it is wrong."""
+        model = str(key[0])
+        doubt = self._doubts[model]
+        doubt.hear(tokens, key, self._leaf(key).estimate(self._strength)[0])
+        if doubt.justified:
+            for leaf in [leaf for leaf in self._leaves if leaf[0] == model]:
+                del self._leaves[leaf]
+            for parent in [parent for parent in self._parents if parent[0] == model]:
+                self._parents.pop(parent, None)
+        if doubt.justified or doubt.over:
+            del self._doubts[model]
+
+    def _leaf(self, key: CellKey) -> _Cell:
         leaf = self._leaves.get(key)
         if leaf is None:
             return self._grow(key)
         self._leaves.move_to_end(key)
         return leaf
 
-    def _grow(self, key: tuple[str, str, int, int]) -> _Cell:
+    def _grow(self, key: CellKey) -> _Cell:
         if len(self._leaves) >= self._max_leaves:
             self._leaves.popitem(last=False)
         parent = self._root
-        for depth in (1, 2, 3):
+        for depth in range(1, LEAF_DEPTH):
             known = self._parents.get(key[:depth])
             if known is None:
                 known = _Cell(parent, *parent.estimate(self._strength))
@@ -222,6 +278,11 @@ class _Cell:
             p90 += (weight * (cell.p90 - p90) + cell.open_p90 - opened * p90) / every
             square += (weight * (cell.square - square) + cell.open_square - opened * square) / every
         return mean, max(mean, p90), square
+
+
+def _key(model: str, tenant: str, prompt_tokens: int, limit: int | None) -> CellKey:
+    octave = -1 if limit is None else limit.bit_length()
+    return (model, tenant, _half_octave(prompt_tokens), octave)
 
 
 def _half_octave(tokens: int) -> int:

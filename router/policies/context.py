@@ -27,19 +27,20 @@ class PolicyContext:
     slos: Mapping[str, Slo] = field(default_factory=lambda: DEFAULT_SLOS)
     asked: set[str] = field(default_factory=set)
 
-    def param(self, name: str, default: float) -> float:
+    def param(self, name: str, default: float, *, minimum: float = 0.0) -> float:
         """One numeric parameter, or its default.
 
         Raises:
-            ConfigError: not a finite number of at least 0.
+            ConfigError: not a finite number, or below ``minimum``.
         """
         self.asked.add(name)
         value = self.params.get(name, default)
         if isinstance(value, bool) or not isinstance(value, int | float):
             raise ConfigError(f"policy parameter {name!r} must be a number, not {value!r}")
-        if not 0.0 <= value < math.inf:
+        if not minimum <= value < math.inf:
             raise ConfigError(
-                f"policy parameter {name!r} must be a finite number of at least 0, not {value!r}"
+                f"policy parameter {name!r} must be a finite number of at least {minimum:g}, "
+                f"not {value!r}"
             )
         return float(value)
 

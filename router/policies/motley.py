@@ -71,7 +71,7 @@ of them can take the request, all are looked at.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from operator import attrgetter
 
 from router.domain.explanation import Score
@@ -134,6 +134,15 @@ class Motley:
             audit = self.prefix_audit.setdefault(outcome.backend, [0, 0])
             audit[0] += promised
             audit[1] += min(found, promised)
+
+    def known(self) -> dict[str, float]:
+        """The scales of TTFT and E2E."""
+        return self._scale.known()
+
+    def recall(self, known: Mapping[str, float]) -> None:
+        """Begin with the scales that were known before a restart."""
+        self._scale.recall(known)
+        self._typical = None
 
     def lost(self, backend: str) -> None:
         """The backend left, or fell ill: whatever comes back under its name has a cold cache."""

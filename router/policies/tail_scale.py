@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import math
 from bisect import insort
+from collections.abc import Mapping
 
 from router.domain.outcome import Outcome
 
@@ -32,6 +33,7 @@ TAIL_SLOPE = 3.5
 BEGIN_AT = 10
 BEGIN_UNTIL = 200
 FLOOR_S = 1e-3
+MOST_BEFORE_S = 3600.0
 
 
 class TailScale:
@@ -39,7 +41,8 @@ class TailScale:
 
     Percentiles by stochastic approximation in the logarithm: up by ``GAIN * q`` on a value above
     the estimate, down by ``GAIN * (1 - q)`` on one below; they follow a change in a few hundred
-    completions. The first two hundred are ranked exactly.
+    completions. The first two hundred are ranked exactly; after a restart they take over step by
+    step from what was known before, as the first ones over are the short ones.
 
     Attributes:
         ttft_s: tail of TTFT, in seconds.
@@ -48,12 +51,22 @@ class TailScale:
         overshoot: weight of the probability of an E2E beyond ``e2e_s`` against the same.
     """
 
-    __slots__ = ("_e2e_moment", "_first", "_ttft_moment", "e2e_s", "overshoot", "ttft_s", "worth")
+    __slots__ = (
+        "_before",
+        "_e2e_moment",
+        "_first",
+        "_ttft_moment",
+        "e2e_s",
+        "overshoot",
+        "ttft_s",
+        "worth",
+    )
 
     def __init__(self) -> None:
         self.ttft_s = PRIOR_TTFT_S
         self.e2e_s = PRIOR_E2E_S
         self._first: tuple[list[float], list[float]] | None = ([], [])
+        self._before: tuple[float, float] | None = None
         self._ttft_moment = PRIOR_TTFT_MOMENT
         self._e2e_moment = PRIOR_E2E_MOMENT
         self.worth = self._worth()
@@ -77,6 +90,28 @@ class TailScale:
         self.worth = self._worth()
         self.overshoot = self._overshoot()
 
+    def known(self) -> dict[str, float]:
+        """What was learned, to be kept over a restart; empty while it is a guess."""
+        if self._before is None and self._first is not None and len(self._first[0]) < BEGIN_AT:
+            return {}
+        moments = {"ttft_moment": self._ttft_moment, "e2e_moment": self._e2e_moment}
+        return {"ttft_s": self.ttft_s, "e2e_s": self.e2e_s, **moments}
+
+    def recall(self, known: Mapping[str, float]) -> None:
+        """Begin with what was known before a restart, if it is that."""
+        values = [known.get(name, 0.0) for name in ("ttft_s", "e2e_s")]
+        moments = [known.get(name, 0.0) for name in ("ttft_moment", "e2e_moment")]
+        if not all(0.0 < value < math.inf for value in (*values, *moments)):
+            return
+        self.ttft_s, self.e2e_s = self._before = (
+            min(max(values[0], FLOOR_S), MOST_BEFORE_S),
+            min(max(values[1], FLOOR_S), MOST_BEFORE_S),
+        )
+        self._ttft_moment = min(moments[0], MOST_TTFT_MOMENT)
+        self._e2e_moment = min(moments[1], MOST_E2E_MOMENT)
+        self.worth = self._worth()
+        self.overshoot = self._overshoot()
+
     def _begin(self, ttft_s: float, e2e_s: float) -> None:
         """Of the first completions all are kept: steps from a guess would take hundreds more."""
         assert self._first is not None
@@ -84,10 +119,13 @@ class TailScale:
             insort(known, value_s)
         count = len(self._first[0])
         if count >= BEGIN_AT:
-            ttfts, e2es = self._first
             rank = int(QUANTILE * count)
-            self.ttft_s = max(ttfts[rank], FLOOR_S)
-            self.e2e_s = max(e2es[rank], FLOOR_S)
+            ttft_s, e2e_s = (max(known[rank], FLOOR_S) for known in self._first)
+            if self._before is not None:
+                share = min(count / BEGIN_UNTIL, 1.0)
+                ttft_s = self._before[0] * (ttft_s / self._before[0]) ** share
+                e2e_s = self._before[1] * (e2e_s / self._before[1]) ** share
+            self.ttft_s, self.e2e_s = ttft_s, e2e_s
         if count >= BEGIN_UNTIL:
             self._first = None
 

@@ -29,6 +29,7 @@ from router.domain.protocols import (
     Policy,
     PrefixAudit,
     PrefixHints,
+    Recalls,
 )
 from router.domain.request import Request
 from router.domain.state import BackendView
@@ -89,6 +90,7 @@ class Trial:
         self._hinted = [one for one in everyone if isinstance(one, PrefixHints)]
         self._followers = [one for one in everyone if isinstance(one, CacheNews)]
         self._losers = [one for one in everyone if isinstance(one, LossListener)]
+        self._recalling = [one for one in everyone if isinstance(one, Recalls)]
 
     def decides(self, request: Request) -> Policy:
         """Who decides this request for real."""
@@ -113,6 +115,15 @@ class Trial:
         """All of them learn from everything that was really done."""
         for one in self._observers:
             one.observe(outcome)
+
+    def known(self) -> dict[str, float]:
+        """What the policy in force has learned."""
+        return self.main.known() if isinstance(self.main, Recalls) else {}
+
+    def recall(self, known: Mapping[str, float]) -> None:
+        """All that can use it begin with what was known before a restart."""
+        for one in self._recalling:
+            one.recall(known)
 
     def dispatched(self, request: Request, backend: BackendView, now: float) -> int:
         """All of them hear what was sent; whoever decided says what is cached."""

@@ -9,7 +9,6 @@ from pathlib import Path
 import msgspec
 
 from router.domain.errors import BadInputError, TraceError
-from simulator.traces.azure import timestamp_parser
 from simulator.traces.fields import UnknownFieldError, canonical_names, row_parser
 from simulator.traces.parsing import Numbered, header_of, parse_each, shorten
 from simulator.traces.record import ReadReport, TraceRecord
@@ -21,19 +20,15 @@ _BATCH_ROWS = 4096
 def read_csv(lines: Iterator[Line], report: ReadReport) -> Iterator[Numbered]:
     """Yield the requests of a CSV with a header of known names.
 
-    Cells are separated as the header's are: by commas, semicolons or tabs.
-
     Raises:
         TraceError: the header names something unknown or lacks a length.
     """
-    first = header_of(lines, report.path)
-    between = separator(first)
-    header = next(csv.reader([first], delimiter=between))
+    header = next(csv.reader([header_of(lines, report.path)]))
     to_record = _header_parser(header, report, line=1)
     width = len(header)
 
     def parse(text: str) -> TraceRecord:
-        cells = next(csv.reader([text], delimiter=between))
+        cells = next(csv.reader([text]))
         if len(cells) != width:
             raise ValueError(f"{len(cells)} columns instead of {width}")
         return to_record(dict(zip(header, cells, strict=True)))
@@ -41,23 +36,17 @@ def read_csv(lines: Iterator[Line], report: ReadReport) -> Iterator[Numbered]:
     return parse_each(lines, parse, report)
 
 
-def separator(header: str) -> str:
-    """What stands between the names of a header."""
-    return next((mark for mark in (",", ";", "\t") if mark in header), ",")
-
-
 def read_jsonl(lines: Iterator[Line], report: ReadReport) -> Iterator[Numbered]:
     """Yield the requests of a file of one JSON object a line (or of one JSON array)."""
     parsers: dict[tuple[str, ...], Callable[[Mapping[str, object]], TraceRecord]] = {}
     timed: set[bool] = set()
     decoder = msgspec.json.Decoder(dict[str, object])
-    moment = timestamp_parser()
 
     def parse(text: str) -> TraceRecord:
         row = decoder.decode(text)
         names = tuple(row)
         if names not in parsers:
-            parsers[names] = row_parser(names, moment)
+            parsers[names] = row_parser(names)
             timed.add("arrival_s" in canonical_names(names).values())
             report.timed = timed == {True}
             if len(timed) > 1:
@@ -104,6 +93,6 @@ def _header_parser(
 ) -> Callable[[Mapping[str, object]], TraceRecord]:
     try:
         report.timed = "arrival_s" in canonical_names(header).values()
-        return row_parser(header, timestamp_parser())
+        return row_parser(header)
     except UnknownFieldError as error:
         raise TraceError(str(error), path=report.path, line=line) from None

@@ -49,10 +49,12 @@ def jitter(trace: Trace, width_s: float, rng: np.random.Generator) -> Trace:
     return moved.in_order()
 
 
-def upsample(trace: Trace, factor: float, rng: np.random.Generator) -> Trace:
+def upsample(
+    trace: Trace, factor: float, rng: np.random.Generator, *, spread_s: float = 1.0
+) -> Trace:
     """Multiply the load by copying requests, keeping the time axis and its bursts.
 
-    Every request appears ``factor`` times on average, its copies up to ``_SPREAD_S`` later, so
+    Every request appears ``factor`` times on average, its copies up to ``spread_s`` later, so
     counts over windows longer than that scale with the factor and keep their shape (dividing
     timestamps would also shorten every burst). Copies get the lengths of a random near
     neighbour, and sessions and prefixes of their own, so that they share no cache entry with
@@ -67,16 +69,18 @@ def upsample(trace: Trace, factor: float, rng: np.random.Generator) -> Trace:
     more = Trace(trace.name)
     for i, count in enumerate(copies):
         for copy in range(count):
-            more.append(trace.record(i) if copy == 0 else _copy(trace, i, copy, rng))
+            more.append(trace.record(i) if copy == 0 else _copy(trace, i, copy, spread_s, rng))
     if not len(more):
         raise TraceError(f"upsampling by {factor:g} leaves no request")
     return more.in_order()
 
 
-_NEIGHBOURS, _SPREAD_S = 50, 1.0
+_NEIGHBOURS = 50
 
 
-def _copy(trace: Trace, i: int, copy: int, rng: np.random.Generator) -> TraceRecord:
+def _copy(
+    trace: Trace, i: int, copy: int, spread_s: float, rng: np.random.Generator
+) -> TraceRecord:
     """Copy number ``copy`` of request ``i``."""
     if trace.has_prefixes:
         record = trace.record(i)  # lengths belong to the prefix
@@ -84,7 +88,7 @@ def _copy(trace: Trace, i: int, copy: int, rng: np.random.Generator) -> TraceRec
     else:
         near = int(rng.integers(max(0, i - _NEIGHBOURS), min(len(trace), i + _NEIGHBOURS + 1)))
         record = trace.record(near)
-    record.arrival_s = trace.arrival_s[i] + float(rng.uniform(0.0, _SPREAD_S))
+    record.arrival_s = trace.arrival_s[i] + float(rng.uniform(0.0, spread_s))
     record.session = f"{trace.session[i]}#{copy}" if trace.session[i] else ""
     return record
 

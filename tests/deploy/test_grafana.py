@@ -19,9 +19,11 @@ from router.config.load import MotleyConfig
 from router.config.schema import (
     AdmissionSection,
     CanarySection,
+    LearnedSection,
     RecordSection,
     ShadowSection,
 )
+from telemetry.learned import Learned, encode
 from telemetry.metric_table import TABLE
 from tests.deploy.monitoring import (
     DASHBOARDS,
@@ -149,7 +151,14 @@ async def test_every_panel_is_answered_by_a_prometheus_that_scrapes_the_gateway(
 
 def observed(config: MotleyConfig, record: Path) -> MotleyConfig:
     """The demo's fleet with everything switched on that exports something."""
-    telemetry = config.telemetry.model_copy(update={"record": RecordSection(directory=str(record))})
+    known = record.with_name("learned.json")
+    known.write_bytes(encode(Learned("trace", 1.7e9, prompts={MODEL: (8800.0, 2000.0)})))
+    telemetry = config.telemetry.model_copy(
+        update={
+            "record": RecordSection(directory=str(record)),
+            "learned": LearnedSection(file=str(known), every_s=2.0),
+        }
+    )
     planner = config.planner.model_copy(
         update={"enabled": True, "interval_s": 2.0, "history": None}
     )

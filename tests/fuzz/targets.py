@@ -13,10 +13,13 @@ from typing import Any
 
 from router.config.load import load_config
 from router.domain.errors import MotleyError
+from router.domain.request import Request
+from router.domain.state import LinearCost
 from router.gateway.batch import lines
 from router.gateway.connection import Connection, UpstreamFailure
 from router.gateway.multipart import fields_of, form_of, renamed
 from router.gateway.problems import ProblemError, from_engine, in_band
+from router.gateway.prompt_size import PromptSizer
 from router.gateway.tally import Tally, first_event
 from router.gateway.wire import (
     Headers,
@@ -26,10 +29,19 @@ from router.gateway.wire import (
     with_model,
     with_priority_turned,
 )
+from router.perf.length import BucketLengthPredictor
+from router.perf.length_kept import LengthCell
+from router.policies.tail_scale import TailScale
 from simulator.traces.read import stream_trace
+from telemetry.calibration import Calibration
+from telemetry.drift import Level
 from telemetry.engine_metrics import read
 from telemetry.exposition import Problems
+from telemetry.feedback import Feedback
+from telemetry.learned import Learned, decode, encode
+from telemetry.log_filter import FilterState
 from telemetry.orca import parse_orca
+from telemetry.speeds import Speed
 
 HERE = Path(__file__).parent
 FORM = b"multipart/form-data; boundary=xx"
@@ -256,6 +268,32 @@ def batch(data: bytes) -> None:
     lines.written(data)
 
 
+def learned(data: bytes) -> None:
+    """A file of what was learned: used by those who learn, or refused with a line that says why."""
+    try:
+        known, flaws = decode(data)
+    except MotleyError as complaint:
+        _says_something(complaint)
+        return
+    assert all(flaws)
+    predictor, prompts, scale = BucketLengthPredictor(), PromptSizer(), TailScale()
+    feedback = Feedback({"e0": _COST}, cards={"e0": "c"}, calibration=Calibration())
+    predictor.restore(known.lengths, keep=0.5)
+    prompts.restore(known.prompts)
+    scale.recall(known.policies.get("motley", {}))
+    feedback.restore(known.speeds, 60.0, 0.0)
+    told = predictor.forecast(Request("r", "m", 0.0, 1000))
+    assert 0.0 < told.mean_tokens <= told.p90_tokens < math.inf
+    assert all(0.0 < x < math.inf for pair in feedback.corrections().values() for x in pair)
+    assert prompts.estimate("m", 1000) >= 1
+    assert 0.0 < scale.worth < math.inf
+    kept = Learned("gateway", 1.0, predictor.cells(), feedback.speeds(0.0))
+    assert not decode(encode(kept))[1], "what is kept on is as good as what was read"
+
+
+_COST = LinearCost(step_s=0.01, prefill_s=8e-5, seq_s=2e-5, context_s=7.6e-8, pair_s=6e-9)
+
+
 class _file:  # noqa: N801 - used as a function
     """A file of this content, for as long as the block."""
 
@@ -307,6 +345,22 @@ YAML = (
 CSV = b"\x00TIMESTAMP,ContextTokens,GeneratedTokens\n2023-11-16 18:15:46.68,374,44\n"
 JSONL = b'\x01{"timestamp": 0, "input_length": 10, "output_length": 5, "hash_ids": [1, 2]}\n'
 BATCH = b'{"custom_id":"1","method":"POST","url":"/v1/chat/completions","body":{"model":"m"}}\n'
+FILTER = FilterState(
+    [0.1, -0.2, 0.3], [[0.1, 0, 0], [0, 0.1, 0.01], [0, 0.01, 0.1]], {"prefill": 0.2}
+)
+LEARNED = encode(
+    Learned(
+        "gateway",
+        1.7e9,
+        [
+            LengthCell(("m", "", 20, -1), 12.0, 200.5, 400.0, 7e4),
+            LengthCell(("m",), 3.0, 9.0, 8.0, 99.0),
+        ],
+        [Speed("e0", "g", "c", _COST, 3.0, 40, FILTER, None, {"decode": Level(0.3, 0.1, 0.2)})],
+        {"m": (8800.0, 2000.0)},
+        {"motley": {"ttft_s": 1.5, "e2e_s": 9.0, "ttft_moment": 0.1, "e2e_moment": 0.2}},
+    )
+)
 TARGETS = {
     "body": Target(body, (CHAT, b'{"model":"m","model":"n"}', b'{"model":"m","prompt":[1,2]}')),
     "form": Target(form, (UPLOAD,)),
@@ -318,6 +372,7 @@ TARGETS = {
     "config": Target(config, (YAML,)),
     "trace": Target(trace, (CSV, JSONL)),
     "batch": Target(batch, (BATCH,)),
+    "learned": Target(learned, (LEARNED,)),
 }
 
 

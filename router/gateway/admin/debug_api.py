@@ -136,4 +136,7 @@ async def beliefs(request: Request) -> dict[str, Any]:
     """What has been learned of each backend's speed, how surely, and how right predictions were."""
     runtime = runtime_of(request)
     runtime.outcomes.settle()
-    return {"backends": runtime.instruments.beliefs(runtime.engine.now())}
+    return {
+        "backends": runtime.instruments.beliefs(runtime.engine.now()),
+        "before": runtime.memory.described(),
+    }

@@ -20,8 +20,9 @@ QUEUED_TICKS = 2
 class Feed:
     """Ticks for ever, and hands each tick to whoever looks on."""
 
-    def __init__(self, board: Board) -> None:
+    def __init__(self, board: Board, tick_s: float = TICK_S) -> None:
         self._board = board
+        self._tick_s = tick_s
         self._pages: set[asyncio.Queue[bytes]] = set()
         self._encoder = msgspec.json.Encoder()
         self._last: Snapshot | None = None
@@ -30,7 +31,7 @@ class Feed:
         """The chore."""
         while True:
             self.tick()
-            await asyncio.sleep(TICK_S)
+            await asyncio.sleep(self._tick_s)
 
     def tick(self) -> None:
         """One picture to every page."""

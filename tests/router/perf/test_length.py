@@ -194,3 +194,110 @@ def test_whatever_ends_an_attempt_it_counts_as_under_way_no_more():
     assert predictor.forecast(ask()).mean_tokens > 1_000
     predictor.observe(done(0, status="cancelled"))
     assert predictor.forecast(ask()) == AZURE_CONVERSATION
+
+
+# -- over a restart ---------------------------------------------------------------------------
+
+
+def taught(tokens: float = 300.0, n: int = 400, seed: int = 1) -> BucketLengthPredictor:
+    """One that has seen answers of two tenants, short and long prompts."""
+    rng = random.Random(seed)
+    predictor = BucketLengthPredictor()
+    for _ in range(n):
+        length = max(1, int(rng.lognormvariate(math.log(tokens) - 0.5, 1.0)))
+        prompt, limit = rng.choice((100, 1000, 3000)), rng.choice((None, 4096))
+        predictor.observe(done(length, prompt, limit, rng.choice(("", "t"))))
+    return predictor
+
+
+def asks() -> list[Request]:
+    return [
+        ask(prompt, limit, tenant)
+        for prompt in (10, 100, 1000, 3000, 9000)
+        for limit in (None, 100, 4096)
+        for tenant in ("", "t", "new")
+    ]
+
+
+def test_after_a_restart_it_says_what_it_said():
+    before, after = taught(), BucketLengthPredictor()
+    assert after.restore(before.cells()) == len(before.cells())
+    assert {c.key: c for c in after.cells()} == {c.key: c for c in before.cells()}
+    for request in asks():
+        assert after.forecast(request) == before.forecast(request)
+
+
+def test_what_is_under_way_is_not_kept():
+    before, after = taught(), BucketLengthPredictor()
+    told = before.forecast(ask())
+    request = ask(name="under way")
+    request.forecast = LengthForecast(9000.0, 9000.0, 8.1e7)
+    before.begun(request)
+    after.restore(before.cells())
+    assert after.forecast(ask()) == told
+
+
+def test_half_the_weight_gives_way_to_new_answers_twice_as_fast():
+    shares = []
+    for keep in (1.0, 0.5):
+        after = BucketLengthPredictor()
+        after.restore(taught(n=2000).cells(), keep=keep)
+        old = after.forecast(ask()).mean_tokens
+        for _ in range(20):
+            after.observe(done(1))
+        shares.append(after.forecast(ask()).mean_tokens / old)
+    assert shares[1] < shares[0] < 1.0
+
+
+def test_what_was_learned_since_is_not_touched():
+    after = BucketLengthPredictor()
+    for _ in range(50):
+        after.observe(done(7))
+    known = {cell.key: cell for cell in after.cells()}
+    after.restore(taught().cells())
+    assert {cell.key: cell for cell in after.cells() if cell.key in known} == known
+    assert len(after.cells()) > len(known)
+
+
+def test_cells_without_a_leaf_below_them_are_left_out():
+    parents = [cell for cell in taught().cells() if len(cell.key) < 4]
+    after = BucketLengthPredictor()
+    assert after.restore(parents) == 0
+    assert after.forecast(ask()) == AZURE_CONVERSATION
+
+
+def test_no_more_leaves_are_kept_than_there_is_room_for():
+    after = BucketLengthPredictor(max_leaves=2)
+    after.restore(taught().cells())
+    assert len(after) == 2
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_the_same_traffic_goes_on_and_nothing_is_forgotten(seed: int):
+    after = BucketLengthPredictor()
+    after.restore(taught(seed=seed).cells())
+    weight = max(cell.weight for cell in after.cells())
+    rng = random.Random(seed + 1000)
+    for _ in range(400):
+        length = max(1, int(rng.lognormvariate(math.log(300.0) - 0.5, 1.0)))
+        after.observe(done(length, rng.choice((100, 1000, 3000))))
+    assert max(cell.weight for cell in after.cells()) > weight
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_longer_answers_than_ever_are_believed_after_twenty(seed: int):
+    """Learned on completions of code, restarted into conversations."""
+    after = BucketLengthPredictor()
+    after.restore(taught(tokens=28.0, seed=seed).cells())
+    rng = random.Random(seed)
+    for _ in range(20):
+        after.observe(done(max(1, int(rng.lognormvariate(math.log(211.0) - 0.5, 1.0)))))
+    assert after.forecast(ask()).mean_tokens > 100.0
+
+
+def test_shorter_answers_are_no_reason_to_forget_as_short_ones_are_over_first():
+    after = BucketLengthPredictor()
+    after.restore(taught().cells())
+    for _ in range(12):
+        after.observe(done(5))
+    assert after.forecast(ask()).mean_tokens > 150.0

@@ -1,0 +1,86 @@
+"""The tails that the policy weighs by, over a restart."""
+
+from __future__ import annotations
+
+import math
+import random
+from collections.abc import Iterator
+
+import pytest
+
+from router.domain.outcome import Outcome
+from router.policies.tail_scale import PRIOR_E2E_S, TailScale
+
+
+def outcomes(n: int, times: float = 1.0, seed: int = 1) -> Iterator[Outcome]:
+    rng = random.Random(seed)
+    for k in range(n):
+        ttft_s = 0.1 * times * rng.lognormvariate(0.0, 0.5)
+        e2e_s = ttft_s + 5.0 * times * rng.lognormvariate(0.0, 0.8)
+        yield Outcome(
+            *(str(k), "m", "interactive", "", "b", "completed"),
+            *(0.0, 0.0, ttft_s, e2e_s, 100, 100, None, None, 0, 0, 0.1, 0.01, 100.0),
+        )
+
+
+def taught(n: int = 500) -> TailScale:
+    scale = TailScale()
+    for outcome in outcomes(n):
+        scale.observe(outcome)
+    return scale
+
+
+def test_it_begins_where_it_was() -> None:
+    before, after = taught(), TailScale()
+    after.recall(before.known())
+    assert after.known() == before.known()
+    assert (after.worth, after.overshoot) == (before.worth, before.overshoot)
+
+
+def test_a_guess_is_not_kept() -> None:
+    assert TailScale().known() == {}
+    assert taught(5).known() == {}
+
+
+def test_the_first_short_answers_hardly_move_it() -> None:
+    """They are over first; without a memory they would be taken for the tail."""
+    before, after, cold = taught(), TailScale(), TailScale()
+    after.recall(before.known())
+    for outcome in outcomes(12, times=0.1):
+        after.observe(outcome)
+        cold.observe(outcome)
+    assert after.e2e_s > 0.8 * before.e2e_s
+    assert cold.e2e_s < 0.3 * before.e2e_s
+
+
+def test_another_load_is_known_after_two_hundred_answers_as_exactly_as_without_memory() -> None:
+    after, cold = TailScale(), TailScale()
+    after.recall(taught().known())
+    for outcome in outcomes(200, times=8.0):
+        after.observe(outcome)
+        cold.observe(outcome)
+    assert after.ttft_s == pytest.approx(cold.ttft_s)
+    assert after.e2e_s == pytest.approx(cold.e2e_s)
+
+
+@pytest.mark.parametrize(
+    "known",
+    [
+        {},
+        {"ttft_s": 1.0},
+        {"ttft_s": 1.0, "e2e_s": math.nan, "ttft_moment": 0.1, "e2e_moment": 0.1},
+        {"ttft_s": -1.0, "e2e_s": 1.0, "ttft_moment": 0.1, "e2e_moment": 0.1},
+        {"ttft_s": 1.0, "e2e_s": math.inf, "ttft_moment": 0.1, "e2e_moment": 0.1},
+    ],
+)
+def test_what_makes_no_sense_is_not_believed(known: dict[str, float]) -> None:
+    scale = TailScale()
+    scale.recall(known)
+    assert scale.e2e_s == PRIOR_E2E_S
+    assert scale.known() == {}
+
+
+def test_what_is_absurd_is_bounded() -> None:
+    scale = TailScale()
+    scale.recall({"ttft_s": 1e300, "e2e_s": 1e300, "ttft_moment": 1e300, "e2e_moment": 1e300})
+    assert all(math.isfinite(value) for value in (scale.worth, scale.overshoot, scale.e2e_s**2))
