@@ -269,10 +269,8 @@ class Desk:
         """It goes to this backend; it has left the room."""
         request = entry.request
         self.gate.sent(backend, request.prompt_tokens, now)
-        drain = self._drains[request.model]
         waits = self.room.waits_for(request.model)
-        drain.waits(now, somebody=waits)
-        drain.sent(request.slo_class, entry.work_s)
+        self._drains[request.model].sent(request.slo_class, entry.work_s, now, somebody=waits)
         if waits:
             if self.room.rank(entry, now)[0] == 0:
                 self.events["aged", request.slo_class] += 1

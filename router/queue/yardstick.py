@@ -131,9 +131,18 @@ class Drain:
                 self._by_class[name] *= fade
         self._since_s = now if somebody else None
 
-    def sent(self, slo_class: str, work_s: float) -> None:
-        """A request left for a backend while somebody waits."""
-        if self._since_s is not None:
+    def sent(self, slo_class: str, work_s: float, now: float, *, somebody: bool) -> None:
+        """A request left for a backend; it counts if anybody waited, if only itself.
+
+        Args:
+            slo_class: its class.
+            work_s: what it costs.
+            now: the time.
+            somebody: whether anybody waits from now on.
+        """
+        waited = self._since_s is not None
+        self.waits(now, somebody=somebody)
+        if waited:
             self._work_s += work_s
             self._by_class[slo_class] = self._by_class.get(slo_class, 0.0) + work_s
 

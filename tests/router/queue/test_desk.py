@@ -178,6 +178,17 @@ class TestHowLongItWouldWait:
         rate = (5.0 + WORK_S * fade) / (5.0 + 10.0 * fade + 10.0)
         assert self.wait_s(at, "interactive", 20.0) == pytest.approx(own / rate)
 
+    def test_one_who_waited_alone_shows_how_fast_it_goes_as_well(self):
+        """A hundred times one waits for a second and is sent, so 0.2875 s of work is done in one;
+        with what is kept of half a minute and the prior of five seconds, 5 + 30 of them."""
+        at = desk()
+        for n in range(100):
+            entry = enter(at, f"r{n}", "bulk", float(n))
+            at.room.leave(f"r{n}", sent=True)
+            at.sent(entry, FLEET[0], n + 1.0)
+        rate = (5.0 + 30.0 * WORK_S) / 35.0
+        assert self.wait_s(at, "bulk", 100.0) == pytest.approx(0.5 * WORK_S / rate, rel=0.02)
+
     def test_what_looser_classes_take_it_could_have(self):
         at = desk()
         enter(at, "b", "bulk", 0.0)

@@ -56,15 +56,14 @@ class TestDrain:
         drain = Drain()
         drain.waits(0.0, somebody=True)
         for second in range(1, 200):
-            drain.waits(float(second), somebody=True)
-            drain.sent("interactive", 1.5)
-            drain.sent("bulk", 0.5)
+            drain.sent("interactive", 1.5, float(second), somebody=True)
+            drain.sent("bulk", 0.5, float(second), somebody=True)
         assert drain.rate(10.0) == pytest.approx(2.0 + 8.0 * 5 / 35, rel=0.05)
         assert drain.rate_of("interactive") == pytest.approx(1.5 * 30 / 35, rel=0.05)
 
     def test_time_without_a_queue_teaches_nothing(self):
         drain = Drain()
         drain.waits(0.0, somebody=False)
-        drain.sent("bulk", 100.0)
+        drain.sent("bulk", 100.0, 0.0, somebody=False)
         drain.waits(1000.0, somebody=True)
         assert drain.rate(3.0) == 3.0
