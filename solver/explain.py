@@ -135,8 +135,10 @@ def explain_overload(problem: Problem, unserved: Floats) -> str:
     share = unserved.sum() / rates.sum()
     changes = _changes(problem, serving=True)
     remaining = smallest(problem, less_traffic, serving=True)
-    if remaining is not None:
-        changes.append(f"at most {min(1.0, float(remaining[0])):.0%} of this traffic")
+    # "At most 100%" would be no change, and "at most 0%" no remedy.
+    fitting = 0 if remaining is None else min(99, round(100 * float(remaining[0])))
+    if fitting:
+        changes.append(f"at most {fitting}% of this traffic")
     if _fits_without_targets(problem):
         changes.append("looser latency targets (without any the traffic fits)")
     remedy = "; or ".join(changes) if changes else "no single change found"

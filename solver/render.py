@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
-from rich.console import Group, RenderableType
+from rich.box import SIMPLE_HEAD
+from rich.console import Console, ConsoleOptions, Group, RenderableType
+from rich.measure import Measurement
 from rich.table import Table
 from rich.text import Text
 
@@ -14,7 +16,7 @@ from solver.answer import Plan
 def render(plan: Plan) -> RenderableType:
     """Summary, replicas, prices, shares and notes."""
     notes = (Text(f"note: {note}") for note in plan.notes)
-    return Group(summary(plan), replica_table(plan), share_table(plan), *notes)
+    return Group(summary(plan), replica_table(plan), Shares(plan), *notes)
 
 
 def summary(plan: Plan) -> Text:
@@ -27,9 +29,9 @@ def summary(plan: Plan) -> Text:
 
 def replica_table(plan: Plan) -> Table:
     """Replicas by group, with their utilization and price."""
-    table = Table(title="Replicas and prices", title_justify="left", caption_justify="left")
+    table = _table("Replicas and prices")
     table.caption = "price: seconds of delay that one more engine-second of work adds in total"
-    table.add_column("group", overflow="fold")
+    table.add_column("group", no_wrap=True)
     for name in ("now", "plan", "cards", "utilization", "$/h", "price s/s"):
         table.add_column(name, justify="right")
     for one in plan.replicas:
@@ -45,27 +47,68 @@ def replica_table(plan: Plan) -> Table:
     return table
 
 
-def share_table(plan: Plan) -> Table:
-    """Which part of each class goes where; columns are groups.
+class Shares:
+    """Which part of each class goes where: a column a group, where the terminal has room for it.
 
     What all classes, or all groups, have in common stands in the title and not in every row.
     """
-    groups: list[str | None] = [one.group for one in plan.replicas if one.replicas]
-    heads, of_groups = common([group for group in groups if group])
-    names = list(dict.fromkeys(share.work_class for share in plan.shares))
-    labels, of_classes = common(names)
-    shared = " ".join(part for part in (of_classes, f"on {of_groups}" if of_groups else "") if part)
-    title = f"Shares ({shared})" if shared else "Shares"
-    if any(share.group is None for share in plan.shares):
-        groups.append(None)
-        heads.append("turned away")
-    table = Table(title=title, title_justify="left")
-    table.add_column("class", overflow="fold")
-    for head in heads:
-        table.add_column(head, justify="right", overflow="fold")
-    for name, label in zip(names, labels, strict=True):
-        table.add_row(label, *_cells(plan.share_of(name), groups))
-    return table
+
+    def __init__(self, plan: Plan) -> None:
+        self._plan = plan
+        self._groups: list[str | None] = [one.group for one in plan.replicas if one.replicas]
+        self._heads, of_groups = common([group for group in self._groups if group])
+        self._names = list(dict.fromkeys(share.work_class for share in plan.shares))
+        self._labels, of_classes = common(self._names)
+        parts = (of_classes, f"on {of_groups}" if of_groups else "")
+        shared = " ".join(part for part in parts if part)
+        self._title = f"Shares ({shared})" if shared else "Shares"
+        if any(share.group is None for share in plan.shares):
+            self._groups.append(None)
+            self._heads.append("turned away")
+
+    def __rich_console__(
+        self, console: Console, options: ConsoleOptions
+    ) -> Iterator[RenderableType]:
+        table = self._by_group()
+        whole = Measurement.get(console, options.update(max_width=10_000), table).maximum
+        yield Text(self._title, style="italic")
+        yield table if whole <= options.max_width else self._in_words()
+
+    def _by_group(self) -> Table:
+        table = self._empty()
+        for head in self._heads:
+            table.add_column(head, justify="right", no_wrap=True)
+        for name, label in self._rows():
+            table.add_row(label, *_cells(self._plan.share_of(name), self._groups))
+        return table
+
+    def _in_words(self) -> Table:
+        table = self._empty()
+        table.add_column("goes to")
+        for name, label in self._rows():
+            cells = _cells(self._plan.share_of(name), self._groups)
+            parts = zip(self._heads, cells, strict=True)
+            table.add_row(label, ", ".join(f"{head} {cell}" for head, cell in parts if cell))
+        return table
+
+    def _empty(self) -> Table:
+        table = _table()
+        table.add_column("class", no_wrap=True)
+        return table
+
+    def _rows(self) -> Iterator[tuple[str, str]]:
+        return zip(self._names, self._labels, strict=True)
+
+
+def _table(title: str | None = None) -> Table:
+    return Table(
+        title=title,
+        title_justify="left",
+        caption_justify="left",
+        box=SIMPLE_HEAD,
+        padding=(0, 1, 0, 0),
+        pad_edge=False,
+    )
 
 
 def common(names: Sequence[str]) -> tuple[list[str], str]:

@@ -196,7 +196,8 @@ def build_workload(
     seconds = last_s - first_s if duration_s is None else duration_s
     if not (math.isfinite(seconds) and seconds > 0):
         raise WorkloadError(
-            f"the arrivals span {seconds:g} s, so they have no rate; give their duration"
+            f"the arrivals span {seconds:g} s, so they have no rate; a plan needs requests at "
+            "different times (motley trace FILE --arrivals poisson --rate 2 --out timed.csv)"
         )
     merge_rare(tallies, max_classes)
     return Workload(tuple(_work_class(key, tallies[key], seconds) for key in sorted(tallies)))

@@ -17,7 +17,6 @@ from router.domain.errors import WorkloadError
 from router.domain.fleet import Fleet
 from router.perf.hardware import Hardware
 from solver.assemble import build_problem
-from solver.capacity import Believed
 from solver.options import Limits, Weights
 from solver.problem import Ints, Problem
 from solver.routing import occupied, route
@@ -77,7 +76,6 @@ def worth(
     limits: Limits | None = None,
     *,
     hardware: Hardware | None = None,
-    believed: Believed | None = None,
 ) -> tuple[Worth, ...]:
     """Value a replica of every group of a fleet as it is placed now, by the delay it saves.
 
@@ -90,7 +88,7 @@ def worth(
     weights = weights or Weights()
     delay_only = replace(weights, cost=0.0, energy=0.0, switching=0.0)
     stock = stock_of(fleet, hardware=hardware, movable=False)
-    problem = build_problem(workload, stock, limits or Limits(), believed=believed, tiered=False)
+    problem = build_problem(workload, stock, limits or Limits(), tiered=False)
     if problem.orphans():
         names = ", ".join(problem.classes[c].name for c in problem.orphans())
         raise WorkloadError(f"nobody in this fleet can serve class {names}")

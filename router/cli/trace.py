@@ -166,9 +166,8 @@ def _table(name: str, stats: TraceStats, *, timed: bool) -> Table:
     if timed:
         dispersion = ", ".join(f"{v:.1f} at {w:g} s" for w, v in stats.dispersion.items())
         table.add_row("span", f"{stats.span_s:,.1f} s")
-        table.add_row(
-            "rate", f"{stats.rate_per_s:.2f} /s, busiest minute {stats.peak_to_mean:.2f}x"
-        )
+        rate = f"{stats.rate_per_s:.2f} /s, busiest minute {stats.peak_to_mean:.2f}x"
+        table.add_row("rate", rate if stats.span_s > 0 else "none: all arrive at one instant")
         table.add_row("burstiness", f"gaps CV {stats.gap_cv:.2f}; dispersion {dispersion}")
     else:
         table.add_row("arrivals", "none in the file; add --arrivals poisson --rate 5 to replay it")

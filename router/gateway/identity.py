@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import ssl
-from collections.abc import Mapping
 from fnmatch import fnmatchcase
 from pathlib import Path
 
@@ -20,22 +19,18 @@ class Identity:
 
     Args:
         section: of the configuration.
-        environment: where keys are looked up.
 
     Raises:
         ConfigError: a variable or file that is named and not there, or a certificate that cannot
             be used.
     """
 
-    def __init__(
-        self, section: UpstreamSection, environment: Mapping[str, str] | None = None
-    ) -> None:
-        self._environment = os.environ if environment is None else environment
+    def __init__(self, section: UpstreamSection) -> None:
         self._rules = [
             (pattern, self._key(entry), _context(entry.tls))
             for pattern, entry in section.backends.items()
         ]
-        default = self._key(section) or self._environment.get(DEFAULT_KEY_VARIABLE, "")
+        default = self._key(section) or os.environ.get(DEFAULT_KEY_VARIABLE, "")
         self._rules.append(("*", default, _context(section.tls)))
         self._known: dict[str, tuple[str, ssl.SSLContext | None]] = {}
 
@@ -61,7 +56,7 @@ class Identity:
 
     def _key(self, entry: UpstreamEntry) -> str:
         if entry.api_key_env:
-            key = self._environment.get(entry.api_key_env, "")
+            key = os.environ.get(entry.api_key_env, "")
             if not key:
                 raise ConfigError(
                     f"upstream: the environment variable {entry.api_key_env} is not set; export it "

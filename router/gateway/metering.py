@@ -12,11 +12,11 @@ from router.domain.errors import ConfigError
 from router.domain.protocols import Clock
 from router.fleet_state.backend import BackendState
 from telemetry.exposition import MAX_BYTES, Problems
-from telemetry.http_get import Fetcher, FetchError, HttpGetter
+from telemetry.http_get import FetchError, HttpGetter
 from telemetry.metering import Meter, Metered
 from telemetry.metric_sources import ask_meter
 from telemetry.metrics import GatewayMetrics
-from telemetry.power import LocalCards, Nvml, pick, prior_of, read_dcgm
+from telemetry.power import LocalCards, pick, prior_of, read_dcgm
 from telemetry.router_sources import ask_identities
 from telemetry.scraper import Scraper
 
@@ -36,8 +36,6 @@ class Metering:
         config: prices, and where power is read.
         clock: the gateway's.
         backends: the fleet as it is now.
-        fetcher: how to fetch DCGM's pages; own connections by default.
-        nvml: the NVML binding; ``nvidia-ml-py`` by default.
 
     Raises:
         ConfigError: power of a backend that does not exist, or NVML that does not work.
@@ -49,12 +47,9 @@ class Metering:
         config: MotleyConfig,
         clock: Clock,
         backends: Callable[[], Iterable[BackendState]],
-        *,
-        fetcher: Fetcher | None = None,
-        nvml: Nvml | None = None,
     ) -> None:
         self._config, self._clock, self._backends = config, clock, backends
-        self._fetcher: Fetcher = fetcher or HttpGetter()
+        self._fetcher = HttpGetter()
         self._told: dict[str, tuple[float, str, float]] = {}
         self._cards: dict[str, str] = {}
         self._complained: set[str] = set()
@@ -70,7 +65,7 @@ class Metering:
         for gpu in config.planner.usd_per_hour:
             config.hardware.catalog.gpu(gpu)
         local = {name: section.nvml for name, section in power.items() if section.nvml}
-        self._local = LocalCards(local, nvml) if local else None
+        self._local = LocalCards(local) if local else None
 
     def expose(
         self, metrics: GatewayMetrics, dispatcher: Dispatcher, scraper: Scraper | None

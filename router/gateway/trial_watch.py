@@ -71,9 +71,9 @@ class ShadowFigures:
 class ShadowWindow:
     """Comparisons of the last minutes, in bounded memory."""
 
-    def __init__(self, window_s: float = SHADOW_WINDOW_S) -> None:
+    def __init__(self) -> None:
         names = ("ttft", "shadow_ttft", "e2e", "shadow_e2e", "agreed")
-        self._windows = {name: SlidingWindow(window_s) for name in names}
+        self._windows = {name: SlidingWindow(SHADOW_WINDOW_S) for name in names}
 
     def add(self, one: Comparison) -> None:
         """Take one comparison."""

@@ -112,13 +112,13 @@ _KNOWN_WEAKNESSES = (
 )
 
 
-def accuracy_report(folder: Path, catalog: Catalog | None = None) -> AccuracyReport:
+def accuracy_report(folder: Path) -> AccuracyReport:
     """Errors on all measured tables in ``folder``.
 
     Raises:
         ConfigError: a table that cannot be read.
     """
-    known = catalog or default_catalog()
+    known = default_catalog()
     rows: list[AccuracyRow] = []
     for table in _TABLES:
         for group in _groups(table.read(folder), pool_cards=table.pool_cards):

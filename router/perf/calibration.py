@@ -42,15 +42,13 @@ class Calibration:
     at_bound: tuple[str, ...]
 
 
-def calibrate_csv(
-    path: Path, defaults: Mapping[str, str], catalog: Catalog | None = None
-) -> tuple[Calibration, ...]:
+def calibrate_csv(path: Path, defaults: Mapping[str, str]) -> tuple[Calibration, ...]:
     """Fit each backend of a CSV file (see ``measured_csv``).
 
     Raises:
         ConfigError, TraceError: as ``read_measurements``.
     """
-    known = catalog or default_catalog()
+    known = default_catalog()
     return tuple(calibrate(backend, known) for backend in read_measurements(path, defaults, known))
 
 

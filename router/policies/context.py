@@ -27,20 +27,19 @@ class PolicyContext:
     slos: Mapping[str, Slo] = field(default_factory=lambda: DEFAULT_SLOS)
     asked: set[str] = field(default_factory=set)
 
-    def param(self, name: str, default: float, *, minimum: float = 0.0) -> float:
+    def param(self, name: str, default: float) -> float:
         """One numeric parameter, or its default.
 
         Raises:
-            ConfigError: not a finite number, or below ``minimum``.
+            ConfigError: not a finite number of at least 0.
         """
         self.asked.add(name)
         value = self.params.get(name, default)
         if isinstance(value, bool) or not isinstance(value, int | float):
             raise ConfigError(f"policy parameter {name!r} must be a number, not {value!r}")
-        if not minimum <= value < math.inf:
+        if not 0.0 <= value < math.inf:
             raise ConfigError(
-                f"policy parameter {name!r} must be a finite number of at least {minimum:g}, "
-                f"not {value!r}"
+                f"policy parameter {name!r} must be a finite number of at least 0, not {value!r}"
             )
         return float(value)
 

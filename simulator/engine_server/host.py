@@ -34,8 +34,8 @@ class EngineHost:
         PortError: no free port.
     """
 
-    def __init__(self, specs: Iterable[BackendSpec], *, host: str = "127.0.0.1") -> None:
-        self._engines = [(spec, listen(host, 0)) for spec in specs]
+    def __init__(self, specs: Iterable[BackendSpec]) -> None:
+        self._engines = [(spec, listen("127.0.0.1", 0)) for spec in specs]
         self.urls = {spec.name: url_of(listener) for spec, listener in self._engines}
         self._process: subprocess.Popen[bytes] | None = None
 

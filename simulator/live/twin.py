@@ -21,9 +21,7 @@ _POLICY = "round-robin"
 _ANY_FLEET = {"backends": [{"gpu": "a100-80", "model": "llama-3.1-8b"}]}
 
 
-def simulate_twin(
-    trace: Trace, setup: EngineSetup, cost: MeasuredCost, *, seed: int = 0
-) -> RunResult:
+def simulate_twin(trace: Trace, setup: EngineSetup, cost: MeasuredCost) -> RunResult:
     """Replay a trace through the twin of an engine.
 
     The overhead of the engine's API is a network delay, half of it each way: the request reaches
@@ -36,7 +34,6 @@ def simulate_twin(
         return make_replica(setup.config, model, exact=True)
 
     options = ReplayOptions(
-        seed=seed,
         model_error=0.0,
         scrape_interval_s=0.0,
         feedback=False,

@@ -15,8 +15,8 @@ from simulator.traces.burstgpt import COLUMNS as BURSTGPT_COLUMNS
 from simulator.traces.burstgpt import read_burstgpt
 from simulator.traces.decision_log import read_decision_log
 from simulator.traces.directory import JOURNAL, read_directory
-from simulator.traces.fields import any_known
-from simulator.traces.generic import read_csv, read_jsonl, read_parquet
+from simulator.traces.fields import OWN_HEADER, any_known
+from simulator.traces.generic import read_csv, read_jsonl, read_parquet, separator
 from simulator.traces.mooncake import read_mooncake
 from simulator.traces.parsing import Numbered, shorten
 from simulator.traces.record import ReadReport
@@ -98,7 +98,8 @@ def detect_format(path: Path) -> str:
 
 
 def _detect_csv(header: str, path: Path) -> str:
-    names = {name.strip().lower() for name in next(csv.reader([header]))}
+    cells = next(csv.reader([header], delimiter=separator(header)))
+    names = {name.strip().lower() for name in cells}
     if {name.lower() for name in AZURE_COLUMNS} <= names:
         return "azure"
     if {name.lower() for name in BURSTGPT_COLUMNS} <= names:
@@ -106,8 +107,9 @@ def _detect_csv(header: str, path: Path) -> str:
     if any_known(names):
         return "csv"
     raise TraceError(
-        f"looks like no trace format ({shorten(header)}); if it is one, name it with --format "
-        f"(one of {', '.join(formats())})",
+        f"looks like no trace format ({shorten(header)}); a CSV of your own begins with the line "
+        f"{OWN_HEADER}; if it is a known format, name it with --format (one of "
+        f"{', '.join(formats())})",
         path=str(path),
         line=1,
     )

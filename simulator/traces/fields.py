@@ -1,9 +1,13 @@
 """Names of columns in Motley's own trace format, and how a row of them becomes a request.
 
 ``arrival_s, input_tokens, output_tokens`` and, if known, ``model, class, tenant (or client_id),
-session, max_tokens, prefix_hashes, prefix_block_tokens``. Without ``arrival_s`` the file holds
-lengths only and needs an arrival process. The columns of a per-request result are passed over,
-so that a result file can be replayed.
+session, max_tokens, prefix_hashes, prefix_block_tokens``; names that others use for the same are
+taken too. Without ``arrival_s`` the file holds lengths only and needs an arrival process. The
+columns of a per-request result are passed over, so that a result file can be replayed.
+
+A moment is ``arrival_s``, ``arrival_ms``, or a ``timestamp`` written as a date with a time. A
+``timestamp`` that is a number may be in seconds or in milliseconds, which would be a thousand
+times the load, so it is not guessed.
 """
 
 from __future__ import annotations
@@ -18,11 +22,20 @@ from simulator.traces.record import TraceRecord
 LENGTHS = ("input_tokens", "output_tokens")
 DEFAULT_BLOCK_TOKENS = 16
 
+OWN_HEADER = "arrival_s,input_tokens,output_tokens"
+_DATES = ("timestamp", "time", "arrival_time", "start_time")
 _ALIASES = {
     "client_id": "tenant",
     "slo_class": "class",
-    "prompt_tokens": "input_tokens",
-    "completion_tokens": "output_tokens",
+    "arrival_ms": "arrival_s",
+    **dict.fromkeys(_DATES, "arrival_s"),
+    **dict.fromkeys(
+        ("prompt_tokens", "input_length", "input_len", "prompt_len", "context_tokens"),
+        "input_tokens",
+    ),
+    **dict.fromkeys(
+        ("completion_tokens", "output_length", "output_len", "generated_tokens"), "output_tokens"
+    ),
     # Vidur's trace files.
     "arrived_at": "arrival_s",
     "num_prefill_tokens": "input_tokens",
@@ -59,25 +72,35 @@ def canonical_names(names: Iterable[str]) -> dict[str, str]:
     """Map the names found in a file to the format's own; result columns are left out.
 
     Raises:
-        UnknownFieldError: a name that means nothing here (a typo would be lost silently).
+        UnknownFieldError: a name that means nothing here (a typo would be lost silently), or two
+            that mean the same.
     """
     known: dict[str, str] = {}
     for name in names:
         plain = name.strip().lower()
         canonical = _ALIASES.get(plain, plain)
+        if canonical in known.values():
+            raise UnknownFieldError(f"field {name!r} gives {canonical} a second time; keep one")
         if canonical in _KNOWN:
             known[name] = canonical
         elif plain not in RESULT_FIELDS:
             near = get_close_matches(plain, _KNOWN, n=1)
             hint = f" did you mean {near[0]!r}?" if near else ""
             raise UnknownFieldError(
-                f"unknown field {name!r};{hint} known: {', '.join(sorted(_KNOWN))}"
+                f"unknown field {name!r};{hint} known: {', '.join(sorted(_KNOWN))}; rename it, or "
+                "leave it out"
             )
     return known
 
 
-def row_parser(names: Iterable[str]) -> Callable[[Mapping[str, object]], TraceRecord]:
+def row_parser(
+    names: Iterable[str], moment: Callable[[str], float]
+) -> Callable[[Mapping[str, object]], TraceRecord]:
     """Return a function from one row (by the file's own names) to a request.
+
+    Args:
+        names: the file's own.
+        moment: reads a date with a time, in seconds from whenever; one for a whole file.
 
     Raises:
         UnknownFieldError: a name that means nothing here, or a length missing.
@@ -87,17 +110,46 @@ def row_parser(names: Iterable[str]) -> Callable[[Mapping[str, object]], TraceRe
     missing = [name for name in LENGTHS if name not in present]
     if missing:
         raise UnknownFieldError(f"field {missing[0]!r} is missing")
-    pairs = tuple(known.items())
+    pairs = tuple((found, name, _reader(found, moment)) for found, name in known.items())
     runs: set[tuple[object, object]] = set()
 
     def parse(row: Mapping[str, object]) -> TraceRecord:
         runs.add((row.get("policy"), row.get("seed")))
         if len(runs) > 1:  # each would repeat all requests
             raise TraceError("holds the results of several runs; keep those of one to replay it")
-        values = {name: row[found] for found, name in pairs if not _empty(row.get(found))}
+        values = {
+            name: read(row[found]) for found, name, read in pairs if not _empty(row.get(found))
+        }
         return build_record(values)
 
     return parse
+
+
+def _reader(found: str, moment: Callable[[str], float]) -> Callable[[object], object]:
+    """How the values of a column become those of the format."""
+    plain = found.strip().lower()
+    if plain == "arrival_ms":
+        return lambda value: _number(value) / 1000.0
+    if plain not in _DATES:
+        return lambda value: value
+
+    def dated(value: object) -> float:
+        if not isinstance(value, str) or _is_number(value):
+            raise ValueError(
+                f"{found} {value!r} is no date: name the column arrival_s or arrival_ms, whichever "
+                "it is"
+            )
+        return moment(value)
+
+    return dated
+
+
+def _is_number(text: str) -> bool:
+    try:
+        float(text)
+    except ValueError:
+        return False
+    return True
 
 
 def build_record(values: Mapping[str, object]) -> TraceRecord:

@@ -9,6 +9,7 @@ from pathlib import Path
 import msgspec
 
 from router.domain.errors import BadInputError, TraceError
+from simulator.traces.azure import timestamp_parser
 from simulator.traces.fields import UnknownFieldError, canonical_names, row_parser
 from simulator.traces.parsing import Numbered, header_of, parse_each, shorten
 from simulator.traces.record import ReadReport, TraceRecord
@@ -20,15 +21,19 @@ _BATCH_ROWS = 4096
 def read_csv(lines: Iterator[Line], report: ReadReport) -> Iterator[Numbered]:
     """Yield the requests of a CSV with a header of known names.
 
+    Cells are separated as the header's are: by commas, semicolons or tabs.
+
     Raises:
         TraceError: the header names something unknown or lacks a length.
     """
-    header = next(csv.reader([header_of(lines, report.path)]))
+    first = header_of(lines, report.path)
+    between = separator(first)
+    header = next(csv.reader([first], delimiter=between))
     to_record = _header_parser(header, report, line=1)
     width = len(header)
 
     def parse(text: str) -> TraceRecord:
-        cells = next(csv.reader([text]))
+        cells = next(csv.reader([text], delimiter=between))
         if len(cells) != width:
             raise ValueError(f"{len(cells)} columns instead of {width}")
         return to_record(dict(zip(header, cells, strict=True)))
@@ -36,17 +41,23 @@ def read_csv(lines: Iterator[Line], report: ReadReport) -> Iterator[Numbered]:
     return parse_each(lines, parse, report)
 
 
+def separator(header: str) -> str:
+    """What stands between the names of a header."""
+    return next((mark for mark in (",", ";", "\t") if mark in header), ",")
+
+
 def read_jsonl(lines: Iterator[Line], report: ReadReport) -> Iterator[Numbered]:
     """Yield the requests of a file of one JSON object a line (or of one JSON array)."""
     parsers: dict[tuple[str, ...], Callable[[Mapping[str, object]], TraceRecord]] = {}
     timed: set[bool] = set()
     decoder = msgspec.json.Decoder(dict[str, object])
+    moment = timestamp_parser()
 
     def parse(text: str) -> TraceRecord:
         row = decoder.decode(text)
         names = tuple(row)
         if names not in parsers:
-            parsers[names] = row_parser(names)
+            parsers[names] = row_parser(names, moment)
             timed.add("arrival_s" in canonical_names(names).values())
             report.timed = timed == {True}
             if len(timed) > 1:
@@ -93,6 +104,6 @@ def _header_parser(
 ) -> Callable[[Mapping[str, object]], TraceRecord]:
     try:
         report.timed = "arrival_s" in canonical_names(header).values()
-        return row_parser(header)
+        return row_parser(header, timestamp_parser())
     except UnknownFieldError as error:
         raise TraceError(str(error), path=report.path, line=line) from None

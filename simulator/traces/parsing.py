@@ -14,6 +14,7 @@ Numbered = tuple[int, TraceRecord]
 """Line number and the request on it."""
 
 _MASK = (1 << 63) - 1
+_QUOTED = 80
 
 
 def parse_each(
@@ -31,9 +32,9 @@ def parse_each(
             yield number, record
 
 
-def shorten(text: str, limit: int = 80) -> str:
+def shorten(text: str) -> str:
     """Quote a line for a message."""
-    return repr(text if len(text) <= limit else text[: limit - 1] + "…")
+    return repr(text if len(text) <= _QUOTED else text[: _QUOTED - 1] + "…")
 
 
 def find_columns(header: Sequence[str], wanted: Sequence[str], path: str) -> list[int]:

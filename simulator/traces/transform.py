@@ -49,12 +49,10 @@ def jitter(trace: Trace, width_s: float, rng: np.random.Generator) -> Trace:
     return moved.in_order()
 
 
-def upsample(
-    trace: Trace, factor: float, rng: np.random.Generator, *, spread_s: float = 1.0
-) -> Trace:
+def upsample(trace: Trace, factor: float, rng: np.random.Generator) -> Trace:
     """Multiply the load by copying requests, keeping the time axis and its bursts.
 
-    Every request appears ``factor`` times on average, its copies up to ``spread_s`` later, so
+    Every request appears ``factor`` times on average, its copies up to ``_SPREAD_S`` later, so
     counts over windows longer than that scale with the factor and keep their shape (dividing
     timestamps would also shorten every burst). Copies get the lengths of a random near
     neighbour, and sessions and prefixes of their own, so that they share no cache entry with
@@ -69,18 +67,16 @@ def upsample(
     more = Trace(trace.name)
     for i, count in enumerate(copies):
         for copy in range(count):
-            more.append(trace.record(i) if copy == 0 else _copy(trace, i, copy, spread_s, rng))
+            more.append(trace.record(i) if copy == 0 else _copy(trace, i, copy, rng))
     if not len(more):
         raise TraceError(f"upsampling by {factor:g} leaves no request")
     return more.in_order()
 
 
-_NEIGHBOURS = 50
+_NEIGHBOURS, _SPREAD_S = 50, 1.0
 
 
-def _copy(
-    trace: Trace, i: int, copy: int, spread_s: float, rng: np.random.Generator
-) -> TraceRecord:
+def _copy(trace: Trace, i: int, copy: int, rng: np.random.Generator) -> TraceRecord:
     """Copy number ``copy`` of request ``i``."""
     if trace.has_prefixes:
         record = trace.record(i)  # lengths belong to the prefix
@@ -88,7 +84,7 @@ def _copy(
     else:
         near = int(rng.integers(max(0, i - _NEIGHBOURS), min(len(trace), i + _NEIGHBOURS + 1)))
         record = trace.record(near)
-    record.arrival_s = trace.arrival_s[i] + float(rng.uniform(0.0, spread_s))
+    record.arrival_s = trace.arrival_s[i] + float(rng.uniform(0.0, _SPREAD_S))
     record.session = f"{trace.session[i]}#{copy}" if trace.session[i] else ""
     return record
 

@@ -12,7 +12,6 @@ from router.config.load import MotleyConfig
 from router.domain.errors import PlanError, TraceError
 from router.domain.fleet import Fleet
 from router.perf.hardware import Hardware
-from simulator.options import ReplayOptions
 from simulator.results import RunResult, Status
 from simulator.run import run_policy
 from simulator.summary import observed_s, summarize
@@ -64,7 +63,6 @@ class Trials:
         trace: what is planned for.
         replayed: what then arrives; by default the same.
         config: the fleet file: its cards are the stock.
-        options: of the replay.
         time_limit_s: for each plan.
 
     Raises:
@@ -76,7 +74,6 @@ class Trials:
         self,
         trace: Trace,
         config: MotleyConfig,
-        options: ReplayOptions | None = None,
         *,
         replayed: Trace | None = None,
         time_limit_s: float = 5.0,
@@ -88,7 +85,6 @@ class Trials:
                     f"holds {len(one)} requests; at least {FEWEST} are needed to judge weights by",
                     path=one.name,
                 )
-        self._options = options or ReplayOptions()
         self._limits: Limits = replace(limits_of(config), time_limit_s=time_limit_s)
         self._workload = demand_of(trace, config)
         self._stock = stock_of(config.fleet, self._workload.models, hardware=config.hardware)
@@ -118,7 +114,7 @@ class Trials:
 
     def _replayed(self, fleet: Fleet, usd_per_hour: float, counts: Mapping[str, int]) -> Measured:
         config = replace(self._config, fleet=fleet)
-        result = run_policy(self._trace, config, config.policy.name, self._options)
+        result = run_policy(self._trace, config, config.policy.name)
         figures = summarize(result)
         if not figures["completed"]:
             raise PlanError("nothing was served in the simulation of this placement")

@@ -75,6 +75,18 @@ def test_a_plan_that_does_not_fit_says_by_how_much() -> None:
     assert cards * share <= 100
 
 
+def test_no_traffic_at_all_is_not_offered_as_a_remedy(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A class that nobody within the budget can serve in time leaves room for none of the mix."""
+    problem = build_problem(demand(work(4.0)), stock_of(fleet(backends("a100-80", 1))), Limits())
+    for least, said in ((0.004, None), (0.997, "at most 99% of this traffic")):
+        slack = np.array([least])
+        monkeypatch.setattr("solver.explain.smallest", lambda *_, slack=slack, **__: slack.copy())
+        monkeypatch.setattr("solver.explain._changes", lambda *_, **__: [])
+        message = explain_overload(problem, np.array([2.4]))
+        assert ("of this traffic" in message) is (said is not None)
+        assert said is None or said in message
+
+
 def test_targets_that_cost_the_capacity_are_named() -> None:
     """At the lowest ceiling the card keeps the promise, but it cannot carry all there."""
     limits = Limits(slos={"tight": Slo("tight", tpot_s=0.03)})

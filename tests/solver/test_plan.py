@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 
 import pytest
@@ -136,6 +137,26 @@ def test_the_tables_show_replicas_shares_and_prices(found: Plan) -> None:
         assert one.group in text
     assert "$/h" in text
     assert "100%" in text
+
+
+@pytest.mark.parametrize("width", [80, 200])
+def test_no_name_is_broken_or_cut_off_however_many_groups_there_are(width: int) -> None:
+    kinds = ("a10g", "a40", "h100", "l4", "l40s", "v100-32")
+    others = [backends(gpu, 1, engine="sglang") for gpu in ("a100-40", "a100-80")]
+    many = fleet(*others, *(backends(gpu, 1) for gpu in kinds))
+    mixed = [work(4.0, prompt=prompt, output=out) for prompt in (90, 3000) for out in (30, 900)]
+    found = plan(demand(*mixed), many, limits=Limits(min_replicas=8))
+    console = Console(width=width, record=True, file=io.StringIO())
+    console.print(render(found))
+    lines = console.export_text().splitlines()
+    words = {word.strip(",") for line in lines for word in line.split()}
+    assert {one.group for one in found.replicas} <= words
+    used = {share.group.removesuffix(f"/{MODEL}") for share in found.shares if share.group}
+    assert len(used) > 2
+    assert used <= words
+    assert {"utilization", "price", "s/s"} <= words
+    assert not any("…" in line for line in lines)
+    assert any("goes to" in line for line in lines) == (width == 80)
 
 
 def test_what_all_names_share_is_said_once() -> None:

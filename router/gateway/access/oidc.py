@@ -20,7 +20,7 @@ from urllib.parse import urlsplit
 from router.config.access import OidcSection
 from router.domain.errors import ConfigError
 from router.gateway.access.grant import Grant, grant_of
-from telemetry.http_get import Fetcher, FetchError, HttpGetter
+from telemetry.http_get import FetchError, HttpGetter
 
 log = logging.getLogger("motley.oidc")
 
@@ -38,16 +38,13 @@ class OidcReader:
     Args:
         settings: issuer, audience, where the keys are.
         wall: seconds since 1970.
-        fetcher: for keys behind a URL.
 
     Raises:
         ConfigError: the extra ``oidc`` is not installed, keys over plain http from elsewhere, or a
             keys file that cannot be read.
     """
 
-    def __init__(
-        self, settings: OidcSection, wall: Callable[[], float], fetcher: Fetcher | None = None
-    ) -> None:
+    def __init__(self, settings: OidcSection, wall: Callable[[], float]) -> None:
         try:
             import jwt  # noqa: PLC0415 - optional
         except ImportError as error:
@@ -56,7 +53,7 @@ class OidcReader:
             ) from error
         self._jwt: Any = jwt
         self._settings, self._wall = settings, wall
-        self._fetcher = fetcher or HttpGetter()
+        self._fetcher = HttpGetter()
         self._keys: dict[str | None, Any] = {}
         self._remembered: dict[bytes, tuple[float, Grant]] = {}
         self._hurry = asyncio.Event()

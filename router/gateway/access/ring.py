@@ -74,9 +74,9 @@ def offered_key(headers: Mapping[bytes, bytes]) -> bytes:
     return token.strip() if scheme.lower() == b"bearer" else headers.get(b"x-api-key", b"")
 
 
-def plain_keys(keys: Iterable[str], grant: Grant = OPERATOR) -> list[Held]:
+def plain_keys(keys: Iterable[str]) -> list[Held]:
     """Keys from the configuration: in plain text, or as ``sha256:...``."""
-    return [Held(_digest(key), grant) for key in dict.fromkeys(keys)]
+    return [Held(_digest(key), OPERATOR) for key in dict.fromkeys(keys)]
 
 
 def granted_keys(keys: Iterable[KeySection]) -> list[Held]:

@@ -20,9 +20,8 @@ QUEUED_TICKS = 2
 class Feed:
     """Ticks for ever, and hands each tick to whoever looks on."""
 
-    def __init__(self, board: Board, tick_s: float = TICK_S) -> None:
+    def __init__(self, board: Board) -> None:
         self._board = board
-        self._tick_s = tick_s
         self._pages: set[asyncio.Queue[bytes]] = set()
         self._encoder = msgspec.json.Encoder()
         self._last: Snapshot | None = None
@@ -31,7 +30,7 @@ class Feed:
         """The chore."""
         while True:
             self.tick()
-            await asyncio.sleep(self._tick_s)
+            await asyncio.sleep(TICK_S)
 
     def tick(self) -> None:
         """One picture to every page."""

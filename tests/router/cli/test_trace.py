@@ -46,3 +46,15 @@ def test_a_file_of_lengths_says_what_it_needs(
 def test_a_bad_name_is_one_line_and_exit_code_2(capsys: pytest.CaptureFixture[str]) -> None:
     assert run(["trace", "azure-conf-like"]) == 2
     assert "Did you mean 'azure-conv-like'" in capsys.readouterr().err
+
+
+def test_requests_of_one_instant_have_no_rate(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = tmp_path / "one.csv"
+    path.write_text("arrival_s,input_tokens,output_tokens\n5,10,20\n")
+
+    assert run(["trace", str(path)]) == 0
+    shown = capsys.readouterr().out
+    assert "all arrive at one instant" in shown
+    assert "inf" not in shown

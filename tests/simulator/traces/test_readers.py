@@ -407,3 +407,53 @@ def test_streaming_reads_no_further_than_it_is_asked(tmp_path: Path) -> None:
 
     assert next(records).input_tokens == 1
     assert report.records == 1
+
+
+OWN = [
+    ("semicolons", "arrival_s;input_tokens;output_tokens\n0;100;10\n1.5;200;20\n"),
+    ("tabs", "arrival_s\tinput_tokens\toutput_tokens\n0\t100\t10\n1.5\t200\t20\n"),
+    ("milliseconds", "arrival_ms,prompt_len,output_len\n7000,100,10\n8500,200,20\n"),
+    (
+        "dates",
+        "Timestamp,prompt_tokens,completion_tokens\n"
+        "2024-05-10T23:59:59.000Z,100,10\n2024-05-11 00:00:00.5,200,20\n",
+    ),
+    (
+        "JSON",
+        '{"time": "2024-05-10 23:59:59", "input_len": 100, "output_len": 10}\n'
+        '{"output_len": 20, "input_len": 200, "time": "2024-05-11 02:00:00.5+02:00"}\n',
+    ),
+]
+
+
+@pytest.mark.parametrize("text", [text for _, text in OWN], ids=[name for name, _ in OWN])
+def test_a_file_of_ones_own_may_be_written_as_others_write_them(tmp_path: Path, text: str) -> None:
+    path = tmp_path / "own"
+    path.write_text(text)
+
+    trace, report = load_trace(path)
+
+    assert (list(trace.arrival_s), report.malformed, report.timed) == ([0.0, 1.5], 0, True)
+    assert list(trace.input_tokens) == [100, 200]
+    assert list(trace.output_tokens) == [10, 20]
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("when,prompt,completion\n0,1,1\n", "begins with the line arrival_s,input_tokens,output"),
+        ("timestamp,input_len,output_len\n1715299200000,9,1\n", "arrival_s or arrival_ms"),
+        ("arrival_s,input_tokens,prompt_len,output_len\n0,1,2,3\n", "gives input_tokens a second"),
+        (
+            "arrival_s,input_tokens,input_tokens,output_len\n0,1,2,3\n",
+            "gives input_tokens a second",
+        ),
+        ("arrival_s,input_tokens,output_len,notes\n0,1,2,x\n", "unknown field 'notes'"),
+    ],
+)
+def test_what_may_mean_two_things_is_not_guessed(tmp_path: Path, text: str, said: str) -> None:
+    path = tmp_path / "own.csv"
+    path.write_text(text)
+
+    with pytest.raises(TraceError, match=said):
+        load_trace(path)
