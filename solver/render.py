@@ -29,7 +29,7 @@ def summary(plan: Plan) -> Text:
 
 def replica_table(plan: Plan) -> Table:
     """Replicas by group, with their utilization and price."""
-    table = _table("Replicas and prices")
+    table = plain_table("Replicas and prices")
     table.caption = "price: seconds of delay that one more engine-second of work adds in total"
     table.add_column("group", no_wrap=True)
     for name in ("now", "plan", "cards", "utilization", "$/h", "price s/s"):
@@ -92,7 +92,7 @@ class Shares:
         return table
 
     def _empty(self) -> Table:
-        table = _table()
+        table = plain_table()
         table.add_column("class", no_wrap=True)
         return table
 
@@ -100,7 +100,8 @@ class Shares:
         return zip(self._names, self._labels, strict=True)
 
 
-def _table(title: str | None = None) -> Table:
+def plain_table(title: str | None = None) -> Table:
+    """A table without a frame: eighty columns hold three more words."""
     return Table(
         title=title,
         title_justify="left",

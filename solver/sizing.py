@@ -146,13 +146,21 @@ def _alone(
     hardware: Hardware,
     templates: Sequence[BackendSpec],
 ) -> dict[str, float | None]:
-    """Rent with a single GPU type, each under the same promises as the mix."""
+    """Rent with a single GPU type, each under the same promises as the mix.
+
+    The others stay on the market with none to be had: a target that nobody on it meets is loosened
+    for all alike, and one that another type would meet is not.
+    """
     found: dict[str, float | None] = {}
-    for offer in offers:
-        stock = market([offer], workload.models, hardware, templates)
+    whole = market(offers, workload.models, hardware, templates)
+    for at, offer in enumerate(offers):
+        pools = tuple(
+            pool if n == at else replace(pool, islands=dict.fromkeys(pool.islands, 0))
+            for n, pool in enumerate(whole.pools)
+        )
+        stock = replace(whole, pools=pools)
         try:
-            strict = replace(limits, strict_slo=True)
-            found[offer.gpu] = plan_stock(workload, stock, BUY, strict).cost_usd_per_hour
+            found[offer.gpu] = plan_stock(workload, stock, BUY, limits).cost_usd_per_hour
         except (InfeasiblePlanError, SolverError):
             found[offer.gpu] = None
     return found

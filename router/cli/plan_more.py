@@ -136,13 +136,15 @@ def purchase_view(found: Purchase) -> RenderableType:
     """The fleet to buy as YAML, how it was arrived at, and what single types would cost."""
     import yaml
     from rich.console import Group
-    from rich.table import Table
     from rich.text import Text
+
+    from solver.render import plain_table
 
     lines = [Text(_attempt_line(n, one)) for n, one in enumerate(found.attempts, start=1)]
     if not found.kept:
         lines.append(Text("the promise does not hold yet: raise the budget or loosen the targets"))
-    table = Table(title="Cheapest fleet of one GPU type", title_justify="left")
+    lines += [Text(f"note: {note}") for note in found.best.plan.notes]
+    table = plain_table()
     table.add_column("GPU")
     table.add_column("$/h", justify="right")
     for gpu, rent in sorted(found.alone.items(), key=lambda item: (item[1] is None, item[1])):
@@ -151,7 +153,8 @@ def purchase_view(found: Purchase) -> RenderableType:
     saved = Text(
         "" if found.saved is None else f"saved against the best of them: {found.saved:.0%}"
     )
-    return Group(*lines, Text("\n" + fleet), table, saved)
+    title = Text("Cheapest fleet of one GPU type", style="italic")
+    return Group(*lines, Text("\n" + fleet), title, table, saved)
 
 
 def _attempt_line(number: int, one: Any) -> str:
@@ -169,23 +172,25 @@ def worth_json(found: tuple[Worth, ...]) -> dict[str, Any]:
 
 def worth_view(found: tuple[Worth, ...]) -> RenderableType:
     """A table: delay saved by one more, added by one less."""
-    from rich.table import Table
+    from solver.render import common, plain_table
 
     tried = any(one.one_more_tried is not None for one in found)
-    table = Table(title="What a replica is worth", title_justify="left", caption_justify="left")
+    groups, of_all = common([one.group for one in found])
+    title = "What a replica is worth"
+    table = plain_table(f"{title} ({of_all})" if of_all else title)
     table.caption = (
         "delay that one more saves and one less adds, in requests in the system; (sim.): simulated"
         if tried
         else "delay that one more saves and one less adds, in requests in the system"
     )
-    table.add_column("group", overflow="fold")
+    table.add_column("group", no_wrap=True)
     names = ["n", "busy", "$/h", "one more", "one less"]
     if tried:
         names = [*names[:4], "(sim.)", names[4], "(sim.)"]
     for name in (*names, "advice"):
         table.add_column(name, justify="right", no_wrap=True)
-    for one in found:
-        cells = [one.group, str(one.replicas), f"{one.utilization:.0%}", f"{one.usd_per_hour:.2f}"]
+    for group, one in zip(groups, found, strict=True):
+        cells = [group, str(one.replicas), f"{one.utilization:.0%}", f"{one.usd_per_hour:.2f}"]
         less = "cannot" if one.one_less is None else _delay(one.one_less)
         if tried:
             cells += [_delay(one.one_more), _delay(one.one_more_tried)]

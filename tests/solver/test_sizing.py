@@ -50,6 +50,20 @@ def test_the_wrong_single_type_costs_a_multiple() -> None:
     assert max(rents) > 1.5 * found.best.plan.cost_usd_per_hour
 
 
+def test_a_target_that_nobody_meets_is_loosened_for_single_types_too_and_no_other() -> None:
+    """So far no type could, alone, what a fleet of nothing but that type was bought for."""
+    hopeless = _limits(0.0001)
+    only = buy(_chat(1.0, 0.0), [Offer("t4", 0.5, linked=4)], hopeless)
+    assert only.best.plan.notes
+    assert only.alone == {"t4": pytest.approx(only.best.plan.cost_usd_per_hour)}
+    assert only.saved == pytest.approx(0.0)
+
+    beside = buy(_chat(1.0, 0.0), [Offer("t4", 0.5, linked=4), Offer("h100", 9.0)], _limits(0.02))
+    assert not beside.best.plan.notes
+    assert beside.alone["t4"] is None
+    assert beside.alone["h100"] is not None
+
+
 def test_small_demand_takes_a_small_card() -> None:
     found = buy(_chat(0.5, 0.0), MELANGE, _limits(), compare=False)
     assert {spec.gpu for spec in found.best.fleet.backends} <= {"l4", "a10g"}
