@@ -82,6 +82,11 @@ class Calibration:
         self._backends[name] = _Backend(start, filter_)
         self._sightings[name] = Sightings(self.shapes.get(name, VLLM_LIKE))
 
+    def remove(self, name: str) -> None:
+        """Forget a backend that left."""
+        self._backends.pop(name, None)
+        self._sightings.pop(name, None)
+
     def observe(self, outcome: Outcome) -> None:
         """Learn from one finished attempt, when used on its own."""
         sightings = self._sightings.get(outcome.backend)

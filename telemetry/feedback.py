@@ -188,6 +188,8 @@ class Feedback:
     def remove(self, name: str) -> None:
         """Forget a backend that left."""
         self._backends.pop(name, None)
+        if self.calibration is not None:
+            self.calibration.remove(name)
         if self.drift is not None:
             self.drift.forget(name)
 

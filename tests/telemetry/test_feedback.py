@@ -11,6 +11,7 @@ import pytest
 
 from router.domain.outcome import Outcome
 from router.domain.state import LinearCost
+from telemetry.calibration import Calibration
 from telemetry.drift import Drift, DriftDetector
 from telemetry.feedback import EAGER_OUTCOMES, MOST_LOOKS, Feedback
 from telemetry.sightings import EngineShape
@@ -206,6 +207,17 @@ def test_a_clock_that_jumps_by_a_day_either_way_does_no_harm() -> None:
     prefill, decode = feedback.corrections()["b"]
     assert prefill == pytest.approx(1.0, rel=0.15)
     assert decode == pytest.approx(1.0, rel=0.15)
+
+
+def test_of_a_backend_that_left_nothing_is_told() -> None:
+    calibration, drift = Calibration(), DriftDetector()
+    feedback = Feedback({"b": A100, "c": A100}, calibration=calibration, drift=drift)
+    for one in traffic(A100, 4.0, 60.0):
+        feedback.observe(one)
+    feedback.remove("b")
+    for told in (feedback.corrections(), feedback.estimates(), calibration.estimates()):
+        assert set(told) == {"c"}
+    assert drift.degradations() == {}
 
 
 def test_backends_nobody_announced_are_counted_and_ignored() -> None:
