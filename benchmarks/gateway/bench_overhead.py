@@ -165,7 +165,9 @@ class Bench:
                 self._tell(turn, load)
 
     def _loads(self) -> list[str]:
-        return ["1 KiB", "16 KiB", *(f"chunk, {n}" for n in self._arguments.streams), PACED]
+        chunks = [f"chunk, {n}" for n in self._arguments.streams]
+        loads = {"request": ["1 KiB", "16 KiB"], "chunk": chunks, PACED: [PACED]}
+        return [load for kind in self._arguments.loads for load in loads[kind]]
 
     def _measure(self, target: Target, load: str) -> None:
         if target.name != DIRECT:
@@ -231,7 +233,7 @@ class Bench:
                 columns[f"request, {load}"] = load, middle
             elif load != PACED:
                 columns[f"{load} streams"] = load, middle
-        for percent in (50, 99):
+        for percent in (50, 99) if PACED in self._loads() else ():
             columns[f"p{percent} at {PER_S:.0f}/s, us"] = PACED, percentile_of(percent)
         return columns
 
@@ -276,7 +278,9 @@ def _arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])  # type: ignore[union-attr]
     parser.add_argument("--rounds", type=int, default=7)
     parser.add_argument("--seed", type=int, default=0, help="of the orders and the intervals")
-    parser.add_argument("--streams", nargs="*", type=int, default=[64, 256])
+    kinds = ("request", "chunk", PACED)
+    parser.add_argument("--loads", nargs="+", default=kinds, choices=kinds)
+    parser.add_argument("--streams", nargs="+", type=int, default=[64, 256])
     parser.add_argument("--paced-s", type=float, default=1.5)
     parser.add_argument("--policy", nargs="+", default=["motley"])
     parser.add_argument("--backends", nargs="+", type=int, default=[4])

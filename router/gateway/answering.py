@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from router.domain.fleet import BackendSpec
@@ -55,6 +56,10 @@ class Answering(ABC):
         self._reason = ""
         self._finish_reason = ""
         self._status = 0
+
+    def raw_sink(self) -> Callable[[bytes], None] | None:
+        """See ``seams.Owner``."""
+        return self._client.raw_sink()
 
     @abstractmethod
     def _close(self) -> None:

@@ -66,6 +66,9 @@ class AsgiClient:
         self._ended = True
         self._wake()
 
+    def raw_sink(self) -> None:
+        """The server frames the body."""
+
     def cut(self) -> None:
         """Send what there is and return without an end, so that the server cuts the line."""
         self._cut = True

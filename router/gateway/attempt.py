@@ -7,15 +7,15 @@ as a ``Setback``, which the exchange may turn into another attempt elsewhere.
 
 from __future__ import annotations
 
-from array import array
 from collections.abc import Callable, Sequence
 
-from router.gateway.connection import Connection, UpstreamFailure
-from router.gateway.limits import Limits, Stage
+from router.gateway.connection import UpstreamFailure
+from router.gateway.limits import Limits, Stage, lateness
 from router.gateway.problems import Problem, from_engine, in_band
+from router.gateway.relaying import Relaying
 from router.gateway.seams import Owner
 from router.gateway.setbacks import refused, unanswered
-from router.gateway.tally import Tally, Usage, first_event
+from router.gateway.tally import Tally, Usage, first_event, is_event_stream
 from router.gateway.ticket import Ticket
 from router.gateway.upstream import UpstreamPool
 from router.gateway.wire import Headers
@@ -27,10 +27,7 @@ HOLD_BYTES = 65_536
 ERROR_BYTES = 65_536
 
 
-_RELAYING = Stage.RELAYING
-
-
-class Attempt:
+class Attempt(Relaying):
     """Receives one backend's answer.
 
     Args:
@@ -44,32 +41,20 @@ class Attempt:
         mark: see ``Tally``.
 
     Attributes:
-        gaps: seconds between the reads that brought tokens, as they came; whoever counts them
-            takes them out, or a long answer's would never stop growing.
         finish_reason: why the engine stopped, once it has; empty if it does not say.
     """
 
     __slots__ = (
         "_again",
         "_backend",
-        "_clock",
-        "_connection",
         "_give_up_s",
         "_headers",
         "_held",
         "_limits",
         "_mark",
-        "_owner",
-        "_paused",
-        "_since_s",
         "_started_s",
         "_status",
-        "_tally",
-        "_ticket",
-        "_token_seen",
         "finish_reason",
-        "gaps",
-        "stage",
     )
 
     def __init__(
@@ -84,24 +69,17 @@ class Attempt:
         now: float,
         mark: bytes = b"",
     ) -> None:
-        self._owner = owner
-        self._ticket = ticket
+        super().__init__(owner, ticket, clock, now)
         self._backend = backend
         self._limits = limits
         self._give_up_s = give_up_s
-        self._clock = clock
-        self._connection: Connection | None = None
         self._again: tuple[UpstreamPool, Sequence[bytes]] | None = None
         self._mark = mark
-        self._started_s = self._since_s = now
-        self._paused = self._token_seen = False
+        self._started_s = now
         self._status = 0
         self._headers: Headers = []
         self._held = b""
-        self._tally = _NONE_YET
-        self.gaps = array("d")
         self.finish_reason = ""
-        self.stage = Stage.CONNECTING
 
     def begin(self, pool: UpstreamPool, request: Sequence[bytes]) -> None:
         """Send the request."""
@@ -122,19 +100,6 @@ class Attempt:
         self._end(abort=True)
         self._ticket.void()
 
-    def pause(self) -> None:
-        """The client is slow."""
-        if not self._paused and self._connection is not None:
-            self._paused = True
-            self._connection.pause()
-
-    def resume(self) -> None:
-        """The client reads again; its slowness is not held against the backend."""
-        if self._paused and self._connection is not None:
-            self._paused = False
-            self._since_s = self._clock()
-            self._connection.resume()
-
     # What the backend does (``connection.Receiver``)
 
     def on_sent(self) -> None:
@@ -146,30 +111,8 @@ class Attempt:
         """Note what kind of answer comes."""
         self._again = None
         self._status, self._headers = status, headers
-        self._tally = Tally(events=_is_event_stream(headers), mark=self._mark)
+        self._tally = Tally(events=is_event_stream(headers), mark=self._mark)
         self.stage = Stage.REFUSED if status >= 400 else Stage.PEEKING
-
-    def on_data(self, data: bytes) -> None:
-        """Relay; this is the chunk path."""
-        if self.stage is not _RELAYING:
-            self._hold(data)
-            return
-        tally = self._tally
-        if tally.plain and data.startswith(b"data:"):  # as nearly all; ``see`` costs a frame
-            tally.tail.append(data)
-            tally.chunks += 1 + data.count(b"\ndata:")
-            tokens = True
-        else:
-            tokens = tally.see(data)
-        if tokens:
-            now = self._clock()
-            if self._token_seen:
-                self.gaps.append(now - self._since_s)
-            elif tally.chunks:
-                self._token_seen = True
-                self._ticket.first_token(now)
-            self._since_s = now
-        self._owner.answer_data(data)
 
     def on_end(self) -> None:
         """Close the books, or find that there was no answer."""
@@ -263,6 +206,9 @@ class Attempt:
         """Let go of the connection: whole answers have given it back to its pool by now."""
         self.stage = Stage.OVER
         self._again = None
+        if self._pipe is not None:
+            self._catch_up(self._pipe)
+            self._pipe = None
         connection, self._connection = self._connection, None
         if abort and connection is not None:
             connection.abort()
@@ -271,26 +217,16 @@ class Attempt:
 
     def look(self, now: float) -> None:
         """Called every so often: end the attempt if it is late by now."""
+        if self._pipe is not None:
+            self._since_s = self._pipe.since_s
         if now >= self._give_up_s or (
             not self._paused and now >= self._since_s + self._limits.at(self.stage)
         ):
             self._timed_out()
 
     def _timed_out(self) -> None:
-        late = self._clock() >= self._give_up_s
+        message = lateness(self.stage, whole=self._clock() >= self._give_up_s)
         if self.stage is Stage.RELAYING:
-            self._break(504, "took too long" if late else "fell silent in mid-answer")
-        elif late:
-            self._setback("timeout", "took too long")
-        elif self.stage is Stage.CONNECTING:
-            self._setback("timeout", "could not be connected in time")
+            self._break(504, message)
         else:
-            self._setback("timeout", "sent no answer in time")
-
-
-_NONE_YET = Tally(events=False)
-"""Stands in until an answer begins; sees nothing."""
-
-
-def _is_event_stream(headers: Headers) -> bool:
-    return dict(headers).get(b"content-type", b"").startswith(b"text/event-stream")
+            self._setback("timeout", message)

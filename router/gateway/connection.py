@@ -13,6 +13,7 @@ from typing import Literal, Protocol, cast
 
 import httptools
 
+from router.gateway.chunk_pipe import ChunkPipe, between_chunks
 from router.gateway.wire import Headers
 
 FailureKind = Literal["connect", "broken", "garbage", "timeout"]
@@ -92,8 +93,10 @@ class Connection(asyncio.Protocol):
         "_status",
         "_task",
         "_transport",
+        "chunked",
         "on_body",
         "receiver",
+        "short_way",
     )
 
     def __init__(self, home: Home) -> None:
@@ -109,6 +112,8 @@ class Connection(asyncio.Protocol):
 
     def _reset(self) -> None:
         self._answered = self._complete = self._close_delimited = self._open = False
+        self.chunked = False
+        self.short_way: ChunkPipe | None = None
         self._status = 0
         self._headers: Headers = []
         self._parts.clear()
@@ -187,6 +192,8 @@ class Connection(asyncio.Protocol):
         if receiver is None:
             self.close()  # an idle connection has nothing to say
             return
+        if self.short_way is not None:
+            self._serve(self)
         self._answered = True
         try:
             self._parser.feed_data(data)
@@ -205,12 +212,19 @@ class Connection(asyncio.Protocol):
             body = parts[0] if len(parts) == 1 else b"".join(parts)
             parts.clear()
             receiver.on_data(body)
+            if self.short_way is not None and not self._complete and between_chunks(data, body):
+                self._serve(self.short_way)
         if self._complete and self.receiver is receiver:
             self.receiver = None
             self._hand_back()
             receiver.on_end()
 
+    def _serve(self, protocol: asyncio.Protocol) -> None:
+        if self._transport is not None:
+            self._transport.set_protocol(protocol)
+
     def _hand_back(self) -> None:
+        self.short_way = None
         if self._discard or not self.usable:
             self.close()
             return
@@ -220,6 +234,7 @@ class Connection(asyncio.Protocol):
 
     def connection_lost(self, exc: Exception | None) -> None:
         """The socket is closed: the end of an unframed answer, or a failure."""
+        self.short_way = None
         if self.receiver is None:
             self._home.forget(self)
         elif exc is None and self._close_delimited:
@@ -263,6 +278,7 @@ class Connection(asyncio.Protocol):
         names = dict(self._headers)
         framed = b"content-length" in names or b"transfer-encoding" in names
         self._close_delimited = not framed and status not in _BODILESS
+        self.chunked = names.get(b"transfer-encoding", b"").lower() == b"chunked"
 
     def on_message_complete(self) -> None:
         """Note the end, and whether the connection may carry more (asked later, it says no)."""

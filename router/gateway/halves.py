@@ -108,6 +108,9 @@ class Halves:
         if self.prefill.engine == "vllm" and sum(map(len, self._answer)) < _MOST_BYTES:
             self._answer.append(data)
 
+    def raw_sink(self) -> None:
+        """Nothing of it is for the client."""
+
     def answer_ends(self, usage: Usage | None) -> None:  # noqa: ARG002
         """The prompt is computed."""
         self._first = None

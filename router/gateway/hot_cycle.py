@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE
@@ -149,6 +150,10 @@ class HotCycle:
         if self._head:
             data, self._head = self._head + data, b""
         self._send(data)
+
+    def raw_sink(self) -> Callable[[bytes], None] | None:
+        """Chunks may pass as they are where the client gets chunks."""
+        return self._send if self._chunked and not self._head else None
 
     def end(self) -> None:
         """The answer is complete."""

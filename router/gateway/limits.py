@@ -45,3 +45,14 @@ class Limits:
     def shortest_s(self) -> float:
         """The limit that may be the first to pass."""
         return min(self.connect_s, self.first_byte_s, self.idle_s, self.total_s)
+
+
+def lateness(stage: Stage, *, whole: bool) -> str:
+    """What to say of a backend that is late in this stage; ``whole`` if all the time is up."""
+    if whole:
+        return "took too long"
+    if stage is Stage.RELAYING:
+        return "fell silent in mid-answer"
+    if stage is Stage.CONNECTING:
+        return "could not be connected in time"
+    return "sent no answer in time"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from router.domain.fleet import BackendSpec
@@ -141,6 +142,10 @@ class Second:
     def answer_data(self, data: bytes) -> None:
         """Some of the body."""
         self._exchange.answer_data(data)
+
+    def raw_sink(self) -> Callable[[bytes], None] | None:
+        """The exchange's."""
+        return self._exchange.raw_sink()
 
     def answer_ends(self, usage: Usage | None) -> None:
         """The answer is complete."""

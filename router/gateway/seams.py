@@ -6,7 +6,7 @@ whoever counts. (``connection.Receiver`` is the attempt as its connection sees i
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Literal, Protocol
 
@@ -34,6 +34,10 @@ class Client(Protocol):
 
     def write(self, data: bytes) -> None:
         """Some of the body."""
+
+    def raw_sink(self) -> Callable[[bytes], None] | None:
+        """What takes whole chunks of a body that has begun, framing and all; ``None`` if nothing
+        does."""
 
     def end(self) -> None:
         """The answer is complete."""
@@ -68,6 +72,9 @@ class Owner(Protocol):
 
     def answer_data(self, data: bytes) -> None:
         """Some of the body."""
+
+    def raw_sink(self) -> Callable[[bytes], None] | None:
+        """The client's, where it may have the body's chunks as they are (see ``Client``)."""
 
     def answer_ends(self, usage: Usage | None) -> None:
         """The answer is complete; ``usage`` is the engine's own count, if it gave one."""

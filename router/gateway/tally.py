@@ -14,6 +14,8 @@ from typing import NamedTuple
 
 import msgspec
 
+from router.gateway.wire import Headers
+
 _TAIL_READS = 4
 _HEAD_BYTES = 4_096
 TOKEN_MARKS = {b"/v1/messages": b"content_block_delta\ndata:", b"/v1/responses": b".delta\ndata:"}
@@ -141,6 +143,15 @@ class Tally:
         if not self.events or not self.tail:
             return False
         return self.tail[-1].endswith((b"\n\n", b"\r\n\r\n"))
+
+
+NONE_YET = Tally(events=False)
+"""Stands in until an answer begins; sees nothing."""
+
+
+def is_event_stream(headers: Headers) -> bool:
+    """Whether an answer with these headers comes in events."""
+    return dict(headers).get(b"content-type", b"").startswith(b"text/event-stream")
 
 
 def _joined(first: Usage | None, last: Usage | None) -> Usage | None:

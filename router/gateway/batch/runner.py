@@ -48,6 +48,9 @@ class _Reply:
     def end(self) -> None:
         self._finish(True)
 
+    def raw_sink(self) -> None:
+        """Its answer is kept, not framed."""
+
     def cut(self) -> None:
         self._finish(False)
 

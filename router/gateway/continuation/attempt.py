@@ -38,6 +38,9 @@ class RememberedAttempt(Attempt):
         if self.transcript.fault and self.stage is Stage.RELAYING:
             self._break(502, f"said in mid-answer: {self.transcript.fault}")
 
+    def _shorten(self, ending: bytes) -> None:
+        """Every event is read."""
+
     def on_end(self) -> None:
         """A stream that says nothing of its end has broken off."""
         if not self._tally.events:
