@@ -16,6 +16,7 @@ from router.domain.protocols import Clock, Observer
 from router.gateway.access.build import build_gate
 from router.gateway.batch.build import attach_batches
 from router.gateway.bookkeeping import build_books
+from router.gateway.breaker_watch import BreakerWatch
 from router.gateway.dashboard.board import Board
 from router.gateway.dashboard.feed import Feed
 from router.gateway.dashboard.sources import sources_of
@@ -96,6 +97,7 @@ def build_runtime(config: MotleyConfig, clock: Clock) -> Runtime:
     chores += [
         Chore("memory", memory.keep_writing),
         Chore("metering", metering.keep_sampling),
+        Chore("breakers", BreakerWatch(dispatcher).keep_looking),
         Chore("trial", partial(trial.keep_looking, dispatcher, clock.now)),
     ]
     chores += _hearing(kv_events, engine, instruments.metrics)

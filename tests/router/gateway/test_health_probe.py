@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import pytest
+
 from router.config.schema import ReliabilitySection
+from router.gateway.breaker_watch import BreakerWatch
 from router.gateway.health_probe import HealthProbe
 from tests.router.gateway.conftest import StartEngine, StartGateway
 from tests.router.gateway.fakes import MODEL, Gateway, chat, eventually
@@ -81,3 +84,29 @@ async def test_probes_go_on_by_themselves(engine: StartEngine, gateway: StartGat
     backend = await engine(chat())
     await gateway(backend, reliability={"health_interval_s": 0.02})
     await eventually(lambda: len(backend.probes) >= 3)
+
+
+async def test_the_log_says_whom_the_breaker_cuts_off_and_who_is_back(
+    engine: StartEngine, gateway: StartGateway, caplog: pytest.LogCaptureFixture
+) -> None:
+    gate = await gateway(await engine(chat()), await engine(chat()))
+    dispatcher = gate.relay.engine.dispatcher
+    watch = BreakerWatch(dispatcher)
+    caplog.clear()
+    watch.look()
+    assert not caplog.messages
+
+    breaker = dispatcher.state.get("e0").breaker
+    for _ in range(2):  # looked at twice, told once
+        breaker.eject(now=0.0)
+        watch.look()
+    told = "backend e0 is cut off: it failed too often, its breaker is open"
+    assert caplog.messages.count(told) == 1
+
+    breaker.tick(1e9)
+    watch.look()
+    back = "backend e0 is used again: its breaker is closed"
+    assert back not in caplog.messages  # on probation is not back yet
+    breaker.succeeded(breaker.sent())
+    watch.look()
+    assert back in caplog.messages
