@@ -23,102 +23,24 @@ from dataclasses import dataclass, field
 
 from router.domain.outcome import Outcome
 from router.domain.state import LinearCost
-from telemetry.calibration import SMALLEST_S, Calibration
+from telemetry.calibration import Calibration
 from telemetry.drift import Drift, DriftDetector
 from telemetry.halves import halves
-from telemetry.kin import Member, blend
-from telemetry.log_filter import LogFilter, Step
-from telemetry.sightings import VLLM_LIKE, EngineShape, Sighting, Sightings
+from telemetry.kin import blend
+from telemetry.learner import DECODE, LOOKS, PREFILL, SPREAD, Estimate, Learner, learner
+from telemetry.log_filter import Step
+from telemetry.sightings import VLLM_LIKE, EngineShape, Sighting
 from telemetry.speeds import Before, Speed
-
-OVERHEAD, PREFILL, DECODE = 0, 1, 2
-PRIOR_OVERHEAD_S = 0.005
-SPREAD = (1.5, 0.5, 0.4)
-"""Prior standard deviations in log units: front ends differ by 1 to 50 ms, engines by up to 1.6
-per phase against the fitted GPU constants (``perf_model.md`` section 3)."""
-
-WANDER_PER_S = (0.005, 0.01, 0.01)
-"""About 8% a minute: what a card may drift by without being sick."""
-
-LIMIT = 2.5
-"""Multipliers stay within exp(-2.5) = 0.08 and exp(2.5) = 12."""
-
-FIRST_NOISE = 0.2
-EAGER_OUTCOMES = 100
-"""The first outcomes of a backend are all learned from; later ones one per pause ..."""
-
-SURPRISING, LOOKS = 2.0, 5
-"""... and the next few at once where one was off by so many standard deviations ..."""
-
-MOST_LOOKS = 64
-"""... but no more than this in one pause: where everything surprises, more of it teaches little."""
 
 SETTLING, SETTLED = 100, 0.12
 """Drift is judged after this many durations, where what is not known of the other phase blurs
 this one by no more than that. (Nobody learns prefill from short prompts, nor needs it then.)"""
 
-EXPERIENCED = 30
-"""Durations after which a backend speaks for itself ..."""
-
-FORGET_AFTER_S, FORGET_PER_S = 60.0, 0.05
-"""... unless it has had no traffic for this long; then what it taught loses certainty at this
-standard deviation per square root of a second. After five minutes its equals and the prior speak
-for it, it is tried again, and has recovered or shows at once that it has not."""
-
 MOST_PENDING = 64
 """Outcomes that wait to be learned from, at most."""
 
-LEAST_TAUGHT = 0.1
-"""Precisions below this are rounding: nothing was taught."""
-
 CLEAR_SHARE = 0.5
 """A duration says something about a phase if at least this share of it is that phase's."""
-
-
-@dataclass(slots=True)
-class _Backend:
-    prior: LinearCost
-    group: str
-    sightings: Sightings
-    filter: LogFilter
-    card: str = ""
-    before: int = 0
-    known_at_s: float = -math.inf
-    outcomes: int = 0
-    learned: int = 0
-    looks: int = 0
-    looked: int = 0
-    looking_since_s: float = -math.inf
-    learned_at_s: float = -math.inf
-    told: tuple[float, float] = (1.0, 1.0)
-    changed_s: float = -math.inf
-    heard_s: float = -math.inf
-    pending: list[Outcome] = field(default_factory=list)
-
-
-@dataclass(frozen=True, slots=True)
-class Estimate:
-    """What is believed of one backend.
-
-    Attributes:
-        prefill, decode: multipliers on the prior cost.
-        prefill_deviation, decode_deviation: their relative standard deviations.
-        overhead_s: seconds before the first token that are no engine iteration.
-        learned: durations learned from.
-        unusable, unclear: outcomes whose times or counts made no sense; answers that came while
-            too much was going on to tell what they say.
-        before: durations learned from before a restart.
-    """
-
-    prefill: float
-    decode: float
-    prefill_deviation: float
-    decode_deviation: float
-    overhead_s: float
-    learned: int
-    unusable: int
-    unclear: int
-    before: int = 0
 
 
 @dataclass
@@ -154,12 +76,12 @@ class Feedback:
     cached_share_of: Callable[[str], float | None] | None = None
     pause_s: float = 2.0
     unknown: int = 0
-    _backends: dict[str, _Backend] = field(default_factory=dict, init=False)
+    _backends: dict[str, Learner] = field(default_factory=dict, init=False)
     _latest_s: float = field(default=0.0, init=False)
     _told_s: float = field(default=-math.inf, init=False)
     _pending: int = field(default=0, init=False)
     _before: Before = field(default_factory=Before, init=False)
-    _ghosts: dict[str, _Backend] = field(default_factory=dict, init=False)
+    _ghosts: dict[str, Learner] = field(default_factory=dict, init=False)
 
     def __post_init__(self) -> None:
         for name, prior in self.priors.items():
@@ -178,7 +100,7 @@ class Feedback:
 
         If it is one that was known before a restart, what was learned then is known again.
         """
-        self._backends[name] = _new(prior, shape, group, card)
+        self._backends[name] = learner(prior, shape, group, card)
         if self.calibration is not None:
             self.calibration.add(name, prior)
         if self.drift is not None:
@@ -220,16 +142,18 @@ class Feedback:
         claimed = sum(self._claim(name, self._backends[name], now) for name in names)
         self._ghosts = {}
         for speed in self._before:
-            ghost = self._ghosts[speed.name] = _new(speed.prior, VLLM_LIKE, speed.group, speed.card)
-            _resume(ghost, speed, now)
+            ghost = self._ghosts[speed.name] = learner(
+                speed.prior, VLLM_LIKE, speed.group, speed.card
+            )
+            ghost.resume(speed, now)
         return claimed
 
-    def _claim(self, name: str, backend: _Backend, now: float) -> bool:
+    def _claim(self, name: str, backend: Learner, now: float) -> bool:
         speed = self._before.claim(name, backend.card, backend.prior)
         if speed is None:
             return False
         self._ghosts.pop(name, None)
-        _resume(backend, speed, now)
+        backend.resume(speed, now)
         if self.calibration is not None and speed.coefficients is not None:
             self.calibration.restore(name, speed.coefficients, speed.age_s)
         if self.drift is not None:
@@ -237,18 +161,10 @@ class Feedback:
         self._told_s = -math.inf  # there is something to tell
         return True
 
-    def _speed(self, name: str, backend: _Backend, now: float) -> Speed:
-        return Speed(
-            name,
-            backend.group,
-            backend.card,
-            backend.prior,
-            max(0.0, now - backend.known_at_s),
-            backend.before + backend.learned,
-            backend.filter.state(),
-            self.calibration.state(name) if self.calibration is not None else None,
-            self.drift.levels(name) if self.drift is not None else {},
-        )
+    def _speed(self, name: str, backend: Learner, now: float) -> Speed:
+        coefficients = self.calibration.state(name) if self.calibration is not None else None
+        levels = self.drift.levels(name) if self.drift is not None else {}
+        return backend.speed(name, now, coefficients, levels)
 
     def observe(self, outcome: Outcome) -> None:
         """Put down one finished attempt, to be learned from."""
@@ -281,33 +197,15 @@ class Feedback:
                 for outcome in outcomes:
                     self._take(name, backend, outcome)
 
-    def _take(self, name: str, backend: _Backend, outcome: Outcome) -> None:
+    def _take(self, name: str, backend: Learner, outcome: Outcome) -> None:
         """Learn from one outcome; nonsense is counted and left out."""
         if not math.isfinite(outcome.finished_s):
             backend.sightings.unusable += 1
             return
-        if outcome.finished_s < backend.heard_s - 1.0:
-            backend.changed_s = -math.inf  # the clock was set back
-        backend.heard_s = outcome.finished_s
-        backend.outcomes += 1
-        learn = self._worth_learning(backend, outcome.finished_s)
+        backend.heard(outcome)
+        learn = backend.worth_learning(outcome.finished_s, self.pause_s)
         for sighting in backend.sightings.note(outcome, learn, self._cached_share(outcome)):
             self._learn(name, backend, sighting)
-
-    def _worth_learning(self, backend: _Backend, now: float) -> bool:
-        """Whether to learn from the outcome that ended now, or only to remember it."""
-        if not 0.0 <= now - backend.looking_since_s < self.pause_s:
-            backend.looking_since_s, backend.looked = now, 0
-        if not (
-            backend.outcomes <= EAGER_OUTCOMES
-            or (backend.looks > 0 and backend.looked < MOST_LOOKS)
-            or not 0.0 <= now - backend.learned_at_s < self.pause_s
-        ):
-            return False
-        backend.learned_at_s = now
-        backend.looked += 1
-        backend.looks -= backend.looks > 0
-        return True
 
     def _cached_share(self, outcome: Outcome) -> float:
         if outcome.cached_tokens is not None or self.cached_share_of is None:
@@ -323,34 +221,18 @@ class Feedback:
     def _multipliers(self, part: int) -> dict[str, float]:
         backends = self._backends
         told = {name: backend.filter.factors()[part] for name, backend in backends.items()}
-        unsure = [name for name, backend in backends.items() if not self._own(backend)]
+        unsure = [
+            name
+            for name, backend in backends.items()
+            if not backend.speaks_for_itself(self._latest_s)
+        ]
         if unsure:
             # Who was here before has no name here: somebody else may have it by now.
             known = (*backends.items(), *(("", ghost) for ghost in self._ghosts.values()))
-            members = (self._member(name, backend, part) for name, backend in known)
+            members = (one.member(name, part, self._latest_s) for name, one in known)
             blended = blend(members, SPREAD[part], unsure)
             told |= {name: math.exp(log) for name, log in blended.items()}
         return told
-
-    def _own(self, backend: _Backend) -> bool:
-        """Whether this backend's own traffic is all that counts."""
-        return backend.learned >= EXPERIENCED and self._forgotten_s(backend) == 0.0
-
-    def _forgotten_s(self, backend: _Backend) -> float:
-        """For how long this backend has been forgotten by the traffic."""
-        return max(0.0, self._latest_s - backend.learned_at_s - FORGET_AFTER_S)
-
-    def _member(self, name: str, backend: _Backend, part: int) -> Member:
-        """What this backend's own traffic taught: the prior's share of the estimate taken out."""
-        after = 1.0 / backend.filter.deviation(part) ** 2
-        taught = after - 1.0 / SPREAD[part] ** 2
-        precision = multiplier = 0.0
-        if taught > LEAST_TAUGHT:
-            multiplier = backend.filter.phi[part] * after / taught
-            precision = 1.0 / (1.0 / taught + FORGET_PER_S**2 * self._forgotten_s(backend))
-        cost = backend.prior.prefill_s if part == PREFILL else backend.prior.step_s
-        prior_cost = math.log(max(cost, SMALLEST_S))
-        return Member(name, backend.group, multiplier, precision, prior_cost)
 
     def changes(self, least: float = 0.02) -> dict[str, tuple[float, float]]:
         """The corrections that moved by more than ``least`` since they were last returned here.
@@ -371,27 +253,23 @@ class Feedback:
     def estimates(self) -> dict[str, Estimate]:
         """Corrections with their uncertainty, by backend."""
         self._catch_up()
-        return {name: _estimate(backend) for name, backend in self._backends.items()}
+        return {name: backend.estimate() for name, backend in self._backends.items()}
 
-    def _learn(self, name: str, backend: _Backend, sighting: Sighting) -> None:
+    def _learn(self, name: str, backend: Learner, sighting: Sighting) -> None:
         if sighting.at_s - sighting.duration_s < backend.changed_s:
             backend.looks = LOOKS  # it began before the last change, and would take it back
             return
-        base = _parts(backend.prior, sighting)
-        step = backend.filter.learn(base, sighting.duration_s, sighting.phase, sighting.at_s)
+        base = backend.parts(sighting)
+        step = backend.learn(sighting, base)
         if step is None:
             return
-        backend.learned += 1
-        backend.known_at_s = sighting.at_s
-        if abs(step.error) > SURPRISING * step.scale:
-            backend.looks = LOOKS
         if self.calibration is not None:
             self.calibration.learn(name, sighting)
         if self.drift is not None and backend.learned >= SETTLING:
             self._watch(name, backend, sighting, base, step)
 
     def _watch(
-        self, name: str, backend: _Backend, sighting: Sighting, base: Sequence[float], step: Step
+        self, name: str, backend: Learner, sighting: Sighting, base: Sequence[float], step: Step
     ) -> None:
         """Hand the drift test what this duration says about its phase, the rest taken as known."""
         assert self.drift is not None
@@ -418,41 +296,3 @@ class Feedback:
                 self.calibration.shift(name, found.phase, found.log_factor)
             if self.on_drift is not None:
                 self.on_drift(found)
-
-
-def _new(prior: LinearCost, shape: EngineShape, group: str, card: str) -> _Backend:
-    filter_ = LogFilter(SPREAD, WANDER_PER_S, LIMIT, FIRST_NOISE)
-    return _Backend(prior, group, Sightings(shape), filter_, card)
-
-
-def _resume(backend: _Backend, speed: Speed, now: float) -> None:
-    """Know again what was learned; its own traffic is all that counts only once there is some."""
-    backend.filter.restore(speed.factors, speed.age_s)
-    backend.before = speed.durations
-    backend.learned_at_s = backend.known_at_s = now
-
-
-def _parts(prior: LinearCost, sighting: Sighting) -> tuple[float, float, float]:
-    """Seconds of overhead, prefill and decode that the prior expects."""
-    return (
-        PRIOR_OVERHEAD_S * sighting.requests,
-        prior.prefill_s * sighting.prefill_tokens + prior.pair_s * sighting.prefill_pairs,
-        prior.step_s * sighting.steps
-        + prior.seq_s * sighting.seq_steps
-        + prior.context_s * sighting.context_steps,
-    )
-
-
-def _estimate(backend: _Backend) -> Estimate:
-    overhead, prefill, decode = backend.filter.factors()
-    return Estimate(
-        prefill=prefill,
-        decode=decode,
-        prefill_deviation=backend.filter.deviation(PREFILL),
-        decode_deviation=backend.filter.deviation(DECODE),
-        overhead_s=overhead * PRIOR_OVERHEAD_S,
-        learned=backend.learned,
-        unusable=backend.sightings.unusable,
-        unclear=backend.sightings.unclear,
-        before=backend.before,
-    )

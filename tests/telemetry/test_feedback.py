@@ -13,7 +13,8 @@ from router.domain.outcome import Outcome
 from router.domain.state import LinearCost
 from telemetry.calibration import Calibration
 from telemetry.drift import Drift, DriftDetector
-from telemetry.feedback import EAGER_OUTCOMES, MOST_LOOKS, Feedback
+from telemetry.feedback import Feedback
+from telemetry.learner import EAGER_OUTCOMES, MOST_LOOKS
 from telemetry.sightings import EngineShape
 from tests.telemetry.tiny_engine import Speed, outcome, poisson, serve
 

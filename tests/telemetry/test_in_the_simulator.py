@@ -13,7 +13,8 @@ from simulator.run import build_replay, run_policy
 from simulator.synthetic import builtin_trace
 from simulator.traces.transform import scale_rate
 from telemetry import learning
-from telemetry.feedback import EXPERIENCED, Feedback
+from telemetry.feedback import Feedback
+from telemetry.learner import EXPERIENCED
 
 FLEET = {
     "backends": [

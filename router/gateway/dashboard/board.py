@@ -25,7 +25,8 @@ from router.gateway.dashboard.views import (
 )
 from router.gateway.engine import Engine
 from telemetry.accuracy import FIGURES, Accuracy, AccuracyReport, Figure
-from telemetry.feedback import Estimate, Feedback
+from telemetry.feedback import Feedback
+from telemetry.learner import Estimate
 from telemetry.slo_window import Latency, SloWindow
 
 HISTORY = 600
