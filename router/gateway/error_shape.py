@@ -7,6 +7,7 @@ from fastapi.exceptions import RequestValidationError
 from fastapi.responses import Response
 from starlette.exceptions import HTTPException
 
+from router.gateway.door import HOT_PATHS
 from router.gateway.problems import Problem, ProblemError
 from router.gateway.request_id import request_id_of
 
@@ -38,11 +39,20 @@ async def _http(request: Request, error: Exception) -> Response:
     assert isinstance(error, HTTPException)
     path = request.url.path
     message = {
-        404: f"There is nothing at {path}. GET /docs lists every path.",
+        404: f"There is nothing at {path}. {_meant(path)}GET /docs lists every path.",
         405: f"{path} does not take {request.method}.",
     }.get(error.status_code, str(error.detail))
     extra = [(k.lower().encode(), v.encode()) for k, v in (error.headers or {}).items()]
     return _answer(request, Problem(error.status_code, message), extra)
+
+
+def _meant(path: str) -> str:
+    """A hint for a base URL with ``/v1`` too few, or too many; else empty."""
+    plain = "/" + path.strip("/")
+    for meant in (f"/v1{plain}", plain.removeprefix("/v1"), plain):
+        if meant != path and (meant.encode() in HOT_PATHS or meant == "/v1/models"):
+            return f"Did you mean {meant}? See whether your client's base URL should end in /v1. "
+    return ""
 
 
 async def _validation(request: Request, error: Exception) -> Response:

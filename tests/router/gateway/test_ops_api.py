@@ -156,7 +156,15 @@ async def test_paths_that_do_not_exist(gateway: StartGateway) -> None:
     missing = await gate.get("/v2/nothing", **{"x-request-id": "r1"})
     assert missing.status_code == 404
     assert missing.headers["x-request-id"] == "r1"
-    assert missing.json()["error"]["message"].startswith("There is nothing at /v2/nothing.")
+    assert missing.json()["error"]["message"].startswith("There is nothing at /v2/nothing. GET")
+    for asked, meant in (
+        ("/chat/completions", "/v1/chat/completions"),
+        ("/v1/v1/messages", "/v1/messages"),
+        ("//v1/completions", "/v1/completions"),
+        ("/models", "/v1/models"),
+    ):
+        said = (await gate.get(asked)).json()["error"]["message"]
+        assert f"Did you mean {meant}?" in said, asked
 
 
 async def test_a_wrong_method_is_told_the_right_one(gateway: StartGateway) -> None:
