@@ -11,7 +11,7 @@ from router.domain.state import LinearCost
 
 @dataclass(frozen=True, slots=True)
 class BelievedModel:
-    """A ``PerfModel`` over a linear cost; attention within a prefill is part of its slope."""
+    """A ``PerfModel`` over a linear cost."""
 
     cost: LinearCost
 
@@ -20,10 +20,10 @@ class BelievedModel:
         prefill_tokens: int,
         decode_seqs: int,
         context_tokens: float,
-        prefill_pairs: float = 0.0,  # noqa: ARG002 - the linear form has no such term
+        prefill_pairs: float = 0.0,
     ) -> float:
         """Seconds of one iteration."""
-        return self.cost.iteration_s(prefill_tokens, decode_seqs, context_tokens)
+        return self.cost.iteration_s(prefill_tokens, decode_seqs, context_tokens, prefill_pairs)
 
     def linear(self) -> LinearCost:
         """The cost itself."""

@@ -11,7 +11,6 @@ from router.domain.protocols import Planner
 from router.domain.slo import Slo
 from router.domain.state import LinearCost
 from solver import planner as module
-from solver.believed import BelievedModel, average_cost
 from solver.options import Limits
 from solver.planner import RollingPlanner
 from tests.solver.tiny import MODEL, backends, fleet
@@ -155,19 +154,3 @@ def test_a_backend_that_leaves_takes_its_price_with_it() -> None:
     planner = RollingPlanner(Settings())
     assert set(planner.prices(_traffic(5.0), FLEET, 100.0)) == {A100, T4}
     assert set(planner.prices(_traffic(5.0, now=130.0), FLEET[:1], 130.0)) == {A100}
-
-
-def test_speeds_of_a_group_add_up() -> None:
-    """Two cards, one three times as slow: together they do 4/3 of one card's work, not 1."""
-    fast = LinearCost(0.01, 1e-4, 1e-5, 1e-7)
-    both = average_cost([fast, fast.scaled(prefill=3.0, decode=3.0)])
-    assert both.step_s == pytest.approx(0.015)
-    assert both.prefill_s == pytest.approx(1.5e-4)
-    assert average_cost([LinearCost(0.0, 1e-4, 0.0, 0.0)]).step_s == 0.0
-
-
-def test_a_belief_reads_like_any_other_model() -> None:
-    cost = LinearCost(0.01, 1e-4, 1e-5, 1e-7)
-    model = BelievedModel(cost)
-    assert model.iteration_s(10, 2, 100.0, 50.0) == cost.iteration_s(10, 2, 100.0)
-    assert model.linear() is cost
