@@ -1,18 +1,20 @@
 """One request at one time: who may take it, whom the policy chooses of them, and its sending.
 
-Nobody overtakes: a backend that somebody waits for is not for those who came later. ``_claimed``
-holds those backends while anybody is queued. For a request that asked, an account of why is written
-before anything is sent.
+Nobody overtakes: a backend that somebody waits for is not for those who came later, who may wait
+behind him if their policy can say when (``Queues``). ``_claimed`` holds those backends while
+anybody is queued. For a request that asked, an account of why is written before anything is sent.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import cast
 
 from router.domain.decision import Assign, Decision, Reject, Wait
-from router.domain.protocols import Hold, LengthPredictor, Observer, Policy
+from router.domain.protocols import Hold, LengthPredictor, Observer, Policy, Queues, Taken
 from router.domain.request import Request
+from router.domain.state import BackendView
 from router.fleet_state.backend import BackendState
 from router.fleet_state.eligible import eligible
 from router.fleet_state.fleet import FleetState
@@ -24,6 +26,8 @@ from router.queue.waiting_room import WaitingRoom
 
 FRESH: frozenset[str] = frozenset()
 SATURATED = Wait("saturated")
+MOST_BEHIND = 64
+"""Everybody who waits is asked about again whenever something ends; so many do so behind others."""
 
 
 class Deciding(Paired):
@@ -47,7 +51,8 @@ class Deciding(Paired):
     ) -> None:
         super().__init__(state, policy, predictor, observers)
         self._waiting = waiting
-        self._claimed: set[int] = set()  # backends, by index, that somebody waits for
+        self._claimed: dict[int, Taken] = {}  # backends, by index, that somebody waits for
+        self._behind = 0  # how many wait behind others
         self._strict_context = strict_context
 
     @property
@@ -93,21 +98,47 @@ class Deciding(Paired):
         if isinstance(options, Wait):
             return options
         if not self.queued:
-            self._claimed.clear()
-        elif self._claimed:
-            options = [b for b in options if b.index not in self._claimed]
-        chosen = self._policy.choose(request, options, now) if options else None
+            self._drop_claims()
+        taken: list[Taken] = []
+        if self._claimed:
+            claimed = self._claimed
+            taken = [claimed[b.index] for b in options if b.index in claimed]
+            options = [b for b in options if b.index not in claimed]
+        chosen = self._choose(request, options, taken, now) if options else None
         if self.pairing is not None:
             pair = self._pair(request, chosen_of(chosen), tried, now, barred=self._claimed)
             if pair is not None:
                 return self._send_to_pair(request, pair, tried, now)
         if chosen is None or isinstance(chosen, Hold):
             if claims:
-                awaited = options if chosen is None else (chosen.backend,)
-                self._claimed.update([b.index for b in awaited])
+                self._claim(request, options, chosen)
             return SATURATED
         # Policies return one of the candidates, and every candidate is a BackendState.
         return self._send(request, cast(BackendState, chosen), tried, now)
+
+    def _choose(
+        self, request: Request, options: list[BackendState], taken: list[Taken], now: float
+    ) -> BackendView | Hold | None:
+        policy = self._policy
+        if taken and self._behind < MOST_BEHIND and isinstance(policy, Queues):
+            return policy.choose_or_queue(request, options, taken, now)
+        return policy.choose(request, options, now)
+
+    def _drop_claims(self) -> None:
+        self._claimed.clear()
+        self._behind = 0
+
+    def _claim(self, request: Request, options: list[BackendState], chosen: Hold | None) -> None:
+        """The request waits: for any of the options, or for one, behind those who do."""
+        if chosen is None:
+            self._claimed.update({b.index: Taken(b, math.inf, 0) for b in options})
+            return
+        index, prefill_s, tokens = chosen.backend.index, chosen.prefill_s, request.prompt_tokens
+        before = self._claimed.get(index)
+        if before is not None:
+            prefill_s, tokens = before.prefill_s + prefill_s, before.prompt_tokens + tokens
+            self._behind += 1
+        self._claimed[index] = Taken(chosen.backend, prefill_s, tokens)
 
     def _send(
         self, request: Request, backend: BackendState, tried: frozenset[str], now: float

@@ -147,7 +147,7 @@ class Dispatcher(Deciding):
         that may go to some backends only holds nobody up who may go elsewhere.
         """
         decided: list[tuple[Request, Assign | Reject]] = []
-        self._claimed.clear()
+        self._drop_claims()
         self._look_s = math.inf
         hopeless: set[str] = set()
         for entry in self._waiting:

@@ -6,6 +6,7 @@ simulator (virtual clock) drive the same objects.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol, runtime_checkable
@@ -21,9 +22,30 @@ class Hold:
     """A policy's answer: keep the request waiting for this backend, busy as it is.
 
     Nobody who comes later gets the backend before it; the others are free for them.
+
+    Attributes:
+        backend: what it waits for.
+        prefill_s: how long its prompt will keep the backend from those behind it; infinity where
+            the policy does not say, and then nobody waits behind it.
     """
 
     backend: BackendView
+    prefill_s: float = math.inf
+
+
+@dataclass(frozen=True, slots=True)
+class Taken:
+    """A backend that requests in the router wait for already.
+
+    Attributes:
+        backend: what they wait for.
+        prefill_s: how long their prompts will keep it, together; infinity if nobody knows.
+        prompt_tokens: the tokens of these.
+    """
+
+    backend: BackendView
+    prefill_s: float
+    prompt_tokens: int
 
 
 class Policy(Protocol):
@@ -39,6 +61,20 @@ class Policy(Protocol):
         Must not mutate its arguments and must be deterministic under its own seeded
         randomness (I5).
         """
+
+
+@runtime_checkable
+class Queues(Protocol):
+    """A policy that can let a request wait for a backend behind others who do."""
+
+    def choose_or_queue(
+        self,
+        request: Request,
+        candidates: Sequence[BackendView],
+        taken: Sequence[Taken],
+        now: float,
+    ) -> BackendView | Hold | None:
+        """As ``choose``; ``Hold`` may name one of ``taken`` too, to wait at its end."""
 
 
 @runtime_checkable

@@ -123,6 +123,29 @@ class Lane:
         ends_s = self.backlog_ends_s
         return abs(ends_s - now) if ends_s > NEVER else 0.0
 
+    def room_wait_s(self, prompt: int, ahead: int = 0) -> float:
+        """Seconds until the engine would admit a prompt, behind others of so many tokens.
+
+        Requests end one after the other and each frees what it holds. Infinity if there will be
+        no room while anybody else is there.
+        """
+        view, limit = self.view, self._kv_limit * self.view.kv_capacity_tokens
+        if prompt > limit:
+            return math.inf
+        if not self._in_flight:
+            return 0.0
+        held = view.context_tokens
+        share = 1.0 / self._in_flight if self._in_flight >= view.max_num_seqs else 0.0
+        excess = held + ahead + prompt - limit
+        if excess > 0.0:
+            share = max(share, excess / held if excess < held else 1.0)
+        return share * self._left_each_tokens * self._step_s
+
+    def prompt_s(self, prompt: int, cached: int) -> float:
+        """Seconds that a prompt takes here among the tokens of others."""
+        fresh = prompt - cached
+        return fresh * self._per_token_s + self._pair_s * fresh * (cached + 0.5 * fresh)
+
     def prefill_share(self, now: float) -> float:
         """Recent share of its time that the backend spends on prefill."""
         if not self._busy_s:
@@ -179,7 +202,7 @@ class Lane:
             theirs_s = (age_s if age_s > 0.0 else 0.0) + self._left_each_tokens * tau
             if ask.flat:
                 theirs_s = (1.0 - ask.flat) * theirs_s + ask.flat * output * tau
-            crowding = tau / self._alone_s
+            crowding = (self._step_s + context_s) / self._alone_s
             pain += ask.per_inflicted * crowding * theirs_s * inflicted_s / ask.tail_square
         if self._price and ask.per_price:
             engine_s = fresh * self._prefill_s + pairs_s

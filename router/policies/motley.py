@@ -12,7 +12,7 @@ expected square o2::
           + price_weight * 2 * (T + o tau) * price(b) * engine-seconds(b) / E98^2
     inflicted(b) = p * prefill_s * decoding  +  (seq_s + context_s * (p + left)) * stretch * overlap
     theirs(b)    = mean age of the requests there  +  what they have left * tau
-    crowding(b)  = tau / TPOT of b alone
+    crowding(b)  = TPOT(b, p, o) / TPOT of b alone
 
 Why each term:
 
@@ -33,7 +33,8 @@ Why each term:
   of such should not be stalled by another prompt. ``left`` and ``overlap`` count what those in
   flight have still to come by renewal theory (``LengthForecast.residual_tokens``).
 * ``crowding`` adds those still to come: in a processor-sharing queue the whole externality is
-  ``1 / (1 - rho)`` times the present one, and the slow-down of the batch is the measure of that.
+  ``1 / (1 - rho)`` times the present one, and the slow-down of the batch is the measure of that
+  (the stretch is not: whoever comes next is not there for the whole of this prefill).
 * ``stretch``: while an engine prefills, decoding stands still (SGLang) or crawls (vLLM), so TPOT
   grows with the share of prefill; it is the main cost of putting long prompts on slow cards.
 
@@ -53,7 +54,8 @@ takes nothing more; if all are so, the request waits in the router, oldest first
 whichever backend frees up: a request bound to a slow card cannot come back, and errors of the
 belief cannot pile up in an engine's queue. If only some are so, and waiting for one of them would
 hurt ``hold_margin`` times less than the best of the others (a very long prompt and only slow
-cards free), the request waits for that one, and nobody behind it gets that one first.
+cards free), the request waits for that one: until it is through with its prompts, until it has KV
+for this one, and until those are served who wait for it already. Nobody behind it gets it first.
 
 Ties are broken at random, near ties are not: drawn among all within 3, 10 and 30 % of the least,
 four routers that do not see one another did no better (their own counts differ enough not to
@@ -71,12 +73,12 @@ of them can take the request, all are looked at.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from operator import attrgetter
 
 from router.domain.explanation import Score
 from router.domain.outcome import Outcome
-from router.domain.protocols import Hold
+from router.domain.protocols import Hold, Taken
 from router.domain.request import LengthForecast, Request
 from router.domain.state import BackendView
 from router.policies.context import PolicyContext
@@ -92,6 +94,8 @@ TYPICAL_PROMPT_TOKENS = 1000
 TYPICAL_OUTPUT = LengthForecast(200.0, 400.0, square_tokens=70_000.0)
 NEVER = -math.inf
 _key_of = attrgetter("key")
+Later = dict[tuple[str, str], tuple[Lane, float]]
+"""By reason and group: whom to wait for, and the seconds besides its own prompts."""
 
 
 class Motley:
@@ -159,16 +163,29 @@ class Motley:
         self, request: Request, candidates: Sequence[BackendView], now: float
     ) -> BackendView | Hold | None:
         """The least pain, or what to wait for."""
-        free, busy = self._shortlist(self._sample(candidates), request, now)
+        return self.choose_or_queue(request, candidates, (), now)
+
+    def choose_or_queue(
+        self,
+        request: Request,
+        candidates: Sequence[BackendView],
+        taken: Sequence[Taken],
+        now: float,
+    ) -> BackendView | Hold | None:
+        """The least pain, or what to wait for, perhaps behind others."""
+        free, later = self._shortlist(self._sample(candidates), request, now)
         if not free and len(candidates) > SAMPLE_ABOVE:
-            free, busy = self._shortlist(candidates, request, now)
+            free, later = self._shortlist(candidates, request, now)
         if not free:
             return None
-        chosen, pain = self._best(free, request, now)
-        if busy:
-            awaited, later_pain = self._best(busy, request, now)
+        chosen, pain = self._best([(lane, 0.0) for lane in free], request, now)
+        if taken:
+            self._queue_up(later, taken, request.prompt_tokens, now)
+        if later:
+            awaited, later_pain = self._best(later.values(), request, now)
             if later_pain * self._hold_margin < pain:
-                return Hold(awaited.view)
+                cached = self._cached(awaited, request)
+                return Hold(awaited.view, awaited.prompt_s(request.prompt_tokens, cached))
         return chosen.view
 
     def dispatched(self, request: Request, backend: BackendView, now: float) -> int:
@@ -232,31 +249,31 @@ class Motley:
 
     def _shortlist(
         self, candidates: Sequence[BackendView], request: Request, now: float
-    ) -> tuple[list[Lane], list[Lane]]:
+    ) -> tuple[list[Lane], Later]:
         """Who is worth scoring: those that can begin soon, and those worth waiting for.
 
         The first are the two best of each group by key, and the holders of the prefix; the second
-        the soonest free of each group. None without room for the prompt is in either.
+        the soonest of each group of those that are busy, and of those that have no room.
         """
         lanes, prompt = self._lanes, request.prompt_tokens
         limit, overdue = now + self._backlog_s, now - self._backlog_s
         holders = self._index.holders(request.prefix_hashes)
         first: dict[str, Lane] = {}
         second: dict[str, Lane] = {}
-        soonest: dict[str, Lane] = {}
+        later: Later = {}
+        full: list[Lane] = []
         holding: list[Lane] = []
         for view in candidates:
             lane = lanes.get(view.index)
             if lane is None or lane.version != view.version:
                 lane = self._refreshed(view, now)
             if lane.room_tokens < prompt:
+                full.append(lane)
                 continue
             group = lane.group
             ends_s = lane.backlog_ends_s
             if ends_s > limit or NEVER < ends_s < overdue:
-                rival = soonest.get(group)
-                if rival is None or lane.wait_s(now) < rival.wait_s(now):
-                    soonest[group] = lane
+                _keep_soonest(later, "busy", lane, 0.0, now)
                 continue
             leader = first.get(group)
             if leader is None:
@@ -267,8 +284,20 @@ class Motley:
                 second[group] = lane
             if holders and lane.name in holders:
                 holding.append(lane)
+        for lane in full if first else ():
+            _keep_soonest(later, "full", lane, lane.room_wait_s(prompt), now)
         holding = self._worth_scoring(holding, request.prefix_hashes)
-        return [*dict.fromkeys((*holding, *first.values(), *second.values()))], [*soonest.values()]
+        return [*dict.fromkeys((*holding, *first.values(), *second.values()))], later
+
+    def _queue_up(self, later: Later, taken: Sequence[Taken], prompt: int, now: float) -> None:
+        """Those that others wait for can be waited for behind them."""
+        for queue in taken:
+            if queue.prefill_s < math.inf:
+                lane = self._lane(queue.backend)
+                if lane.version != queue.backend.version:
+                    lane = self._refreshed(queue.backend, now)
+                room_s = lane.room_wait_s(prompt, queue.prompt_tokens)
+                _keep_soonest(later, "taken", lane, queue.prefill_s + room_s, now)
 
     def _worth_scoring(self, holding: list[Lane], hashes: Sequence[int]) -> list[Lane]:
         """Of many the two best of each group by key: of all, and of those that hold more."""
@@ -307,14 +336,18 @@ class Motley:
         typical.now = now
         lane.key = lane.pain(typical, 0)
 
-    def _best(self, lanes: list[Lane], request: Request, now: float) -> tuple[Lane, float]:
+    def _best(
+        self, lanes: Collection[tuple[Lane, float]], request: Request, now: float
+    ) -> tuple[Lane, float]:
+        """Of lanes and what there is to wait besides their prompts: the least pain."""
         waited_s = now - request.arrival_s
         prompt, forecast = request.prompt_tokens, request.forecast
         ask = Ask(prompt, forecast, waited_s, now, self._scale, self._weights)
-        best, least = lanes[0], math.inf
+        (best, _), least = next(iter(lanes)), math.inf
         hashes, adds = request.prefix_hashes, self._weights.add
         block_tokens, matched_tokens = request.prefix_block_tokens, self._index.matched_tokens
-        for lane in lanes:
+        for lane, besides_s in lanes:
+            ask.waited_s = waited_s + besides_s
             cached = 0
             if hashes:
                 matched = matched_tokens(lane.name, hashes, block_tokens)
@@ -348,6 +381,14 @@ class Motley:
         return self._index.matched_tokens(
             view.spec.name, request.prefix_hashes, request.prefix_block_tokens
         )
+
+
+def _keep_soonest(later: Later, why: str, lane: Lane, besides_s: float, now: float) -> None:
+    """Of each group and reason the one whose prompts and what else there is to wait end first."""
+    key = why, lane.group
+    rival, rival_s = later.get(key, (lane, math.inf))
+    if besides_s + lane.wait_s(now) < rival_s + rival.wait_s(now):
+        later[key] = lane, besides_s
 
 
 def _two_of_each(lanes: list[Lane]) -> list[Lane]:

@@ -29,7 +29,9 @@ from router.domain.protocols import (
     Policy,
     PrefixAudit,
     PrefixHints,
+    Queues,
     Recalls,
+    Taken,
 )
 from router.domain.request import Request
 from router.domain.state import BackendView
@@ -102,10 +104,23 @@ class Trial:
         self, request: Request, candidates: Sequence[BackendView], now: float
     ) -> BackendView | Hold | None:
         """What the policy in force says, or the canary if the request is one of its own."""
+        return self.choose_or_queue(request, candidates, (), now)
+
+    def choose_or_queue(
+        self,
+        request: Request,
+        candidates: Sequence[BackendView],
+        taken: Sequence[Taken],
+        now: float,
+    ) -> BackendView | Hold | None:
+        """The same, where others wait already; a shadow is asked for what is free."""
         decides = self.decides(request)
+        if taken and isinstance(decides, Queues):
+            chosen = decides.choose_or_queue(request, candidates, taken, now)
+        else:
+            chosen = decides.choose(request, candidates, now)
         if decides is self.canary:
-            return decides.choose(request, candidates, now)
-        chosen = self.main.choose(request, candidates, now)
+            return chosen
         if self.shadow is not None and self.told is not None:
             other = self.shadow.choose(request, candidates, now)
             self.told(_compare(request, chosen, other, now))
