@@ -24,7 +24,7 @@ from hypothesis.stateful import (
 )
 
 from router.domain.decision import Assign, Decision, Reject, Wait
-from router.domain.protocols import Hold
+from router.domain.protocols import Hold, Taken
 from router.domain.request import Request
 from router.domain.state import BackendView, EngineSignals
 from router.fleet_state.backend import BackendState
@@ -49,7 +49,7 @@ ASKED = st.tuples(
 
 
 class MoodyPolicy(LimitPolicy):
-    """Waits for one backend if the prompt is long and that one is full; knows a bit of cache."""
+    """Waits for one backend, behind others too, if the prompt is long; knows a bit of cache."""
 
     def choose(
         self, request: Request, candidates: Sequence[BackendView], now: float
@@ -58,6 +58,17 @@ class MoodyPolicy(LimitPolicy):
         if request.prompt_tokens > LONG_TOKENS and favourite.in_flight >= self.limit:
             return Hold(favourite)
         return super().choose(request, candidates, now)
+
+    def choose_or_queue(
+        self,
+        request: Request,
+        candidates: Sequence[BackendView],
+        taken: Sequence[Taken],
+        now: float,
+    ) -> BackendView | Hold | None:
+        if request.prompt_tokens > LONG_TOKENS:
+            return Hold(taken[-1].backend, 1.0)
+        return self.choose(request, candidates, now)
 
     def dispatched(self, request: Request, backend: BackendView, now: float) -> int:
         return cached_tokens(request.prompt_tokens)

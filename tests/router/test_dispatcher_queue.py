@@ -5,9 +5,10 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 
+from router.deciding import MOST_BEHIND
 from router.dispatcher import Dispatcher
 from router.domain.decision import Assign, Reject, Wait
-from router.domain.protocols import Hold
+from router.domain.protocols import Hold, Taken
 from router.domain.request import Request
 from router.domain.state import BackendView
 from tests.fakes import LimitPolicy, ask, assigned, balance, capability, make_dispatcher, spec
@@ -252,3 +253,72 @@ class TestWaitingForOneBackend:
         assert decided(dispatcher, 1.0) == {"long": "fast"}
         dispatcher.complete("long", 2.0, output_tokens=1)
         assert decided(dispatcher, 2.0) == {"later": "fast"}
+
+
+class Patient:
+    """Everybody wants ``fast``, one at a time, and waits for it behind 10 s of others at most."""
+
+    def __init__(self, prefill_s: float = 4.0) -> None:
+        self.prefill_s = prefill_s
+        self.told: list[tuple[float, int]] = []
+
+    def choose(
+        self, request: Request, candidates: Sequence[BackendView], now: float
+    ) -> BackendView | Hold | None:
+        return self.choose_or_queue(request, candidates, (), now)
+
+    def choose_or_queue(
+        self,
+        request: Request,
+        candidates: Sequence[BackendView],
+        taken: Sequence[Taken],
+        now: float,
+    ) -> BackendView | Hold | None:
+        self.told += [(queue.prefill_s, queue.prompt_tokens) for queue in taken]
+        fast = next((v for v in candidates if v.spec.name == "fast"), None)
+        if fast is not None:
+            return Hold(fast, self.prefill_s) if fast.in_flight else fast
+        for queue in taken:
+            if queue.prefill_s < 10.0:
+                return Hold(queue.backend, self.prefill_s)
+        return candidates[-1]
+
+
+class TestWaitingBehindOthers:
+    """A policy that says how long a prompt keeps a backend may queue the next one behind it."""
+
+    def dispatcher(self, policy: Patient) -> Dispatcher:
+        dispatcher = make_dispatcher("fast", "slow", policy=policy, queue_size=1_000)
+        assigned(dispatcher.dispatch(ask("first"), 0.0))
+        return dispatcher
+
+    def test_it_is_told_what_waits_there_already(self):
+        policy = Patient()
+        dispatcher = self.dispatcher(policy)
+        for name in ("a", "b", "c"):
+            assert dispatcher.dispatch(ask(name, prompt_tokens=500), 0.0) == Wait("saturated")
+        assert policy.told == [(4.0, 500), (8.0, 1_000)]
+        assert assigned(dispatcher.dispatch(ask("d"), 0.0)) == "slow"
+
+    def test_they_go_in_the_order_they_came(self):
+        dispatcher = self.dispatcher(Patient())
+        for name in ("a", "b"):
+            dispatcher.dispatch(ask(name), 0.0)
+        dispatcher.complete("first", 1.0, output_tokens=1)
+        assert decided(dispatcher, 1.0) == {"a": "fast"}
+        dispatcher.complete("a", 2.0, output_tokens=1)
+        assert decided(dispatcher, 2.0) == {"b": "fast"}
+
+    def test_nobody_waits_behind_one_whose_policy_does_not_say_how_long(self):
+        dispatcher = self.dispatcher(Patient(math.inf))
+        dispatcher.dispatch(ask("a"), 0.0)
+        assert assigned(dispatcher.dispatch(ask("b"), 0.0)) == "slow"
+
+    def test_so_many_and_no_more_for_all_are_asked_about_whenever_something_ends(self):
+        dispatcher = self.dispatcher(Patient(0.0))
+        for n in range(MOST_BEHIND + 10):
+            dispatcher.dispatch(ask(f"r{n}"), 0.0)
+        assert dispatcher.queued == 1 + MOST_BEHIND
+        dispatcher.complete("first", 1.0, output_tokens=1)
+        assert decided(dispatcher, 1.0) == {"r0": "fast"}
+        assert dispatcher.queued == MOST_BEHIND

@@ -12,8 +12,9 @@ from typing import Any, ClassVar
 
 import pytest
 
-from router.domain.protocols import DispatchListener, Observer
+from router.domain.protocols import DispatchListener, Hold, Observer, Queues, Taken
 from router.domain.request import LengthForecast
+from router.domain.state import BackendView
 from router.policies.motley import Motley
 from router.policies.tail_scale import TailScale
 from tests.fakes import FAST, SLOW, ask, make_dispatcher, outcome, spec, view, views
@@ -42,7 +43,9 @@ def own_pain(ttft: float, tau: float) -> float:
     z = 1.2816 + math.log((E2E98_S - ttft) / tau / 200) / 0.1
     beyond = 1 / (1 + math.exp(1.702 * z)) if z < 20 else 0.0
     # A percentile of 0.98 moves by P / (3.5 * 0.02); (E / E98)^2 is 0.2 on average: 2 * 0.2 / 0.07.
-    return 0.3 * late**4 + long**2 + 0.4 / 0.07 * beyond
+    # The tails are hardly the same requests: one is a twentieth of the other.
+    alike = 1.0 + 2.0 * (TTFT98_S / E2E98_S) ** 2
+    return 0.3 * alike * late**4 + long**2 + 0.4 / 0.07 * beyond
 
 
 def fast_pain(n: int, price: float = 0.0) -> float:
@@ -119,6 +122,44 @@ class TestLateBinding:
     def test_an_engine_at_its_limit_of_sequences_takes_nothing(self):
         full = views(a=crowd(256, context_tokens=0.0))
         assert policy_of("motley").choose(REQUEST, full, 0.0) is None
+
+
+class TestWaitingForOne:
+    """A prompt of 30,000 tokens: 3.4 s on the fast card, 17 s on the slow one, which is free."""
+
+    LONG = ask("long", prompt_tokens=30_000, forecast=1.0)
+
+    def test_who_lacks_room_for_it_is_waited_for_if_there_will_be_some_soon(self):
+        # It lacks a quarter of what is held, so a quarter of the answers have to end: 0.3 s.
+        held = {"context_tokens": 80_000.0, "pending_output_tokens": 40.0}
+        fleet = views(fast=crowd(4, **held), slow={"cost": SLOW})
+        assert awaited(policy_of("motley"), fleet, self.LONG) == "fast"
+
+    def test_but_not_if_that_will_take_as_long_as_the_slow_one(self):
+        held = {"context_tokens": 80_000.0, "pending_output_tokens": 4 * 1_000.0}
+        fleet = views(fast=crowd(4, **held), slow={"cost": SLOW})
+        assert picked(policy_of("motley"), fleet, self.LONG) == "slow"
+
+    def test_who_will_never_have_room_while_others_are_there_is_not_waited_for(self):
+        fleet = views(fast=crowd(1), slow={"cost": SLOW})
+        assert picked(policy_of("motley"), fleet, ask(prompt_tokens=90_001)) == "slow"
+
+    def choose(self, ahead: Taken, slow: BackendView) -> BackendView | Hold | None:
+        policy = policy_of("motley")
+        assert isinstance(policy, Queues)
+        return policy.choose_or_queue(self.LONG, [slow], [ahead], 0.0)
+
+    def test_it_queues_behind_those_who_wait_for_the_fast_one(self):
+        fast, slow = views(fast={}, slow={"cost": SLOW})
+        chosen = self.choose(Taken(fast, 3.4, 30_000), slow)
+        assert isinstance(chosen, Hold)
+        assert chosen.backend is fast
+        assert chosen.prefill_s == pytest.approx(3.15, abs=0.01), "so long those behind it wait"
+
+    @pytest.mark.parametrize("ahead_s", [15.0, math.inf])
+    def test_but_not_behind_too_many_or_nobody_knows_how_many(self, ahead_s: float):
+        fast, slow = views(fast={}, slow={"cost": SLOW})
+        assert self.choose(Taken(fast, ahead_s, 150_000), slow) is slow
 
 
 class TestWhatIsLateTells:

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from router.domain.protocols import Hold
+from router.domain.protocols import Hold, Taken
 from router.domain.request import Request
 from router.domain.state import BackendView
 from router.policies.registry import from_recipe
@@ -37,6 +37,19 @@ class Fixed:
         return self.cached
 
 
+class Queueing(Fixed):
+    """Waits for whatever others wait for."""
+
+    def choose_or_queue(
+        self,
+        request: Request,
+        candidates: Sequence[BackendView],
+        taken: Sequence[Taken],
+        now: float,
+    ) -> BackendView | Hold | None:
+        return Hold(taken[0].backend)
+
+
 class Remembers(Fixed):
     """Also hears what other replicas sent, and who is gone."""
 
@@ -49,6 +62,13 @@ class Remembers(Fixed):
 
 def request(n: int = 0) -> Request:
     return Request(request_id=f"r{n}", model="m", arrival_s=0.0, prompt_tokens=100)
+
+
+def test_whoever_decides_may_queue_behind_others_if_it_can() -> None:
+    free, busy = [view("a")], Taken(view("b"), 1.0, 100)
+    able = Trial(Queueing(0), shadow=Fixed(0)).choose_or_queue(request(), free, [busy], 1.0)
+    assert able == Hold(busy.backend)
+    assert Trial(Fixed(0)).choose_or_queue(request(), free, [busy], 1.0) is free[0]
 
 
 def test_a_shadow_is_asked_and_not_obeyed() -> None:
