@@ -9,10 +9,17 @@ import { WhatIf } from "./whatif.js";
 
 const media = window.matchMedia("(prefers-color-scheme: light)");
 
-function Locked({ onKey }) {
+const REFUSED = {
+  "locked": "",
+  "unknown key": "The gateway does not know that key.",
+  "forbidden": "That key may not watch the fleet: it takes an admin's.",
+};
+
+function Locked({ why, onKey }) {
   const [key, setKey] = useState("");
   return html`<form class="locked" onSubmit=${(e) => { e.preventDefault(); if (key) onKey(key); }}>
     <h1>Motley</h1><p>This gateway asks for an API key. It stays in this tab.</p>
+    <p role="alert">${why}</p>
     <label>API key <input type="password" value=${key} onInput=${(e) => setKey(e.target.value)} autocomplete="off"/></label> <button>Open</button></form>`;
 }
 
@@ -31,7 +38,7 @@ function App() {
   }, setStatus), [session]);
   useEffect(() => { document.documentElement.dataset.theme = theme; }, [theme]);
 
-  if (status === "locked") return html`<${Locked} onKey=${(key) => { storeKey(key); setStatus("connecting"); setSession(session + 1); }}/>`;
+  if (status in REFUSED) return html`<${Locked} why=${REFUSED[status]} onKey=${(key) => { storeKey(key); setStatus("connecting"); setSession(session + 1); }}/>`;
   if (!snapshot) return html`<p class="starting">${status === "lost" ? "The gateway does not answer; trying again …" : "Connecting to the gateway …"}</p>`;
   const chart = { columns: past.columns, tick: snapshot.at_unix_s, theme };
   return html`<${Header} snapshot=${snapshot} status=${status} theme=${theme} onTheme=${() => setTheme(theme === "dark" ? "light" : "dark")}/>

@@ -35,7 +35,7 @@ export function follow(onEvent, onStatus) {
     const answer = await fetch("dashboard/stream", { headers: headers(), signal: abort.signal, cache: "no-store" });
     if (answer.status === 401 || answer.status === 403) {
       stopped = true;
-      onStatus("locked");
+      onStatus(answer.status === 403 ? "forbidden" : storedKey() ? "unknown key" : "locked");
       return;
     }
     if (!answer.ok) throw new Error(`HTTP ${answer.status}`);

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+from hashlib import sha256
 from typing import Any
 
 import pytest
@@ -69,16 +70,22 @@ async def test_what_a_client_sends_is_text_and_never_markup(
 
 
 async def test_a_key_is_asked_for_and_kept_for_the_tab(gateway: StartGateway) -> None:
-    gate = await gateway("http://127.0.0.1:9", server={"api_keys": ["sesame"]})
+    team = {"name": "team", "hash": f"sha256:{sha256(b'team').hexdigest()}"}
+    gate = await gateway(
+        "http://127.0.0.1:9", server={"api_keys": ["sesame"]}, access={"keys": [team]}
+    )
     async with tab(gate.url) as page:
         await page.shows("asks for an API key")
-        await page.page.locator("input").fill("wrong")
-        await page.page.get_by_role("button", name="Open").click()
-        await page.shows("asks for an API key")
+        for key, why in (("wrong", "does not know that key"), ("team", "it takes an admin's")):
+            await page.page.locator("input").fill(key)
+            await page.page.get_by_role("button", name="Open").click()
+            await page.shows(why)
+            await page.shows("asks for an API key")
         await page.page.locator("input").fill("sesame")
         await page.page.get_by_role("button", name="Open").click()
         await page.shows("1 of 1 up")
-    assert [text for text in page.complaints if "401" not in text] == []
+    refused = ("401", "403")
+    assert [text for text in page.complaints if not any(r in text for r in refused)] == []
 
 
 async def test_of_two_hundred_backends_only_what_changed_is_drawn(gateway: StartGateway) -> None:
