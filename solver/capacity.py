@@ -160,13 +160,13 @@ def fit_base(base: Base, classes: Sequence[WorkClass], limits: Limits) -> BaseFi
 
 
 def slo_of(work: WorkClass, limits: Limits) -> Slo:
-    """Targets of a class.
+    """Targets of a class, for its model.
 
     Raises:
         WorkloadError: the SLO class is not defined.
     """
     try:
-        return limits.slos[work.slo_class]
+        return limits.slos[work.slo_class].of_model(work.model)
     except KeyError:
         problem = UnknownNameError("SLO class", work.slo_class, limits.slos)
         raise WorkloadError(f"{problem} Define it under 'slos' of the fleet file.") from None

@@ -89,7 +89,7 @@ class SloWindow:
             kept.ttft.add(ttft_s, now)
         if tpot_s is not None:
             kept.tpot.add(tpot_s, now)
-        slo = self._slo_of(outcome)
+        slo = outcome.targets(self.slos)
         e2e_s = outcome.e2e_s
         # Without a first token of its own the answer was read when it was complete.
         first_s = e2e_s if ttft_s is None else ttft_s
@@ -109,12 +109,6 @@ class SloWindow:
         slo = self.slos.get(slo_class)
         if slo is not None and slo.ttft_s is not None:
             kept.qoe.add(SMALLEST, now)
-
-    def _slo_of(self, outcome: Outcome) -> Slo | None:
-        if outcome.slo is not None:
-            return outcome.slo
-        slo = self.slos.get(outcome.slo_class)
-        return slo.of_model(outcome.model) if slo is not None and slo.models else slo
 
     def report(self, now: float) -> dict[str, SloReport]:
         """Every class seen so far."""

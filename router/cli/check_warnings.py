@@ -17,8 +17,9 @@ def warnings(config: MotleyConfig, lines: list[Line]) -> list[str]:
     """What looks wrong and is allowed, each with its remedy."""
     found = [*_about_backends(config, lines), *_about_access(config)]
     found += about_learned(config).warnings
-    target = config.slos.get("interactive")
+    interactive = config.slos.get("interactive")
     for line in lines:
+        target = interactive.of_model(line.model) if interactive is not None else None
         if target and target.ttft_s is not None and line.ttft_s > target.ttft_s:
             found.append(
                 f"{line.name}: even idle its TTFT of {line.ttft_s:.2f} s misses "

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Literal, NamedTuple
 
@@ -116,6 +117,13 @@ class Outcome:
     def seen_first_s(self) -> float | None:
         """When the client got its first token, from whichever attempt."""
         return self.first_token_s if self.shown_first_s is None else self.shown_first_s
+
+    def targets(self, slos: Mapping[str, Slo]) -> Slo | None:
+        """What it asked for itself, or the targets of its class for its model, if any."""
+        if self.slo is not None:
+            return self.slo
+        slo = slos.get(self.slo_class)
+        return slo.of_model(self.model) if slo is not None and slo.models else slo
 
     @property
     def ttft_s(self) -> float | None:

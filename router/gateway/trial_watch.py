@@ -138,7 +138,7 @@ class TrialWatch:
     def _met(self, outcome: Outcome) -> bool:
         if outcome.status != "completed":
             return False
-        slo = self._slos().get(outcome.slo_class)
+        slo = outcome.targets(self._slos())
         first_s = outcome.e2e_s if outcome.ttft_s is None else outcome.ttft_s
         return slo is None or slo.met(
             ttft_s=first_s, tpot_s=outcome.tpot_s or 0.0, e2e_s=outcome.e2e_s

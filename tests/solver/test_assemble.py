@@ -12,7 +12,7 @@ from solver.assemble import build_problem
 from solver.options import Limits
 from solver.problem import Problem
 from solver.stock import stock_of
-from tests.solver.tiny import backends, demand, fleet, linear_model, work
+from tests.solver.tiny import MODEL, backends, demand, fleet, linear_model, work
 
 TARGETS = {
     "bulk": Slo("bulk"),
@@ -139,3 +139,13 @@ def test_prices_of_the_user_replace_the_catalogue() -> None:
 def test_an_undefined_service_class_is_an_error_with_the_remedy() -> None:
     with pytest.raises(WorkloadError, match=r"unknown SLO class 'urgent'.*under 'slos'"):
         _built(replace(work(), slo_class="urgent"))
+
+
+def test_a_model_with_targets_of_its_own_is_held_to_those() -> None:
+    """Nobody answers within a microsecond; of this model nobody asks for that."""
+    impossible = Slo("interactive", ttft_s=1e-6)
+    own = replace(impossible, models={MODEL: Slo("interactive", ttft_s=10.0)})
+    asked = demand(work(slo="interactive"))
+    assert build_problem(asked, stock_of(MIXED), Limits(slos={"interactive": impossible})).relaxed
+    limits = Limits(slos={"interactive": own})
+    assert not build_problem(asked, stock_of(MIXED), limits).relaxed

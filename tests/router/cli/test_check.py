@@ -94,6 +94,14 @@ def test_what_looks_wrong_is_a_warning(
     assert says in text
 
 
+def test_a_model_with_targets_of_its_own_is_held_to_those(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    targets = {"ttft_s": 0.001, "models": {MODEL: {"ttft_s": 10.0}}}
+    _, text = check(tmp_path, capsys, backends=[entry()], slos={"interactive": targets})
+    assert "even idle" not in text
+
+
 def test_a_wrong_file_is_one_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     code, text = check(tmp_path, capsys, backends=[entry(gpu="t4")])
     assert code == 2

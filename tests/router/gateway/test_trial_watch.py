@@ -2,11 +2,21 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 
-from router.config.schema import CanarySection
-from router.gateway.trial_watch import Arm, ShadowWindow, costs_too_much, upper_difference
-from router.policies.trial import Comparison, is_canary
+from router.config.schema import CanarySection, PolicySection
+from router.domain.slo import Slo
+from router.gateway.trial_watch import (
+    Arm,
+    ShadowWindow,
+    TrialWatch,
+    costs_too_much,
+    upper_difference,
+)
+from router.policies.trial import Comparison, Trial, is_canary
+from tests.fakes import LimitPolicy, outcome
 from tests.router.gateway.conftest import StartEngine, StartGateway
 from tests.router.gateway.fakes import answer, chat
 
@@ -106,3 +116,27 @@ async def test_a_canary_that_costs_slos_is_taken_back_by_itself(
     assert type(core.policy).__name__ == "WeightedRandom"
     metrics = (await gate.get("/metrics")).text
     assert 'motley_canary_rollbacks_total{policy="round-robin"} 1.0' in metrics
+
+
+@pytest.mark.parametrize(
+    ("fields", "met"),
+    [
+        ({}, False),
+        ({"model": "slow"}, True),
+        ({"slo": Slo("interactive", ttft_s=2.0)}, True),
+        ({"slo": Slo("interactive", ttft_s=2.0), "finished_s": 11.0, "status": "failed"}, False),
+    ],
+)
+def test_a_canary_is_judged_by_the_targets_that_each_request_had(
+    fields: dict[str, Any], met: bool
+) -> None:
+    """The first token came after a second, in time for a slow model and for who asked for less."""
+    slow = Slo("interactive", ttft_s=2.0)
+    slos = {"interactive": Slo("interactive", ttft_s=0.5, models={"slow": slow})}
+    policy = PolicySection(name="motley", canary=CANARY)
+    watch = TrialWatch(lambda: policy, lambda: slos, lambda: None)
+    watch._renew(Trial(LimitPolicy(1), canary=LimitPolicy(1), share=0.5))
+    one = outcome(**fields)
+    watch.observe(one)
+    arm = watch.arms(one.finished_s)["canary" if is_canary("r", 0.5) else "main"]
+    assert (arm.judged, arm.met) == (1, int(met))
