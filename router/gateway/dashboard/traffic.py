@@ -1,7 +1,4 @@
-"""What finished in the last minute, counted off the path of requests.
-
-``observe`` appends to a queue and nothing else; ``advance`` works the queue off once a tick.
-"""
+"""What finished in the last minute, counted off the path of requests, as outcomes are told."""
 
 from __future__ import annotations
 
@@ -16,9 +13,6 @@ from telemetry.sliding import SlidingWindow
 
 WINDOW_S = 60.0
 SLOTS = 12
-MOST_WAITING = 50_000
-"""Outcomes between two ticks; of more, the oldest are not shown."""
-
 RECENT = 40
 
 _Key = tuple[str, str]
@@ -36,23 +30,12 @@ class Traffic:
     """An ``Observer`` that keeps a minute of traffic for the page."""
 
     def __init__(self) -> None:
-        self._waiting: deque[Outcome] = deque(maxlen=MOST_WAITING)
         self._minute: deque[_Second] = deque()
         self._recent: deque[Outcome] = deque(maxlen=RECENT)
         self.ttft, self.tpot, self.e2e = (SlidingWindow(WINDOW_S, SLOTS) for _ in range(3))
 
     def observe(self, outcome: Outcome) -> None:
         """Take note of one finished attempt."""
-        self._waiting.append(outcome)
-
-    def advance(self, now: float) -> None:
-        """Work off what was noted, and forget what is older than a minute."""
-        while self._waiting:
-            self._take(self._waiting.popleft())
-        while self._minute and self._minute[0].number <= now - WINDOW_S:
-            self._minute.popleft()
-
-    def _take(self, outcome: Outcome) -> None:
         self._recent.append(outcome)
         if outcome.status != "completed":
             return
@@ -67,6 +50,11 @@ class Traffic:
             self.ttft.add(outcome.ttft_s, now)
         if outcome.tpot_s is not None:
             self.tpot.add(outcome.tpot_s, now)
+
+    def advance(self, now: float) -> None:
+        """Forget what is older than a minute."""
+        while self._minute and self._minute[0].number <= now - WINDOW_S:
+            self._minute.popleft()
 
     def rates(self, uptime_s: float) -> dict[str, tuple[float, float]]:
         """Requests and output tokens per second by backend."""

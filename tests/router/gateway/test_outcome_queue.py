@@ -4,11 +4,15 @@ from __future__ import annotations
 
 import asyncio
 
+import pytest
+
 from router.domain.protocols import BeginListener
 from router.domain.request import Request
-from router.gateway.outcome_queue import SETTLE_S, OutcomeQueue
+from router.gateway import outcome_queue
+from router.gateway.outcome_queue import SETTLE_S, SLICE, OutcomeQueue
 from router.perf.length import BucketLengthPredictor
 from tests.fakes import MODEL, outcome
+from tests.router.gateway.fakes import eventually
 
 
 class Listener:
@@ -31,6 +35,44 @@ async def test_outcomes_are_told_in_order_a_moment_later_and_once() -> None:
     assert listener.heard == ["a", "b", "c"]
     queue.settle()
     assert listener.heard == ["a", "b", "c"]
+
+
+async def test_a_lesson_follows_an_answer_and_then_there_is_a_pause(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """By a timer alone it would meet, again and again, those who come at a steady rate."""
+    monkeypatch.setattr(outcome_queue, "PATIENCE_S", 3600.0)
+    listener = Listener()
+    queue = OutcomeQueue([listener])
+    queue.observe(outcome(request_id="a"))
+    await eventually(lambda: listener.heard == ["a"])
+    queue.observe(outcome(request_id="b"))
+    await asyncio.sleep(2 * SETTLE_S)
+    assert listener.heard == ["a"], "the pause is over, but no answer has ended since"
+    queue.observe(outcome(request_id="c"))
+    await eventually(lambda: listener.heard == ["a", "b", "c"])
+
+
+async def test_what_waits_hears_though_no_other_answer_ends() -> None:
+    listener = Listener()
+    queue = OutcomeQueue([listener])
+    queue.observe(outcome(request_id="a"))
+    await eventually(lambda: listener.heard == ["a"])
+    queue.observe(outcome(request_id="b"))
+    await eventually(lambda: listener.heard == ["a", "b"])
+
+
+async def test_between_two_slices_of_a_long_lesson_others_have_their_turn() -> None:
+    listener = Listener()
+    queue = OutcomeQueue([listener])
+    for n in range(3 * SLICE):
+        queue.observe(outcome(request_id=str(n)))
+    told: list[int] = []
+    while len(listener.heard) < 3 * SLICE:
+        await asyncio.sleep(0)
+        told.append(len(listener.heard))
+    assert {SLICE, 2 * SLICE, 3 * SLICE} <= set(told)
+    assert listener.heard == [str(n) for n in range(3 * SLICE)]
 
 
 async def test_a_predictor_learns_with_the_others_and_only_from_the_queue() -> None:
