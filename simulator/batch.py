@@ -16,6 +16,7 @@ from simulator.results import RunResult
 from simulator.run import policy_names, run_policy
 from simulator.traces.columns import Trace
 from simulator.workload import TraceSpec, build_trace
+from telemetry.learned import Learned
 
 BatchProgress = Callable[[str, int, int], object]
 
@@ -32,6 +33,7 @@ class Batch:
         seeds: how many, counting up from ``options.seed``.
         faults: the timeline.
         decision_log: where to write it; one file per run.
+        learned: before, by a gateway that has stopped.
         trace_notes: what was left out of the trace; filled in by ``run``.
     """
 
@@ -42,6 +44,7 @@ class Batch:
     seeds: int = 1
     faults: Sequence[Fault] = ()
     decision_log: Path | None = None
+    learned: Learned | None = None
     trace_notes: list[str] = field(default_factory=list)
 
     def run(self, progress: BatchProgress | None = None) -> list[RunResult]:
@@ -78,6 +81,7 @@ class Batch:
                 faults=self.faults,
                 make_planner=make_planner,
                 log=log,
+                learned=self.learned,
                 progress=(lambda done, total: progress(name, done, total)) if progress else None,
             )
 

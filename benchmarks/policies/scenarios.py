@@ -165,20 +165,54 @@ def capacity_per_s(config: MotleyConfig, trace: Trace) -> float:
 def trace_of(scenario: Scenario, config: MotleyConfig, seed: int) -> tuple[Trace, float]:
     """The trace at the scenario's load, and the factor its times were divided by."""
     name, requests = scenario.workload, scenario.requests
-    limits = np.random.default_rng(seed)
     if name in RECORDED:
-        plain, factor = _window(RECORDED[name], requests, seed), RECORDED[name].load_factor
+        plain = _window(RECORDED[name], requests, seed)
     elif name == SLO_MIX:
         parts = [
             _window(RECORDED[part.source], part.of(requests), seed + 1_000 * k)
             for k, part in enumerate(slo_mix.PARTS)
         ]
-        plain, factor = slo_mix.merged(parts, requests, seed), 1.0
+        plain = slo_mix.merged(parts, requests, seed)
     else:
-        plain, factor = held_out.draw(name, requests, seed), 1.0
+        plain = held_out.draw(name, requests, seed)
+    return at_load(plain, scenario, config, seed)
+
+
+def at_load(
+    plain: Trace, scenario: Scenario, config: MotleyConfig, seed: int
+) -> tuple[Trace, float]:
+    """A trace at the scenario's load, with limits, and the factor its times were divided by."""
+    known = RECORDED.get(scenario.workload)
+    factor = known.load_factor if known is not None else 1.0
     per_s = len(plain) / plain.span_s
     rate_scale = scenario.load * factor * capacity_per_s(config, plain) / per_s
+    limits = np.random.default_rng(seed)
     return scale_rate(apply_max_tokens(plain, "ceiling", limits), rate_scale), rate_scale
+
+
+def two_windows(name: str, requests: int, seed: int) -> tuple[Trace, Trace]:
+    """Two parts of one workload that share no request, the earlier first; draws have no order."""
+    if name in RECORDED:
+        return _earlier_and_later(RECORDED[name], requests, seed)
+    if name == SLO_MIX:
+        pairs = [
+            _earlier_and_later(RECORDED[part.source], part.of(requests), seed + 1_000 * k)
+            for k, part in enumerate(slo_mix.PARTS)
+        ]
+        first, second = (list(parts) for parts in zip(*pairs, strict=True))
+        return (
+            slo_mix.merged(first, requests, seed + 500),
+            slo_mix.merged(second, requests, seed),
+        )
+    return held_out.draw(name, requests, seed + 500), held_out.draw(name, requests, seed)
+
+
+def _earlier_and_later(workload: Workload, requests: int, seed: int) -> tuple[Trace, Trace]:
+    whole = _whole(workload)
+    draw = np.random.default_rng([seed, 0xB0_07])
+    second = int(draw.integers(requests, len(whole) - requests + 1))
+    first = int(draw.integers(0, second - requests + 1))
+    return _cut(whole, first, requests), _cut(whole, second, requests)
 
 
 def _window(workload: Workload, requests: int, seed: int) -> Trace:
@@ -189,6 +223,10 @@ def _window(workload: Workload, requests: int, seed: int) -> Trace:
     first = min(first, last)
     if seed:
         first = int(np.random.default_rng([seed, 0x57A7]).integers(first, last + 1))
+    return _cut(whole, first, requests)
+
+
+def _cut(whole: Trace, first: int, requests: int) -> Trace:
     window = Trace(whole.name)
     records = islice(whole.records(), first, first + requests)
     return window.extend(

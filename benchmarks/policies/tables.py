@@ -130,7 +130,7 @@ def summary_table(results: Sequence[Result]) -> str:
     ]
     for name in sorted(names_of(runs), key=lambda n: _product(runs, n)):
         cells = [
-            _told(log_ratios(runs, name, rival, which))
+            told(log_ratios(runs, name, rival, which))
             for rival in ("least-request", WEIGHTED)
             for which in (0, 1)
         ]
@@ -264,7 +264,7 @@ def workload_ablation(results: Sequence[Result]) -> str:
         runs = runs_of(result for result in results if result["workload"] == workload)
         for name in dict.fromkeys(result["name"] for result in results):
             if name != "motley":
-                cells = (_told(log_ratios(runs, name, "motley", which)) for which in (0, 1))
+                cells = (told(log_ratios(runs, name, "motley", which)) for which in (0, 1))
                 lines.append(f"| {workload} | {name} | {' | '.join(cells)} |")
     return "\n".join(lines)
 
@@ -285,7 +285,7 @@ def _product(runs: Runs, name: str) -> float:
     return math.prod(middle(log_ratios(runs, name, "least-request", k)) for k in (0, 1))
 
 
-def _told(logs: Sequence[Sequence[float]]) -> str:
+def told(logs: Sequence[Sequence[float]]) -> str:
     low, high = interval(logs)
     worst = max(by_scenario(logs))
     return f"{middle(logs):.2f} [{low:.2f}, {high:.2f}] \\| {worst:.2f}"

@@ -112,6 +112,14 @@ def simulate(
     length_predictor: Annotated[
         Predictor, typer.Option(help="Forecast of output lengths.", rich_help_panel=_REAL)
     ] = "bucket",
+    learned: Annotated[
+        Path | None,
+        typer.Option(
+            help="Begin with the lengths and tails that a gateway kept in this file "
+            "(telemetry.learned.file), or that motley trace --learned wrote.",
+            rich_help_panel=_REAL,
+        ),
+    ] = None,
     feedback: Annotated[
         Switch,
         typer.Option(help="Whether observed latencies correct the belief.", rich_help_panel=_REAL),
@@ -208,7 +216,9 @@ def simulate(
     from simulator.faults import load_faults
     from simulator.options import ReplayOptions
     from simulator.workload import parse_shares
+    from telemetry.learned_file import read_learned
 
+    known = read_learned(learned)[0] if learned is not None else None
     options = ReplayOptions(
         seed=seed,
         engine=engine,
@@ -258,6 +268,7 @@ def simulate(
         seeds=seeds,
         faults=load_faults(faults) if faults else [],
         decision_log=decision_log,
+        learned=known,
     )
     outputs = Outputs(json_path, per_request, html)
     outputs.check(decision_log)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import secrets
+import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -26,10 +27,12 @@ from router.cli.workload_options import (
     UpsampleOption,
     trace_spec,
 )
+from router.domain.errors import ConfigError
 
 if TYPE_CHECKING:
     from rich.table import Table
 
+    from simulator.traces.columns import Trace
     from simulator.traces.stats import TraceStats
 
 
@@ -44,6 +47,13 @@ def trace(
         typer.Option(
             help="Of a traffic record: hold what was predicted against what came, backend by "
             "backend, and draw it (.png or .svg)."
+        ),
+    ] = None,
+    learned: Annotated[
+        Path | None,
+        typer.Option(
+            help="Write what it teaches of the lengths of answers, for telemetry.learned.file: a "
+            "gateway that begins with it is not cold. The file must not be there yet."
         ),
     ] = None,
     anonymize: Annotated[
@@ -79,6 +89,9 @@ def trace(
 
     A traffic record of the gateway:
     [bold]motley trace traffic/ --anonymize --out mine.parquet[/bold]
+
+    For a gateway that has not served yet:
+    [bold]motley trace traffic/ --model llama-3.1-8b --learned learned.json[/bold]
     """
     from rich.console import Console
 
@@ -93,6 +106,8 @@ def trace(
         return
     if out is not None:
         check_rows(out)
+    if learned is not None and learned.exists():
+        raise ConfigError(f"{learned} is there already: name another file, or remove it")
     spec = trace_spec(
         trace,
         format_name=format_name,
@@ -120,6 +135,27 @@ def trace(
     if out is not None:
         write_trace(built, out)
         console.print(f"{len(built)} requests written to {out}", markup=False)
+    if learned is not None:
+        console.print(_teach(built, model or "", learned), markup=False)
+
+
+def _teach(trace: Trace, model: str, path: Path) -> str:
+    """Write what a trace teaches.
+
+    Raises:
+        BadInputError: it names no model, or the file cannot be written.
+    """
+    from simulator.lessons import lengths_of
+    from telemetry.learned import encode
+    from telemetry.learned_file import LearnedFile
+
+    told = lengths_of(trace, model, time.time())
+    file = LearnedFile(path)
+    try:
+        file.write(encode(told))
+    except OSError as error:
+        raise ConfigError(f"cannot write {path}: {error.strerror}") from error
+    return f"{len(told.lengths)} cells of lengths written to {path}"
 
 
 def _tell_predictions(record: Path, plot: Path) -> None:

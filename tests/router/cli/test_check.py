@@ -138,3 +138,27 @@ def test_engines_may_be_asked(
     assert f"the file says model {MODEL}, the engine other" in text
     assert "the engine takes 1,024 tokens" in text
     assert "a100-80-1: http://127.0.0.1:9 does not say what it serves" in text
+
+
+def test_it_says_what_was_learned_and_whether_that_can_be_kept(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    file = tmp_path / "learned.json"
+
+    def told(path: Path | None) -> str:
+        telemetry = {"learned": {"file": str(path)}} if path else {}
+        text = check(tmp_path, capsys, backends=[entry(), entry()], telemetry=telemetry)[1]
+        return " ".join(text.split())
+
+    assert "lost with a restart" in told(None)
+    assert "there is nothing yet" in told(file)
+    assert "warning: telemetry.learned.file" in told(tmp_path / "no" / "such" / "folder.json")
+    teach = ["trace", "azure-conv-like", "--duration", "30", "--model", MODEL]
+    assert run([*teach, "--learned", str(file)]) == 0
+    said = told(file)
+    assert "written by a trace 0 minutes ago" in said
+    assert "speeds of 0 of the 2 backends" in said
+    file.write_bytes(file.read_bytes()[:-30])
+    assert "the start will be cold and the file put aside" in told(file)
+    file.write_text('{"motley_learned":1,"origin":"gateway","written_unix_s":1,"speeds":[1]}')
+    assert "speeds: Expected `object`" in told(file)

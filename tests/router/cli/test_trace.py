@@ -58,3 +58,25 @@ def test_requests_of_one_instant_have_no_rate(
     shown = capsys.readouterr().out
     assert "all arrive at one instant" in shown
     assert "inf" not in shown
+
+
+def test_what_it_teaches_of_lengths_warms_a_simulation_and_is_not_written_over(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    file, fleet = tmp_path / "learned.json", tmp_path / "fleet.yaml"
+    fleet.write_text("backends: [{gpu: a100-80, model: llama-3.1-8b}]")
+    teach = ["trace", "azure-conv-like", "--duration", "30", "--learned", str(file)]
+    assert run(teach) == 2
+    assert "give --model NAME" in capsys.readouterr().err
+    assert run([*teach, "--model", "llama-3.1-8b"]) == 0
+    assert f"cells of lengths written to {file}" in capsys.readouterr().out.replace("\n", "")
+    assert run([*teach, "--model", "llama-3.1-8b"]) == 2
+    assert "is there already" in capsys.readouterr().err
+    simulate = ["simulate", "azure-conv-like", "--duration", "20", "--fleet", str(fleet)]
+    figures = []
+    for more in ([], ["--learned", str(file)]):
+        assert run([*simulate, "--json", "-", *more]) == 0
+        figures.append(capsys.readouterr().out)
+    assert figures[0] != figures[1]
+    assert run([*simulate, "--learned", str(fleet)]) == 2
+    assert f"{fleet}: it is no document" in capsys.readouterr().err
