@@ -74,28 +74,22 @@ from __future__ import annotations
 
 import math
 from collections.abc import Collection, Mapping, Sequence
-from operator import attrgetter
 
 from router.domain.explanation import Score
 from router.domain.outcome import Outcome
 from router.domain.protocols import Hold, Taken
-from router.domain.request import LengthForecast, Request
+from router.domain.request import Request
 from router.domain.state import BackendView
+from router.policies.ask import Ask, Weights
 from router.policies.context import PolicyContext
-from router.policies.lane import Ask, Lane, Weights
+from router.policies.lane import Lane
+from router.policies.lanes import Lanes
 from router.policies.motley_account import score_of
 from router.policies.prefix_index import PrefixIndex
 from router.policies.tail_scale import TailScale
 
 SAMPLE_ABOVE = 256
 SAMPLE_SIZE = 128
-MANY_HOLDERS = 8
-TYPICAL_PROMPT_TOKENS = 1000
-TYPICAL_OUTPUT = LengthForecast(200.0, 400.0, square_tokens=70_000.0)
-NEVER = -math.inf
-_key_of = attrgetter("key")
-Later = dict[tuple[str, str], tuple[Lane, float]]
-"""By reason and group: whom to wait for, and the seconds besides its own prompts."""
 
 
 class Motley:
@@ -119,18 +113,16 @@ class Motley:
         self._backlog_s = context.param("backlog_s", 0.3)
         self._hold_margin = context.param("hold_margin", 1.5)
         self._prefix_weight = context.param("prefix_weight", 1.0)
-        self._lanes: dict[int, Lane] = {}
-        self._mates: dict[str, list[Lane]] = {}
         self._scale = TailScale()
-        self._typical: Ask | None = None
         self._index = PrefixIndex()
+        self._book = Lanes(self._index, self._scale, self._weights, self._backlog_s)
         self._promised: dict[str, tuple[Lane, int]] = {}
         self.prefix_audit: dict[str, list[int]] = {}
 
     def observe(self, outcome: Outcome) -> None:
         """Keep the scales of TTFT and E2E current, and the trust in what is cached where."""
         self._scale.observe(outcome)
-        self._typical = None
+        self._book.scale_changed()
         lane, promised = self._promised.pop(outcome.request_id, (None, 0))
         found = outcome.cached_tokens if outcome.status == "completed" else None
         if lane is not None and found is not None:
@@ -146,18 +138,12 @@ class Motley:
     def recall(self, known: Mapping[str, float]) -> None:
         """Begin with the scales that were known before a restart."""
         self._scale.recall(known)
-        self._typical = None
+        self._book.scale_changed()
 
     def lost(self, backend: str) -> None:
         """The backend left, or fell ill: whatever comes back under its name has a cold cache."""
         self._index.forget(backend)
-        gone = [index for index, lane in self._lanes.items() if lane.view.spec.name == backend]
-        for index in gone:
-            lane = self._lanes.pop(index)
-            mates = self._mates[lane.group]
-            mates.remove(lane)
-            if len(mates) == 1:
-                mates[0].key = 0.0
+        self._book.forget(backend)
 
     def choose(
         self, request: Request, candidates: Sequence[BackendView], now: float
@@ -173,14 +159,14 @@ class Motley:
         now: float,
     ) -> BackendView | Hold | None:
         """The least pain, or what to wait for, perhaps behind others."""
-        free, later = self._shortlist(self._sample(candidates), request, now)
+        free, later = self._book.shortlist(self._sample(candidates), request, now)
         if not free and len(candidates) > SAMPLE_ABOVE:
-            free, later = self._shortlist(candidates, request, now)
+            free, later = self._book.shortlist(candidates, request, now)
         if not free:
             return None
         chosen, pain = self._best([(lane, 0.0) for lane in free], request, now)
         if taken:
-            self._queue_up(later, taken, request.prompt_tokens, now)
+            self._book.queue_up(later, taken, request.prompt_tokens, now)
         if later:
             awaited, later_pain = self._best(later.values(), request, now)
             if later_pain * self._hold_margin < pain:
@@ -190,7 +176,7 @@ class Motley:
 
     def dispatched(self, request: Request, backend: BackendView, now: float) -> int:
         """Remember the prompt as cached there; return the tokens that were cached before."""
-        lane = self._lane(backend)
+        lane = self._book.lane(backend)
         promised = self._matched(backend, request)
         cached = 0
         if promised:
@@ -212,7 +198,7 @@ class Motley:
         return {view.spec.name: self._score(view, request, now) for view in candidates}
 
     def _score(self, view: BackendView, request: Request, now: float) -> Score:
-        lane = self._lanes.get(view.index)
+        lane = self._book.known(view.index)
         if lane is None or lane.view is not view or lane.version != view.version:
             known, lane = lane, Lane(view)
             lane.refresh(now)
@@ -247,95 +233,6 @@ class Motley:
         step = len(candidates) // SAMPLE_SIZE
         return candidates[int(self._rng.random() * step) :: step]
 
-    def _shortlist(
-        self, candidates: Sequence[BackendView], request: Request, now: float
-    ) -> tuple[list[Lane], Later]:
-        """Who is worth scoring: those that can begin soon, and those worth waiting for.
-
-        The first are the two best of each group by key, and the holders of the prefix; the second
-        the soonest of each group of those that are busy, and of those that have no room.
-        """
-        lanes, prompt = self._lanes, request.prompt_tokens
-        limit, overdue = now + self._backlog_s, now - self._backlog_s
-        holders = self._index.holders(request.prefix_hashes)
-        first: dict[str, Lane] = {}
-        second: dict[str, Lane] = {}
-        later: Later = {}
-        full: list[Lane] = []
-        holding: list[Lane] = []
-        for view in candidates:
-            lane = lanes.get(view.index)
-            if lane is None or lane.version != view.version:
-                lane = self._refreshed(view, now)
-            if lane.room_tokens < prompt:
-                full.append(lane)
-                continue
-            group = lane.group
-            ends_s = lane.backlog_ends_s
-            if ends_s > limit or NEVER < ends_s < overdue:
-                _keep_soonest(later, "busy", lane, 0.0, now)
-                continue
-            leader = first.get(group)
-            if leader is None:
-                first[group] = lane
-            elif lane.key < leader.key:
-                first[group], second[group] = lane, leader
-            elif group not in second or lane.key < second[group].key:
-                second[group] = lane
-            if holders and lane.name in holders:
-                holding.append(lane)
-        for lane in full if first else ():
-            _keep_soonest(later, "full", lane, lane.room_wait_s(prompt), now)
-        holding = self._worth_scoring(holding, request.prefix_hashes)
-        return [*dict.fromkeys((*holding, *first.values(), *second.values()))], later
-
-    def _queue_up(self, later: Later, taken: Sequence[Taken], prompt: int, now: float) -> None:
-        """Those that others wait for can be waited for behind them."""
-        for queue in taken:
-            if queue.prefill_s < math.inf:
-                lane = self._lane(queue.backend)
-                if lane.version != queue.backend.version:
-                    lane = self._refreshed(queue.backend, now)
-                room_s = lane.room_wait_s(prompt, queue.prompt_tokens)
-                _keep_soonest(later, "taken", lane, queue.prefill_s + room_s, now)
-
-    def _worth_scoring(self, holding: list[Lane], hashes: Sequence[int]) -> list[Lane]:
-        """Of many the two best of each group by key: of all, and of those that hold more."""
-        if len(holding) <= MANY_HOLDERS:
-            return holding
-        best = _two_of_each(holding)
-        for some in self._index.narrowed(holding, hashes):
-            best += _two_of_each(some)
-        return best
-
-    def _lane(self, view: BackendView) -> Lane:
-        lane = self._lanes.get(view.index)
-        if lane is None or lane.view is not view:
-            if lane is not None:
-                self._mates[lane.group].remove(lane)
-            lane = self._lanes[view.index] = Lane(view)
-            self._mates.setdefault(lane.group, []).append(lane)
-        return lane
-
-    def _refreshed(self, view: BackendView, now: float) -> Lane:
-        lane = self._lane(view)
-        lane.refresh(now)
-        mates = self._mates[lane.group]
-        if len(mates) > 1:
-            if not mates[0].key and mates[0].version >= 0:  # it had nobody to be compared with
-                self._rank(mates[0], now)
-            self._rank(lane, now)
-        return lane
-
-    def _rank(self, lane: Lane, now: float) -> None:
-        typical = self._typical
-        if typical is None:
-            prompt, output = TYPICAL_PROMPT_TOKENS, TYPICAL_OUTPUT
-            typical = Ask(prompt, output, 0.0, now, self._scale, self._weights, typical=True)
-            self._typical = typical
-        typical.now = now
-        lane.key = lane.pain(typical, 0)
-
     def _best(
         self, lanes: Collection[tuple[Lane, float]], request: Request, now: float
     ) -> tuple[Lane, float]:
@@ -361,7 +258,7 @@ class Motley:
 
     def believed_cached(self, request: Request, backend: BackendView) -> int:
         """Prompt tokens the backend probably has."""
-        return self._cached(self._lane(backend), request)
+        return self._cached(self._book.lane(backend), request)
 
     def _cached(self, lane: Lane, request: Request) -> int:
         """Prompt tokens the backend probably has; an engine always computes the last one."""
@@ -381,19 +278,3 @@ class Motley:
         return self._index.matched_tokens(
             view.spec.name, request.prefix_hashes, request.prefix_block_tokens
         )
-
-
-def _keep_soonest(later: Later, why: str, lane: Lane, besides_s: float, now: float) -> None:
-    """Of each group and reason the one whose prompts and what else there is to wait end first."""
-    key = why, lane.group
-    rival, rival_s = later.get(key, (lane, math.inf))
-    if besides_s + lane.wait_s(now) < rival_s + rival.wait_s(now):
-        later[key] = lane, besides_s
-
-
-def _two_of_each(lanes: list[Lane]) -> list[Lane]:
-    """The two best of each group by key."""
-    groups: dict[str, list[Lane]] = {}
-    for lane in lanes:
-        groups.setdefault(lane.group, []).append(lane)
-    return [lane for mates in groups.values() for lane in sorted(mates, key=_key_of)[:2]]

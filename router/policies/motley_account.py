@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from router.domain.explanation import Score
 from router.domain.request import Request
-from router.policies.lane import Ask, Lane, Weights
+from router.policies.ask import Ask, Weights
+from router.policies.lane import Lane
 from router.policies.tail_scale import TailScale
 
 

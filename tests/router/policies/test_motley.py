@@ -266,7 +266,7 @@ def test_what_left_or_fell_ill_is_forgotten_prefixes_and_all():
     assert policy._index.holders((1,)) == {"b"}
     dispatcher.remove_backend("b", 3.0)
     assert policy._index.holders((1,)) == set()
-    assert [lane.view.spec.name for lane in policy._lanes.values()] == []
+    assert [lane.view.spec.name for lane in policy._book._lanes.values()] == []
 
 
 def test_recent_prefill_stretches_decoding_so_equals_take_turns():
@@ -344,7 +344,7 @@ def test_of_many_holders_few_are_scored():
     turn = ask(forecast=100.0, prefix_hashes=(1, 2, 3), prefix_block_tokens=300)
     for one in fleet:
         policy.hint(one, turn.prefix_hashes, 300)
-    free, _ = policy._shortlist(fleet, turn, 0.0)
+    free, _ = policy._book.shortlist(fleet, turn, 0.0)
     assert len(free) == 2
 
 
