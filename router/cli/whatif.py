@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
+from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn
 from rich.table import Table
@@ -152,11 +153,16 @@ def _none(run: Run) -> Study:
 def show(study: Study) -> None:
     """Print the answer for people."""
     console = Console(highlight=False)
+    minutes = study.span_s / 60
+    span = f"{minutes:.0f} minutes" if minutes >= 2 else f"{study.span_s:.0f} s"
     table = Table(
-        title=f"{study.requests:,} requests over {study.span_s / 60:.0f} minutes, "
-        f"{study.seeds} replays each",
+        title=f"{study.requests:,} requests over {span}, {study.seeds} replays each",
         title_justify="left",
         title_style="bold",
+        box=SIMPLE_HEAD,
+        padding=(0, 1, 0, 0),
+        pad_edge=False,
+        show_edge=False,
     )
     for name in ("", "now", "then", "change", "95 % interval", ""):
         table.add_column(name, justify="left" if not name else "right", no_wrap=True)
@@ -183,7 +189,10 @@ def _cells(line: Line) -> tuple[str, ...]:
             "per_s": f"{value:{sign}.3g}/s",
             "usd": f"{value:{sign}.2f}",
         }
-        return told.get(line.unit, f"{value:{sign}.3g} s")
+        digits = ".2g" if sign else ".3g"
+        small = abs(value) < 0.1
+        seconds = f"{value * (1000 if small else 1):{sign}{digits}} {'ms' if small else 's'}"
+        return told.get(line.unit, seconds)
 
     between = f"{text(line.low, '+')} to {text(line.high, '+')}"
     color = _COLORS[line.verdict]

@@ -25,7 +25,7 @@ table { border-collapse: collapse; font-size: 13.5px; font-variant-numeric: tabu
   width: 100%; }
 th, td { padding: 5px 7px; text-align: right; white-space: nowrap;
   border-bottom: 1px solid var(--line); }
-thead th { color: var(--quiet); font-weight: 600; }
+thead th { color: var(--quiet); font-weight: 600; white-space: normal; vertical-align: bottom; }
 tbody th, thead th:first-child { text-align: left; }
 th.text, td.text { text-align: left; }
 tr.best { background: #eff6ff; }

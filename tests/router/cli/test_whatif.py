@@ -30,13 +30,16 @@ def whatif(capsys: pytest.CaptureFixture[str], fleet: str, *words: str) -> tuple
 
 
 def test_the_answer_has_both_worlds_intervals_and_costs(
-    capsys: pytest.CaptureFixture[str], fleet: str
+    capsys: pytest.CaptureFixture[str], fleet: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setenv("COLUMNS", "80")
     words = ("--from", "azure-conv-like", "--last", "40", "--remove", "t4", "--seeds", "2")
     code, out, _ = whatif(capsys, fleet, *words)
     assert code == 0
     for word in ("now:", "then:", "TTFT P99", "E2E P99", "95 % interval", "$ per hour", "goodput"):
         assert word in out
+    assert "over 40 s, 2 replays" in out
+    assert "…" not in out  # nothing is cut off in 80 columns
 
 
 def test_json_for_programs_and_lines_of_progress(
