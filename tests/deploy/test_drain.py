@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import http.server
 import importlib.util
-import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -13,6 +11,7 @@ from types import ModuleType
 import pytest
 
 from tests.deploy.chart import CHART
+from tests.fakes.http_server import Handler, served
 
 
 def hook() -> ModuleType:
@@ -29,24 +28,13 @@ def hook() -> ModuleType:
 def engine(expositions: list[str]) -> Iterator[int]:
     """An engine whose /metrics says one text after the other, the last for ever."""
 
-    class Handler(http.server.BaseHTTPRequestHandler):
-        def do_GET(self) -> None:
+    class Metrics(Handler):
+        def get(self) -> None:
             text = expositions.pop(0) if len(expositions) > 1 else expositions[0]
-            self.send_response(200)
-            self.end_headers()
-            self.wfile.write(text.encode())
+            self.say(text.encode(), kind="text/plain")
 
-        def log_message(self, *_: object) -> None:
-            pass
-
-    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    thread = threading.Thread(target=server.serve_forever, daemon=True)
-    thread.start()
-    try:
-        yield server.server_address[1]
-    finally:
-        server.shutdown()
-        server.server_close()
+    with served(Metrics) as url:
+        yield int(url.rpartition(":")[2])
 
 
 VLLM = (

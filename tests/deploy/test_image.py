@@ -7,7 +7,6 @@ import os
 import re
 import shutil
 import signal
-import socket
 import subprocess
 import time
 import tomllib
@@ -20,6 +19,7 @@ import pytest
 
 from tests.deploy.monitoring import DEPLOY
 from tests.deploy.programs import ROOT, beside_python, ran
+from tests.fakes.http_server import free_port
 
 DOCKERFILE = (DEPLOY / "docker" / "Dockerfile").read_text("utf-8")
 BUILD, FINAL = DOCKERFILE.split("\nFROM ")[1:]
@@ -137,12 +137,6 @@ def running(container: str, *command: str) -> Iterator[None]:
     finally:
         os.killpg(process.pid, signal.SIGTERM)
         process.wait(30)
-
-
-def free_port() -> int:
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        return int(free.getsockname()[1])
 
 
 @pytest.mark.full

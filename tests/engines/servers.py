@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import signal
-import socket
 import subprocess
 import time
 import urllib.error
@@ -16,6 +15,7 @@ from pathlib import Path
 from typing import Literal
 
 from tests.engines.install import is_ready, python_of
+from tests.fakes.http_server import free_port
 
 HERE = Path(__file__).parent
 PYTHONS = {"vllm": "MOTLEY_VLLM_PYTHON", "sglang": "MOTLEY_SGLANG_PYTHON"}
@@ -148,7 +148,7 @@ def _start(folder: Path, wanted: Wanted) -> Server:
     if not model.exists():
         maker = [python, HERE / "random_llama.py", model, wanted.size, wanted.tokenizer]
         subprocess.run(maker, check=True, env=environment)
-    port = _free_port()
+    port = free_port()
     log = folder / f"{wanted.engine}-{port}.log"
     command = [str(python), *_command(wanted, model.name), "--host", "127.0.0.1"]
     with log.open("wb") as output:
@@ -172,12 +172,6 @@ def _command(wanted: Wanted, model: str) -> list[str]:
         flags = SGLANG_FLAGS
     pairs = [part for flag in {**flags, **wanted.flags}.items() for part in flag]
     return [*program, "--served-model-name", wanted.serves, *pairs, *wanted.switches]
-
-
-def _free_port() -> int:
-    with socket.socket() as listener:
-        listener.bind(("127.0.0.1", 0))
-        return int(listener.getsockname()[1])
 
 
 def wait(server: Server, patience: Patience = Patience()) -> None:

@@ -10,7 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.engines.servers import Patience, Server, _free_port, stop, wait
+from tests.engines.servers import Patience, Server, stop, wait
+from tests.fakes.http_server import free_port
 
 SERVE = """
 import http.server, sys
@@ -26,7 +27,7 @@ WORK = "import time\nwhile time.process_time() < 1.0: pass\n"
 
 @contextmanager
 def started(program: str, folder: Path) -> Iterator[Server]:
-    port, log = _free_port(), folder / "log"
+    port, log = free_port(), folder / "log"
     with log.open("wb") as output:
         process = subprocess.Popen(
             [sys.executable, "-c", program, str(port)],

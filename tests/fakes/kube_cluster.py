@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import asyncio
 import os
-import socket
 from collections.abc import Iterator
 from contextlib import suppress
 from typing import Any, Self
@@ -21,6 +20,7 @@ from simulator.engine_server.build import EngineOptions
 from simulator.engine_server.fleet import make_server
 from simulator.engine_server.listening import listen
 from simulator.engine_server.server import EngineServer
+from tests.fakes.http_server import free_port
 from tests.fakes.kube_api import FakeKubeApi
 
 Thing = dict[str, Any]
@@ -48,7 +48,7 @@ class FakeCluster:
         self._work: set[asyncio.Task[None]] = set()
         self._made = 0
         self._net = f"127.{20 + os.getpid() % 200}"
-        self._port = _free_port()
+        self._port = free_port()
         kube.graceful.add("pods")
 
     async def __aenter__(self) -> Self:
@@ -257,9 +257,3 @@ def _ready(pod: Thing) -> bool:
 
 def _cost(pod: Thing) -> int:
     return int((pod["metadata"].get("annotations") or {}).get(COST, 0))
-
-
-def _free_port() -> int:
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        return int(free.getsockname()[1])

@@ -16,6 +16,7 @@ from typing import Any
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
+from tests.fakes.http_server import free_port
 from tests.fire.census import nothing_left_behind
 from tests.fire.client import Seen, ask
 from tests.fire.faults import CELLS, TOKENS, Fault, fault, is_silence
@@ -29,7 +30,6 @@ from tests.router.gateway.fakes import (
     running,
     stream,
 )
-from tests.router.gateway.test_retries import free_port
 
 LIMITS = {
     "connect_timeout_s": 60.0,

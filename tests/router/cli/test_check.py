@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import http.server
 import json
-import threading
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -12,6 +10,7 @@ from typing import Any
 import pytest
 
 from router.cli.main import run
+from tests.fakes.http_server import Handler, served
 
 MODEL = "llama-3.1-8b"
 
@@ -108,26 +107,19 @@ def test_a_wrong_file_is_one_line(tmp_path: Path, capsys: pytest.CaptureFixture[
     assert text.startswith("error: ")
 
 
-class Told(http.server.BaseHTTPRequestHandler):
-    def do_GET(self) -> None:
-        body = json.dumps(
-            {"data": [{"id": "other", "owned_by": "vllm", "max_model_len": 1024}]}
-        ).encode()
-        self.send_response(200)
-        self.send_header("content-length", str(len(body)))
-        self.end_headers()
-        self.wfile.write(body)
-
-    def log_message(self, *_: object) -> None:
-        """Be quiet."""
+class Told(Handler):
+    def get(self) -> None:
+        self.say(
+            json.dumps(
+                {"data": [{"id": "other", "owned_by": "vllm", "max_model_len": 1024}]}
+            ).encode()
+        )
 
 
 @pytest.fixture
 def engine() -> Iterator[str]:
-    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Told) as fake:
-        threading.Thread(target=fake.serve_forever, daemon=True).start()
-        yield f"http://127.0.0.1:{fake.server_address[1]}"
-        fake.shutdown()
+    with served(Told) as url:
+        yield url
 
 
 def test_engines_may_be_asked(

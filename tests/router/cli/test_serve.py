@@ -7,7 +7,6 @@ import json
 import signal
 import subprocess
 import sys
-import threading
 import time
 import urllib.error
 import urllib.request
@@ -24,6 +23,7 @@ from router.config.load import load_config
 from router.domain.errors import ConfigError, UnknownNameError
 from router.gateway.processes import Worker
 from router.gateway.server import bind
+from tests.fakes.http_server import Handler, served
 
 MODEL = "llama-3.1-8b"
 
@@ -135,18 +135,14 @@ def test_a_fleet_from_flags() -> None:
 # A real process
 
 
-class SlowEngine(http.server.BaseHTTPRequestHandler):
+class SlowEngine(Handler):
     """Streams twenty events over a second."""
 
-    protocol_version = "HTTP/1.1"
+    def get(self) -> None:
+        self.say(b"")
 
-    def do_GET(self) -> None:
-        self.send_response(200)
-        self.send_header("content-length", "0")
-        self.end_headers()
-
-    def do_POST(self) -> None:
-        self.rfile.read(int(self.headers["content-length"]))
+    def post(self) -> None:
+        self.read()
         self.send_response(200)
         self.send_header("content-type", "text/event-stream")
         self.send_header("connection", "close")
@@ -156,16 +152,11 @@ class SlowEngine(http.server.BaseHTTPRequestHandler):
             time.sleep(0.05)
         self.wfile.write(b"data: [DONE]\n\n")
 
-    def log_message(self, *_: object) -> None:
-        """Be quiet."""
-
 
 @pytest.fixture
 def slow_engine() -> Iterator[str]:
-    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), SlowEngine) as fake:
-        threading.Thread(target=fake.serve_forever, daemon=True).start()
-        yield f"http://127.0.0.1:{fake.server_address[1]}"
-        fake.shutdown()
+    with served(SlowEngine) as url:
+        yield url
 
 
 def test_sigterm_lets_streams_finish_and_ends_with_0(slow_engine: str) -> None:

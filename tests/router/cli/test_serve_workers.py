@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import http.server
 import json
 import os
 import signal
 import subprocess
 import sys
-import threading
 import time
 import urllib.error
 import urllib.request
@@ -18,38 +16,27 @@ from pathlib import Path
 
 import pytest
 
+from tests.fakes.http_server import Handler, served
+
 MODEL = "llama-3.1-8b"
 
 
-class Engine(http.server.BaseHTTPRequestHandler):
+class Engine(Handler):
     """Answers at once."""
 
-    protocol_version = "HTTP/1.1"
+    def get(self) -> None:
+        self.say(b"{}")
 
-    def do_GET(self) -> None:
-        self._say(b"{}")
-
-    def do_POST(self) -> None:
-        self.rfile.read(int(self.headers["content-length"]))
+    def post(self) -> None:
+        self.read()
         usage = b'"usage":{"prompt_tokens":5,"completion_tokens":3,"total_tokens":8}'
-        self._say(b'{"choices":[{"message":{"content":"hi"}}],' + usage + b"}")
-
-    def _say(self, body: bytes) -> None:
-        self.send_response(200)
-        self.send_header("content-length", str(len(body)))
-        self.end_headers()
-        self.wfile.write(body)
-
-    def log_message(self, *_: object) -> None:
-        """Be quiet."""
+        self.say(b'{"choices":[{"message":{"content":"hi"}}],' + usage + b"}")
 
 
 @pytest.fixture
 def engine() -> Iterator[str]:
-    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Engine) as fake:
-        threading.Thread(target=fake.serve_forever, daemon=True).start()
-        yield f"http://127.0.0.1:{fake.server_address[1]}"
-        fake.shutdown()
+    with served(Engine) as url:
+        yield url
 
 
 def ask(url: str) -> int:

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import json
-import socket
 
 import pytest
 
+from tests.fakes.http_server import free_port
 from tests.router.gateway.conftest import StartEngine, StartGateway
 from tests.router.gateway.fakes import (
     DONE,
@@ -27,13 +27,6 @@ from tests.router.gateway.fakes import (
 )
 
 FULL = b'data: {"error": {"object": "error", "message": "full", "code": 503}}\n\n'
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
 
 
 FAILURES = {

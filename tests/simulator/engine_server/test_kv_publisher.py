@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import json
-import socket
 from typing import Any
 
 import httpx
@@ -17,14 +16,9 @@ from simulator.engine_server.build import EngineOptions
 from simulator.engine_server.fleet import make_server
 from simulator.engine_server.listening import listen
 from tests.fakes import ask, outcome
+from tests.fakes.http_server import free_port
 
 MODEL = "llama-3.1-8b"
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 class Told:

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import json
-import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
 from simulator.evaluate.items import Chat, Code, Item, Qa, Reasoning, prompt_of, read_items
+from tests.fakes import http_server
+from tests.fakes.http_server import Handler
 
 SOLUTIONS = {
     "code-01": "def middle(text):\n    n = len(text)\n    return text[(n - 1) // 2 : n // 2 + 1]",
@@ -98,39 +98,22 @@ class Model:
 def served(model: Model) -> Iterator[str]:
     """The model behind HTTP; yields its URL."""
 
-    class Handler(BaseHTTPRequestHandler):
-        protocol_version = "HTTP/1.1"
+    class Answers(Handler):
+        def get(self) -> None:
+            self.tell({"object": "list", "data": [{"id": model.name}]})
 
-        def do_GET(self) -> None:
-            self._send({"object": "list", "data": [{"id": model.name}]})
-
-        def do_POST(self) -> None:
-            body = json.loads(self.rfile.read(int(self.headers["content-length"])))
+        def post(self) -> None:
+            body = json.loads(self.read())
             model.keys.append(self.headers["authorization"])
             if model.failures:
                 model.failures -= 1
-                self._send({"error": {"message": "busy"}}, 503)
+                self.tell({"error": {"message": "busy"}}, 503)
                 return
             message = {"role": "assistant", "content": model.answer(body)}
-            self._send({"choices": [{"index": 0, "message": message}]})
+            self.tell({"choices": [{"index": 0, "message": message}]})
 
-        def _send(self, document: dict[str, Any], status: int = 200) -> None:
-            content = json.dumps(document).encode()
-            self.send_response(status)
-            self.send_header("content-type", "application/json")
-            self.send_header("content-length", str(len(content)))
-            self.end_headers()
-            self.wfile.write(content)
+        def tell(self, document: dict[str, Any], status: int = 200) -> None:
+            self.say(json.dumps(document).encode(), status)
 
-        def log_message(self, *arguments: object) -> None:
-            pass
-
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
-    thread.start()
-    try:
-        yield f"http://127.0.0.1:{server.server_address[1]}"
-    finally:
-        server.shutdown()
-        server.server_close()
-        thread.join()
+    with http_server.served(Answers) as url:
+        yield url
