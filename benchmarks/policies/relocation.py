@@ -193,7 +193,7 @@ class Mover:
         self, view: BackendState, now: float, extra_seqs: int = 0, extra_tokens: int = 0
     ) -> float:
         """One iteration as believed, prefills in between included."""
-        cost, lane = view.cost, self._policy._lanes.get(view.index)
+        cost, lane = view.cost, self._policy._book.known(view.index)
         seqs = view.in_flight + extra_seqs
         step_s = cost.step_s + cost.seq_s * seqs
         step_s += cost.context_s * (view.context_tokens + extra_tokens)
