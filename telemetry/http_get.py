@@ -73,7 +73,7 @@ class HttpGetter:
                 return await self._exchange(origin, request, max_bytes)
         except TimeoutError:
             raise FetchError("timeout", f"no complete answer within {timeout_s:g} s") from None
-        except OSError as error:
+        except (OSError, UnicodeError) as error:  # no name that could be looked up
             raise FetchError("connect", str(error) or type(error).__name__) from error
 
     async def _exchange(self, origin: _Origin, request: bytes, max_bytes: int) -> bytes:
@@ -133,7 +133,10 @@ class _Origin:
 
 
 def _split(url: str, header: bytes) -> tuple[_Origin, bytes]:
-    parts = urlsplit(url)
+    try:
+        parts = urlsplit(url)
+    except ValueError as error:
+        raise FetchError("connect", f"{url!r}: {error}") from None
     if parts.scheme not in ("http", "https") or not parts.hostname:
         raise FetchError("connect", f"{url!r} is no http:// or https:// address")
     try:

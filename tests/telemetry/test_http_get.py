@@ -113,7 +113,13 @@ async def test_broken_answers_are_failures() -> None:
         assert (await failure(url)).kind == "connect"
 
 
-@pytest.mark.parametrize("url", ["ftp://x/", "nonsense", "http://", "http://h:99999/"])
+@pytest.mark.parametrize(
+    "url",
+    [
+        *("ftp://x/", "nonsense", "http://", "http://h:99999/"),
+        *("http://a..b/", f"http://{'a' * 70}.com/", "http://[::1/"),
+    ],
+)
 async def test_addresses_that_are_none(url: str) -> None:
     assert (await failure(url)).kind == "connect"
 
