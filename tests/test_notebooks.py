@@ -31,6 +31,9 @@ def test_weights_are_tuned_and_written(tmp_path: Path, monkeypatch: pytest.Monke
     assert "on the front" in said
     written = load_config(fleet).planner.weights
     assert set(written) == {"cost", "energy"}
+    # Several weights lead to one placement: the marked line tells those that are written.
+    (marked,) = (line for line in said.splitlines() if line.startswith("*"))
+    assert marked.endswith(f"cost: {written['cost']:g}, energy: {written['energy']:g}")
     assert "# The fleet that" in fleet.read_text()
 
 
