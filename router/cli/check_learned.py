@@ -35,7 +35,7 @@ def about_learned(config: MotleyConfig) -> About:
             f"telemetry.learned.file: {path.parent} is no folder that can be written to, so what "
             "is learned is lost with a restart: make it, or name another file"
         )
-    if not path.exists():
+    if not os.path.exists(path):
         about.facts.append(f"what is learned is kept in {section.file}; there is nothing yet")
         return about
     try:

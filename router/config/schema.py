@@ -127,7 +127,7 @@ class RecordSection(Section):
 class LearnedSection(Section):
     """Where what was learned is kept over a restart, and how often it is written."""
 
-    file: str = Field(min_length=1)
+    file: str = Field(pattern=r"^[^\0]+$")
     every_s: Seconds = 60.0
 
 

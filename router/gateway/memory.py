@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import os
 import threading
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
@@ -19,6 +20,7 @@ from router.dispatcher import Dispatcher
 from router.domain.errors import LearnedError
 from router.gateway.prompt_size import PromptSizer
 from router.perf.length import BucketLengthPredictor
+from router.perf.length_kept import LengthCell
 from telemetry import metric_table as table
 from telemetry.feedback import Feedback
 from telemetry.learned import Learned, described, encode
@@ -29,6 +31,7 @@ from telemetry.speeds import Before, Speed
 log = logging.getLogger("motley.learned")
 
 LOOK_S = 1.0
+SLICE = 250
 Result = Literal["ok", "failed", "left"]
 """Written; could not be; left to another process, which has the file."""
 
@@ -69,13 +72,13 @@ class Pupils:
             taken["policies"] = 1
         return taken
 
-    def learned(self, speeds: list[Speed], unix_s: float) -> Learned:
+    def learned(self, lengths: list[LengthCell], speeds: list[Speed], unix_s: float) -> Learned:
         """All of it, to be written; ``speeds`` are the feedback's, or those that nobody used."""
         known = self.dispatcher.known()
         return Learned(
             "gateway",
             unix_s,
-            self.lengths.cells(),
+            lengths,
             speeds,
             self.prompts.sums(),
             {self.policy(): known} if known else {},
@@ -157,7 +160,7 @@ class Memory:
     def close(self) -> None:
         """Write a last time, and let another process have the file."""
         if self._file is not None:
-            self._save(self._file, self._learned())
+            self._save(self._file, self._learned(self._pupils.lengths.cells()))
             self._file.release()
 
     def described(self) -> dict[str, Any] | None:
@@ -186,7 +189,7 @@ class Memory:
         return ours
 
     def _recall(self, file: LearnedFile) -> None:
-        if not file.path.exists():
+        if not os.path.exists(file.path):  # unlike Path.exists, never an error
             log.info("%s: nothing was learned before; the start is cold", self._name)
             return
         try:
@@ -197,7 +200,8 @@ class Memory:
         if flaws:
             self._refuse(file, f"{file.path}: {'; '.join(flaws)}; the rest is used")
         counts = self._restore(learned)
-        self.recalled = Recalled(self._name, learned.origin, learned.written_unix_s, counts)
+        if self.recalled is None or any(counts.values()):
+            self.recalled = Recalled(self._name, learned.origin, learned.written_unix_s, counts)
         had = described(learned)
         log.info(
             "%s: known again from %.0f s ago: %s",
@@ -229,10 +233,10 @@ class Memory:
 
     # -- writing -----------------------------------------------------------------------------
 
-    def _learned(self) -> Learned:
+    def _learned(self, lengths: list[LengthCell]) -> Learned:
         now, feedback = self._now(), self._pupils.feedback
         speeds = self._unused.left({}, now) if feedback is None else feedback.speeds(now)
-        return self._pupils.learned(speeds, self._unix_s())
+        return self._pupils.learned(lengths, speeds, self._unix_s())
 
     async def _save_aside(self) -> None:
         """Write in a thread: a disk may take its time, requests may not."""
@@ -244,10 +248,15 @@ class Memory:
         if self._claim(file):
             if not was_ours:  # whoever wrote it until now has stopped, and may have known more
                 self._recall(file)
-            await asyncio.to_thread(self._save, file, self._learned())
+            lengths: list[LengthCell] = []
+            for number, cell in enumerate(self._pupils.lengths.each_cell(), start=1):
+                lengths.append(cell)
+                if number % SLICE == 0:
+                    await asyncio.sleep(0)  # requests first: ten thousand cells take 20 ms
+            await asyncio.to_thread(self._save, file, self._learned(lengths))
 
     def _save(self, file: LearnedFile, learned: Learned) -> None:
-        if not file.ours or (self._kept_out and file.path.exists()):
+        if not file.ours or (self._kept_out and os.path.exists(file.path)):
             return
         with self._writing:
             try:

@@ -16,7 +16,7 @@ is over, a request counts in its cells as long as was forecast.
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from weakref import WeakValueDictionary
 
 from router.domain.outcome import Outcome
@@ -140,12 +140,13 @@ class BucketLengthPredictor:
 
         What is under way is not in it: that is about the moment.
         """
-        seen: dict[CellKey, _Cell] = {**self._leaves, **self._parents}
-        return [
-            LengthCell(key, cell.weight, cell.mean, cell.p90, cell.square)
-            for key, cell in seen.items()
-            if cell.weight
-        ]
+        return list(self.each_cell())
+
+    def each_cell(self) -> Iterator[LengthCell]:
+        """The same one by one, for who has other things to do in between."""
+        for key, cell in [*self._leaves.items(), *self._parents.items()]:
+            if cell.weight:
+                yield LengthCell(key, cell.weight, cell.mean, cell.p90, cell.square)
 
     def restore(self, cells: Iterable[LengthCell], *, keep: float = 1.0) -> int:
         """Know again what ``cells`` told; nothing that was learned since is touched.
