@@ -2,8 +2,8 @@
 
 Kept is what is slow to learn and about the work or the hardware: how long answers are, by model,
 tenant, prompt and limit; how fast each backend is, how surely, and the level that its drift is
-judged by; bytes a token, by model; and the tails of TTFT and E2E that the policy weighs by, as the
-first answers after a start are the short ones. Not kept is what is about the moment, or learned in
+judged by; bytes a token, by model; and the tail of E2E that the policy weighs by, as the first
+answers after a start are the short ones. Not kept is what is about the moment, or learned in
 no time: queues, requests under way, caches and the trust in them, breakers, prices, the caution of
 the class queue, which twenty misses teach.
 

@@ -115,7 +115,7 @@ def simulate(
     learned: Annotated[
         Path | None,
         typer.Option(
-            help="Begin with the lengths and tails that a gateway kept in this file "
+            help="Begin with the lengths and the tail that a gateway kept in this file "
             "(telemetry.learned.file), or that motley trace --learned wrote.",
             rich_help_panel=_REAL,
         ),

@@ -127,7 +127,7 @@ class RecordSection(Section):
 class LearnedSection(Section):
     """Where what was learned is kept over a restart, and how often it is written."""
 
-    file: str = Field(pattern=r"^[^\0]+$")
+    file: str = Field(pattern=r"^[^\x00]+$")
     every_s: Seconds = 60.0
 
 

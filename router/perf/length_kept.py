@@ -21,9 +21,9 @@ CellKey = tuple[str | int, ...]
 """Model; and tenant; and bucket of the prompt; and bucket of the limit: one to four of them."""
 LEAF_DEPTH = 4
 
-SLACK, TOO_LONG = 0.25, 8.0
+SLACK, TOO_LONG = 0.25, 5.0
 CLIP = 2.5
-"""One answer adds at most so much: four at least must agree."""
+"""One answer adds at most so much: three at least must agree."""
 LEAST_TOKENS = 8.0
 """Added to both, so that answers of one token and of two are about as long."""
 TRIED = 300

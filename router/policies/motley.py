@@ -132,11 +132,11 @@ class Motley:
             audit[1] += min(found, promised)
 
     def known(self) -> dict[str, float]:
-        """The scales of TTFT and E2E."""
+        """The scale of E2E."""
         return self._scale.known()
 
     def recall(self, known: Mapping[str, float]) -> None:
-        """Begin with the scales that were known before a restart."""
+        """Begin with the scale of E2E that was known before a restart."""
         self._scale.recall(known)
         self._book.scale_changed()
 

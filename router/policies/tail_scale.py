@@ -45,8 +45,8 @@ class TailScale:
 
     Percentiles by stochastic approximation in the logarithm: up by ``GAIN * q`` on a value above
     the estimate, down by ``GAIN * (1 - q)`` on one below; they follow a change in a few hundred
-    completions. The first two hundred are ranked exactly; after a restart they take over step by
-    step from what was known before, as the first ones over are the short ones.
+    completions. The first two hundred are ranked exactly; after a restart theirs takes over step
+    by step from the tail of E2E that was known before.
 
     Attributes:
         ttft_s: tail of TTFT, in seconds.
@@ -56,7 +56,7 @@ class TailScale:
     """
 
     __slots__ = (
-        "_before",
+        "_before_s",
         "_e2e_moment",
         "_first",
         "_ttft_moment",
@@ -70,7 +70,7 @@ class TailScale:
         self.ttft_s = PRIOR_TTFT_S
         self.e2e_s = PRIOR_E2E_S
         self._first: tuple[list[float], list[float]] | None = ([], [])
-        self._before: tuple[float, float] | None = None
+        self._before_s: float | None = None
         self._ttft_moment = PRIOR_TTFT_MOMENT
         self._e2e_moment = PRIOR_E2E_MOMENT
         self.worth = self._worth()
@@ -95,24 +95,23 @@ class TailScale:
         self.overshoot = self._overshoot()
 
     def known(self) -> dict[str, float]:
-        """What was learned, to be kept over a restart; empty while it is a guess."""
-        if self._before is None and self._first is not None and len(self._first[0]) < BEGIN_AT:
+        """What was learned, to be kept over a restart; empty while it is a guess.
+
+        That is the tail of E2E alone. The first answers over are the short ones, whose E2E would
+        be taken for the tail; their TTFT is like any other, and a tail of TTFT from heavier work
+        would let everybody wait for hundreds of answers.
+        """
+        if self._before_s is None and self._first is not None and len(self._first[0]) < BEGIN_AT:
             return {}
-        moments = {"ttft_moment": self._ttft_moment, "e2e_moment": self._e2e_moment}
-        return {"ttft_s": self.ttft_s, "e2e_s": self.e2e_s, **moments}
+        return {"e2e_s": self.e2e_s, "e2e_moment": self._e2e_moment}
 
     def recall(self, known: Mapping[str, float]) -> None:
         """Begin with what was known before a restart, if it is that."""
-        values = [known.get(name, 0.0) for name in ("ttft_s", "e2e_s")]
-        moments = [known.get(name, 0.0) for name in ("ttft_moment", "e2e_moment")]
-        if not all(0.0 < value < math.inf for value in (*values, *moments)):
+        e2e_s, moment = known.get("e2e_s", 0.0), known.get("e2e_moment", 0.0)
+        if not (0.0 < e2e_s < math.inf and 0.0 < moment < math.inf):
             return
-        self.ttft_s, self.e2e_s = self._before = (
-            min(max(values[0], FLOOR_S), MOST_BEFORE_S),
-            min(max(values[1], FLOOR_S), MOST_BEFORE_S),
-        )
-        self._ttft_moment = min(moments[0], MOST_TTFT_MOMENT)
-        self._e2e_moment = min(moments[1], MOST_E2E_MOMENT)
+        self.e2e_s = self._before_s = min(max(e2e_s, FLOOR_S), MOST_BEFORE_S)
+        self._e2e_moment = min(moment, MOST_E2E_MOMENT)
         self.worth = self._worth()
         self.overshoot = self._overshoot()
 
@@ -125,10 +124,8 @@ class TailScale:
         if count >= BEGIN_AT:
             rank = int(QUANTILE * count)
             ttft_s, e2e_s = (max(known[rank], FLOOR_S) for known in self._first)
-            if self._before is not None:
-                share = min(count / BEGIN_UNTIL, 1.0)
-                ttft_s = self._before[0] * (ttft_s / self._before[0]) ** share
-                e2e_s = self._before[1] * (e2e_s / self._before[1]) ** share
+            if self._before_s is not None:
+                e2e_s = self._before_s * (e2e_s / self._before_s) ** min(count / BEGIN_UNTIL, 1.0)
             self.ttft_s, self.e2e_s = ttft_s, e2e_s
         if count >= BEGIN_UNTIL:
             self._first = None
