@@ -272,16 +272,19 @@ def test_no_more_leaves_are_kept_than_there_is_room_for():
     assert len(after) == 2
 
 
-@pytest.mark.parametrize("seed", range(20))
-def test_the_same_traffic_goes_on_and_nothing_is_forgotten(seed: int):
-    after = BucketLengthPredictor()
-    after.restore(taught(seed=seed).cells())
-    weight = max(cell.weight for cell in after.cells())
-    rng = random.Random(seed + 1000)
-    for _ in range(400):
-        length = max(1, int(rng.lognormvariate(math.log(300.0) - 0.5, 1.0)))
-        after.observe(done(length, rng.choice((100, 1000, 3000))))
-    assert max(cell.weight for cell in after.cells()) > weight
+def test_the_same_traffic_goes_on_and_is_hardly_ever_taken_for_another():
+    """A false alarm costs what was kept of one model, as if the start had been cold."""
+    forgot = 0
+    for seed in range(20):
+        after = BucketLengthPredictor()
+        after.restore(taught(seed=seed).cells())
+        weight = max(cell.weight for cell in after.cells())
+        rng = random.Random(seed + 1000)
+        for _ in range(400):
+            length = max(1, int(rng.lognormvariate(math.log(300.0) - 0.5, 1.0)))
+            after.observe(done(length, rng.choice((100, 1000, 3000))))
+        forgot += max(cell.weight for cell in after.cells()) <= weight
+    assert forgot <= 2
 
 
 @pytest.mark.parametrize("seed", range(20))
