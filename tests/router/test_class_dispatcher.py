@@ -7,6 +7,7 @@ second of backlog and every figure can be worked out on paper.
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import asdict
 from typing import Any
 
 import pytest
@@ -394,6 +395,15 @@ class TestCaution:
         dispatcher.desk.observe(outcome("a", finished_s=99.0))
         dispatcher.desk.retarget({**SLOS, "interactive": Slo("interactive", 2.0, tpot_s=0.3)})
         assert dispatcher.desk.limits(ask().model, 21.0).share == 1.0
+
+
+def test_a_policy_that_comes_with_other_classes_brings_their_targets():
+    dispatcher = serving("a")
+    targets = {"interactive": asdict(Slo("interactive", ttft_s=0.3))}
+    dispatcher.use_policy(LimitPolicy(1), {"slos": targets}, 1.0)
+    assert dispatcher.desk.slo_of(ask("r")).ttft_s == 0.3
+    dispatcher.use_policy(LimitPolicy(1), {}, 2.0)
+    assert dispatcher.desk.slo_of(ask("r")).ttft_s == 0.3, "a recipe without classes changes none"
 
 
 def test_who_leaves_the_queue_is_gone():
