@@ -123,12 +123,10 @@ class Lane:
     def room_wait_s(self, prompt: int, ahead: int = 0) -> float:
         """Seconds until the engine would admit a prompt, behind others of so many tokens.
 
-        Requests end one after the other and each frees what it holds. Infinity if there will be
-        no room while anybody else is there.
+        Requests end one after the other and each frees what it holds; when all have, any prompt
+        is admitted.
         """
         view, limit = self.view, self._kv_limit * self.view.kv_capacity_tokens
-        if prompt > limit:
-            return math.inf
         if not self._in_flight:
             return 0.0
         held = view.context_tokens

@@ -9,7 +9,7 @@ one request is smooth::
 so ``worth`` is the ratio of the two factors, with T and E in units of their 98th percentiles.
 Whoever weighs TTFT less than that leans towards E2E; he has no reason to where the two tails are
 the same requests, long prompts of short answers: a second off their TTFT is one off their E2E. So
-``worth`` grows with the square of the one percentile over the other, to three times at most.
+``worth`` grows with the cube of the one percentile over the other, to thirteen times at most.
 Nothing is tuned to a workload: any trace, model and fleet sets its own scales.
 """
 
@@ -29,7 +29,7 @@ PRIOR_E2E_S = 20.0
 PRIOR_TTFT_MOMENT = 0.1
 PRIOR_E2E_MOMENT = 0.2
 LEAST_MOMENT = 0.01
-ALIKE = 2.0
+ALIKE = 12.0
 MOST_TTFT_MOMENT = 30.0
 MOST_E2E_MOMENT = 6.0
 """One outlier counts for at most 2.3 times its 98th percentile of TTFT, 2.4 times of E2E."""
@@ -141,7 +141,7 @@ class TailScale:
     def _worth(self) -> float:
         ttft = max(self._ttft_moment, LEAST_MOMENT)
         alike = min(self.ttft_s / self.e2e_s, 1.0)
-        return 0.5 * max(self._e2e_moment, LEAST_MOMENT) / ttft * (1.0 + ALIKE * alike * alike)
+        return 0.5 * max(self._e2e_moment, LEAST_MOMENT) / ttft * (1.0 + ALIKE * alike**3)
 
 
 def _stepped(estimate_s: float, value_s: float) -> float:

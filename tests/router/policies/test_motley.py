@@ -44,7 +44,7 @@ def own_pain(ttft: float, tau: float) -> float:
     beyond = 1 / (1 + math.exp(1.702 * z)) if z < 20 else 0.0
     # A percentile of 0.98 moves by P / (3.5 * 0.02); (E / E98)^2 is 0.2 on average: 2 * 0.2 / 0.07.
     # The tails are hardly the same requests: one is a twentieth of the other.
-    alike = 1.0 + 2.0 * (TTFT98_S / E2E98_S) ** 2
+    alike = 1.0 + 12.0 * (TTFT98_S / E2E98_S) ** 3
     return 0.3 * alike * late**4 + long**2 + 0.4 / 0.07 * beyond
 
 
@@ -140,9 +140,13 @@ class TestWaitingForOne:
         fleet = views(fast=crowd(4, **held), slow={"cost": SLOW})
         assert picked(policy_of("motley"), fleet, self.LONG) == "slow"
 
-    def test_who_will_never_have_room_while_others_are_there_is_not_waited_for(self):
-        fleet = views(fast=crowd(1), slow={"cost": SLOW})
-        assert picked(policy_of("motley"), fleet, ask(prompt_tokens=90_001)) == "slow"
+    @pytest.mark.parametrize(("left", "waits"), [(50.0, True), (5_000.0, False)])
+    def test_one_that_is_admitted_only_when_all_others_are_gone_waits_for_that(self, left, waits):
+        # 90,001 tokens are more than nine tenths of the KV: 5,000 tokens to come take 57 s.
+        fleet = views(fast=crowd(1, pending_output_tokens=left), slow={"cost": SLOW})
+        prompt = ask(prompt_tokens=90_001, forecast=1.0)
+        chosen = policy_of("motley").choose(prompt, fleet, 0.0)
+        assert isinstance(chosen, Hold) == waits
 
     def choose(self, ahead: Taken, slow: BackendView) -> BackendView | Hold | None:
         policy = policy_of("motley")
