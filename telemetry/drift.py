@@ -6,8 +6,8 @@ matters and rings when what is left adds up to ``THRESHOLD`` standard deviations
 change is the median of what made it ring. Then the new level becomes the reference, so each
 change rings once, and recovery is a change too.
 
-``stragglers`` is for the card that was slow from its first day: it compares a backend with the
-median of its group, whose members are supposed to be equal.
+A card that was slow from its first day does not change: it is told from its equals by their
+corrections (the alert ``MotleyStraggler``).
 """
 
 from __future__ import annotations
@@ -229,31 +229,3 @@ class DriftDetector:
         """Start a backend anew."""
         for key in [key for key in self._tests if key[0] == backend]:
             del self._tests[key]
-
-
-def stragglers(
-    corrections: Mapping[str, tuple[float, float]],
-    groups: Mapping[str, str],
-    least: float = 1.3,
-) -> dict[str, float]:
-    """Backends slower than their equals, with by how much in their worse phase.
-
-    Args:
-        corrections: (prefill, decode) multipliers by backend.
-        groups: group of each backend; groups of fewer than three have no majority to be right.
-        least: smallest factor worth naming.
-    """
-    members: dict[str, list[str]] = {}
-    for name in corrections:
-        if name in groups:
-            members.setdefault(groups[name], []).append(name)
-    slow: dict[str, float] = {}
-    for names in members.values():
-        if len(names) < 3:
-            continue
-        usual = [median(corrections[name][phase] for name in names) for phase in (0, 1)]
-        for name in names:
-            worse = max(corrections[name][phase] / usual[phase] for phase in (0, 1))
-            if worse >= least:
-                slow[name] = worse
-    return slow

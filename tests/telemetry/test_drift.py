@@ -7,7 +7,7 @@ import random
 
 import pytest
 
-from telemetry.drift import WARM_UP, DriftDetector, stragglers
+from telemetry.drift import WARM_UP, DriftDetector
 
 
 def feed(levels: list[float], noise: float = 0.1, seed: int = 1) -> list[tuple[int, float]]:
@@ -83,16 +83,3 @@ def test_what_is_no_multiplier_is_ignored(multiplier: float) -> None:
     detector = DriftDetector()
     assert detector.observe("b", "decode", multiplier, 0.0) is None
     assert detector.degradations() == {}
-
-
-def test_a_straggler_stands_out_from_its_equals() -> None:
-    corrections = {f"t4-{n}": (1.2, 1.1) for n in range(4)} | {"t4-4": (1.2, 2.2)}
-    groups = dict.fromkeys(corrections, "t4")
-    assert stragglers(corrections, groups) == {"t4-4": pytest.approx(2.0)}
-
-
-def test_two_backends_have_no_majority_and_different_cards_no_comparison() -> None:
-    assert stragglers({"a": (1.0, 1.0), "b": (3.0, 3.0)}, {"a": "g", "b": "g"}) == {}
-    corrections = {"a": (1.0, 1.0), "b": (3.0, 3.0), "c": (9.0, 9.0)}
-    assert stragglers(corrections, {name: name for name in corrections}) == {}
-    assert stragglers(corrections, {}) == {}
