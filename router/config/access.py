@@ -4,13 +4,24 @@ from __future__ import annotations
 
 from typing import Annotated, Self
 
-from pydantic import Field, field_validator, model_validator
+from pydantic import AfterValidator, Field, field_validator, model_validator
 
 from router.config.section import Seconds, Section
 
 Amount = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 DIGEST_PREFIX = "sha256:"
 _DIGEST_LENGTH = len(DIGEST_PREFIX) + 64
+
+
+def _not_blank(key: str) -> str:
+    if not key.strip():
+        raise ValueError(
+            "an empty key would let everybody in; is the variable set that it comes from?"
+        )
+    return key
+
+
+ApiKey = Annotated[str, AfterValidator(_not_blank)]
 
 
 class GrantSection(Section):
@@ -115,6 +126,6 @@ class AdminSection(Section):
 
     host: str = "127.0.0.1"
     port: int | None = Field(default=None, ge=0, le=65535)
-    api_keys: list[str] = Field(default_factory=list)
+    api_keys: list[ApiKey] = Field(default_factory=list)
     worker_networks: list[str] = Field(default_factory=list)
     worker_schemes: list[str] = Field(default_factory=lambda: ["http", "https"])

@@ -143,8 +143,12 @@ def _checked(content: dict[str, Any], source: str) -> MotleyConfig:
         parsed = ConfigFile.model_validate(content)
     except ValidationError as error:
         raise ConfigError(f"{source}: {explain(error)}") from error
-    if parsed.policy.name not in POLICIES:
-        raise UnknownNameError("policy", parsed.policy.name, POLICIES)
+    names = [parsed.policy.name]
+    names += [parsed.policy.shadow.name] if parsed.policy.shadow else []
+    names += [parsed.policy.canary.name] if parsed.policy.canary else []
+    for name in names:
+        if name not in POLICIES:
+            raise UnknownNameError("policy", name, POLICIES)
     hardware = _hardware(parsed)
     if "backends" not in content and not parsed.discovery:
         raise ConfigError(f"{source}: backends: is missing")

@@ -6,7 +6,7 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import Field, StrictBool, StrictFloat, StrictInt, StrictStr, model_validator
 
-from router.config.access import AccessSection, AdminSection
+from router.config.access import AccessSection, AdminSection, ApiKey
 from router.config.discovery import DiscoverySection
 from router.config.planner import PlannerSection
 from router.config.section import Seconds, Section
@@ -250,7 +250,7 @@ class ServerSection(Section):
 
     host: str = "127.0.0.1"
     port: int = Field(default=8000, ge=0, le=65535)
-    api_keys: list[str] = Field(default_factory=list)
+    api_keys: list[ApiKey] = Field(default_factory=list)
     max_body_bytes: int = Field(default=64 * 1024 * 1024, ge=1024)
     max_json_depth: int = Field(default=256, ge=1)
     decision_log: str | None = None

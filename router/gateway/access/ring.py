@@ -57,8 +57,12 @@ class Ring:
     def find(self, offered: bytes, unix_s: float) -> Grant | None:
         """The grant of a key; ``None`` if there is none, or it has expired.
 
+        No key is no key, even where the configuration holds an empty one.
+
         Digests are looked up, not keys, so the time taken tells nothing about a key.
         """
+        if not offered:
+            return None
         digest = sha256(offered).digest()
         held = self._held.get(digest)
         if held is None or not hmac.compare_digest(held.digest, digest):

@@ -137,8 +137,18 @@ def test_all_mistakes_are_told_at_once():
 def test_unknown_names_suggest_the_near_ones():
     with pytest.raises(UnknownNameError, match="Did you mean 'least-request'"):
         config(policy={"name": "least-requests"})
+    for trial in ({"shadow": {"name": "least-reqest"}}, {"canary": {"name": "least-reqest"}}):
+        with pytest.raises(UnknownNameError, match="Did you mean 'least-request'"):
+            config(policy=trial)
     with pytest.raises(UnknownNameError, match="Did you mean 'a100-80'"):
         config({**A100, "gpu": "a100-8"})
+
+
+@pytest.mark.parametrize("key", ["", "  "])
+@pytest.mark.parametrize("section", ["server", "admin"])
+def test_an_empty_key_is_refused_for_it_would_let_everybody_in(section: str, key: str):
+    with pytest.raises(ConfigError, match=rf"{section}.api_keys\[1\]: an empty key would let"):
+        config(**{section: {"api_keys": ["sk-1", key]}})
 
 
 class TestImpossible:

@@ -37,6 +37,13 @@ def test_a_key_may_be_given_as_its_digest() -> None:
     assert ring.find(b"sha256:" + sha256(b"sk-three").hexdigest().encode(), 0.0) is None
 
 
+def test_no_key_opens_nothing_even_where_an_empty_one_is_configured() -> None:
+    """As from a variable that was not set; it made everybody an operator."""
+    ring = Ring(plain_keys(["sha256:" + sha256(b"").hexdigest(), "sk-one"]))
+    for headers in ({}, {b"authorization": b"Bearer "}, {b"x-api-key": b""}):
+        assert ring.find(offered_key(headers), 0.0) is None
+
+
 async def test_without_keys_everybody_is_admitted(
     engine: StartEngine, gateway: StartGateway
 ) -> None:
