@@ -17,7 +17,7 @@ _MOST_BYTES = 4_096
 _BEGINNING = 6
 _NEWLINE = 10
 _FRAME_END = b"\n\n\r\n"
-_NOT_THE_END = b'"finish_reason":null'
+_NOT_THE_END = (b'"finish_reason":null', b'"finish_reason": null')
 """In every event but those that tell how an answer ended; they are for the parser and the tally."""
 _LAST_BYTES = 128
 _DIGIT = re.compile(rb"[0-9]")
@@ -37,7 +37,7 @@ def beginnings() -> tuple[bytes, ...]:
 
 def ending_of(body: bytes) -> bytes:
     """How reads end that go on as this one does; empty if that cannot be told."""
-    at = body.rfind(_NOT_THE_END, -_LAST_BYTES)
+    at = max(body.rfind(words, -_LAST_BYTES) for words in _NOT_THE_END)
     ending = body[at:]
     if at < 0 or not body.endswith(b"}\n\n") or _DIGIT.search(ending):  # numbers change
         return b""

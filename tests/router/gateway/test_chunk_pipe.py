@@ -6,19 +6,23 @@ import asyncio
 import json
 import random
 from itertools import pairwise
+from pathlib import Path
 
 import pytest
 
 from router.gateway import chunk_pipe
 from router.gateway.chunk_pipe import ChunkPipe, between_chunks, ending_of
+from tests.fakes.certificates import Authority
 from tests.router.gateway.conftest import StartEngine, StartGateway
 from tests.router.gateway.fakes import (
     DONE,
     REQUEST,
     Behaviour,
+    FakeEngine,
     Gateway,
     Received,
     chunk,
+    event,
 )
 from tests.router.gateway.test_metrics import samples
 
@@ -230,6 +234,28 @@ async def test_a_client_that_leaves_frees_the_engine(
     writer.close()
     await asyncio.wait_for(left.wait(), 2.0)
     assert gate.books["cancelled"] == 1
+
+
+async def test_over_tls_too(
+    engine: StartEngine,
+    gateway: StartGateway,
+    passed: type[Counting],
+    front_end: str,
+    tmp_path: Path,
+) -> None:
+    authority = Authority(tmp_path)
+    events = [*(event({"content": str(n)}) for n in range(9)), DONE]  # JSON with spaces
+    fake = FakeEngine(reads(*map(chunk, events), b"0\r\n\r\n"))
+    fake.tls = authority.server_context("engine")
+    await fake.start()
+    try:
+        gate = await gateway(fake, upstream={"tls": {"ca_file": str(authority.ca_file)}})
+        for _ in range(2):
+            assert (await gate.post(body=STREAMED)).content == b"".join(events)
+        assert fake.connections == 1
+    finally:
+        await fake.stop()
+    assert passed.passed == (16 if front_end == "protocol" else 0)
 
 
 def test_a_read_ends_between_two_chunks_only_with_a_frame() -> None:
