@@ -3,9 +3,9 @@
 None is lost and the order is kept; each outcome carries its own times, so nobody needs to hear
 at once. Whoever is asked in between (``/metrics``, the end of the gateway) settles first.
 
-A lesson begins when an answer has just ended, not by a timer: requests that come at a steady rate
-would meet the timer's, again and again, in the middle of their way. It is given in slices, and
-between two of them the loop looks after the requests.
+A lesson begins when an answer has just ended, not by a timer, which might meet requests that come
+at a steady rate midway, again and again. It is given in slices, and between two of them the loop
+looks after the requests.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ SETTLE_S = 0.05
 """From the end of one lesson to the beginning of the next, at least."""
 PATIENCE_S = 0.02
 """What has waited so long hears then, though no other answer has ended."""
-SLICE = 64
+SLICE = 32
 """Outcomes told at once, about half a millisecond."""
 
 
