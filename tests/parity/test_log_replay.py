@@ -81,7 +81,7 @@ def test_every_call_that_changes_the_dispatcher_is_in_the_log(log: list[bytes]):
     }
     hedging = {"enabled": True, "extra": 1.0, "gain": 0.0}
     log = Recording("motley", hedging=hedging, disaggregation={"enabled": True}).log
-    assert public - set(calls(log)) == {"next_poll_s", "hedge_due_s"}, "which only ask"
+    assert public - set(calls(log)) == {"next_poll_s", "hedge_due_s", "known"}, "which only ask"
 
 
 def test_the_run_has_every_kind_of_answer(log: list[bytes]):
