@@ -58,8 +58,9 @@ def _build_api(runtime: Runtime) -> FastAPI:
     async def lifespan(api: FastAPI) -> AsyncIterator[None]:
         async with runtime.running():
             yield
-            if runtime.feed is not None:
-                await api.state.whatif.close()
+            whatif = getattr(api.state, "whatif", None)
+            if whatif is not None:  # else the admin's own port has it
+                await whatif.close()
 
     api = FastAPI(title="Motley", summary="One OpenAI-compatible door to a mixed GPU fleet.")
     api.router.lifespan_context = lifespan

@@ -128,6 +128,7 @@ class Memory:
         self._writing = threading.Lock()
         self._tried_s = self._written_s = now()
         self._complaint = ""
+        self._result: Result = "ok"
         self._kept_out = False
         self.recalled: Recalled | None = None
         metrics.ask(table.LEARNED_RESTORED, self._restored)
@@ -270,6 +271,7 @@ class Memory:
     def _tell(self, result: Result, complaint: str) -> None:
         """Count it; say it once, and that it is over."""
         self._metrics.count(table.LEARNED_WRITES, (result,))
+        self._result = result
         if complaint == self._complaint:
             return
         if complaint:
@@ -290,5 +292,5 @@ class Memory:
             yield (), max(0.0, self._unix_s() - self.recalled.written_unix_s)
 
     def _written_age(self) -> Iterator[Sample]:
-        if self._file is not None:
+        if self._file is not None and self._result != "left":
             yield (), self._now() - self._written_s

@@ -280,3 +280,12 @@ async def test_not_ready_before_not_accepting(engine: StartEngine) -> None:
         assert (unready.status_code, unready.json()["error"]["code"]) == (503, "draining")
         assert (await gate.get("/health")).status_code == 200
         assert (await gate.post()).status_code == 200
+
+
+async def test_a_gateway_with_an_admin_port_of_its_own_stops_without_a_complaint(
+    engine: StartEngine, caplog: pytest.LogCaptureFixture
+) -> None:
+    async with running(fleet(await engine(chat()), admin={"port": 0})) as gate:
+        assert (await gate.post()).status_code == 200
+    assert "Traceback" not in caplog.text
+    assert "shutdown failed" not in caplog.text
