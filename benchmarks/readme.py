@@ -233,6 +233,10 @@ BLOCKS: dict[str, Callable[[], str]] = {
         "In brackets the simulator, same arrivals, with the policy that stands for the gateway.",
     ),
     "headroom": replays(" --headroom", "Three seeds, a belief 25 % wrong."),
+    "restart": table_of(
+        "python -m benchmarks.policies.restart --seeds 2 --loads 0.75 0.9",
+        "A belief 25 % wrong, a minute between stop and start, the same cards.",
+    ),
     "cross-check": table_of(
         "python -m benchmarks.bench_cross_check --rounds 3 --requests 48",
         "Noise: how far the rounds of one tool are apart at most.",
