@@ -214,6 +214,10 @@ BLOCKS: dict[str, Callable[[], str]] = {
         "have none, are as they are, and 'by class' behind that queue too.",
         page="out/bench-policies.html",
     ),
+    "longer": replays(
+        f" --requests 4000 --seeds 2 --policies {STRONG} goodserve-just-enough",
+        "The same scenarios, four times as long. A belief 25 % wrong.",
+    ),
     "held-out": replays(f" --held-out --seeds 2 --policies {STRONG}", "A belief 25 % wrong."),
     "ablation": replays(
         " --ablation --seeds 2 --loads 0.75 --fleets a100-heavy balanced t4-heavy",
