@@ -177,7 +177,7 @@ class TelemetrySection(Section):
     scrape_interval_s: Seconds = 1.0
     timeout_s: Seconds = 2.0
     stale_after_s: Seconds = 10.0
-    explain_every_s: Seconds | None = 1.0
+    explain_every_s: Seconds | None = 5.0
     feedback: bool = True
     orca: bool = True
     record: RecordSection | None = None
