@@ -18,9 +18,12 @@ SCHEMATHESIS = Path(sys.executable).parent / "schemathesis"
 @pytest.mark.timeout(600)
 @pytest.mark.skipif(not SCHEMATHESIS.exists(), reason="schemathesis is not installed")
 async def test_the_document_describes_what_is_served(
-    engine: StartEngine, gateway: StartGateway, caplog: pytest.LogCaptureFixture
+    engine: StartEngine,
+    gateway: StartGateway,
+    caplog: pytest.LogCaptureFixture,
+    tmp_path: Path,
 ) -> None:
-    gate = await gateway(await engine(chat()))
+    gate = await gateway(await engine(chat()), batch={"directory": str(tmp_path)})
     command = [
         *(str(SCHEMATHESIS), "run", f"{gate.url}/openapi.json", "--url", gate.url),
         *("--checks", "not_a_server_error", "--max-examples", "25", "--seed", "1"),
