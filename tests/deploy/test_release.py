@@ -194,7 +194,6 @@ def motley(installed: tuple[Path, Path], *arguments: str) -> str:
 FLEET = "backends: [{gpu: a100-80, count: 2, model: llama-3.1-8b}]\n"
 DOES = (
     ("check", "fleet.yaml"),
-    ("accuracy",),
     ("metrics",),
     ("keys", "create", "somebody"),
     ("simulate", "azure-conv-like", "--fleet", "fleet.yaml", "--duration", "20"),
