@@ -206,7 +206,7 @@ def _trace(load: float, seconds: float) -> Any:
 
 
 def _plan(load: float) -> Any:
-    from router.cli.plan import demand_of  # noqa: PLC0415 - loads the solver
+    from router.cli.plan_demand import demand_of  # noqa: PLC0415 - loads the solver
     from solver.plan import plan  # noqa: PLC0415
     from solver.settings import limits_of  # noqa: PLC0415
 

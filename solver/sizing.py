@@ -16,10 +16,12 @@ from router.domain.errors import InfeasiblePlanError, SolverError
 from router.domain.fleet import BackendSpec, Fleet
 from router.perf.hardware import Hardware
 from solver.answer import Plan
+from solver.capacity import Believed
 from solver.offers import Offer, bought, market
 from solver.options import Limits, Weights
 from solver.plan import plan_stock
 from solver.search import Clock
+from solver.stock import Stock
 from solver.workload import Workload
 
 BUY = Weights(latency=1e-3, cost=1.0, switching=0.0, unserved=1e5)
@@ -100,6 +102,7 @@ def buy(
     hardware: Hardware | None = None,
     templates: Sequence[BackendSpec] = (),
     trial: Trial | None = None,
+    believed: Believed | None = None,
     target: float = 0.99,
     compare: bool = True,
     clock: Clock = time.perf_counter,
@@ -113,6 +116,7 @@ def buy(
         hardware: the catalogue, with the user's own models and measurements.
         templates: backends whose weight format and context limit their model keeps.
         trial: tries a fleet; ``None`` trusts the plan.
+        believed: iteration times by group, where they differ from the catalogue's.
         target: attainment that a trial must show.
         compare: also price every single GPU type.
         clock: seconds; only differences matter.
@@ -129,22 +133,22 @@ def buy(
     while not kept and len(attempts) < MOST_ROUNDS:
         tightened = replace(chosen, ceilings=tuple(rho * slack for rho in chosen.ceilings))
         stock = market(offers, workload.models, known, templates)
-        found = plan_stock(workload, stock, BUY, tightened, clock=clock)
+        found = plan_stock(workload, stock, BUY, tightened, believed=believed, clock=clock)
         fleet = bought(stock, {one.group: one.replicas for one in found.replicas})
         verdict = trial(fleet) if trial else None
         attempts.append(Attempt(found, fleet, slack, verdict))
         kept = verdict is None or verdict.attainment >= target
         slack *= TIGHTEN
-    alone = _alone(workload, offers, chosen, known, templates) if compare else {}
+    whole = market(offers, workload.models, known, templates)
+    alone = _alone(workload, whole, chosen, believed) if compare else {}
     return Purchase(tuple(attempts), kept, alone)
 
 
 def _alone(
     workload: Workload,
-    offers: Sequence[Offer],
+    whole: Stock,
     limits: Limits,
-    hardware: Hardware,
-    templates: Sequence[BackendSpec],
+    believed: Believed | None,
 ) -> dict[str, float | None]:
     """Rent with a single GPU type, each under the same promises as the mix.
 
@@ -152,15 +156,15 @@ def _alone(
     for all alike, and one that another type would meet is not.
     """
     found: dict[str, float | None] = {}
-    whole = market(offers, workload.models, hardware, templates)
-    for at, offer in enumerate(offers):
+    for at, offered in enumerate(whole.pools):
         pools = tuple(
             pool if n == at else replace(pool, islands=dict.fromkeys(pool.islands, 0))
             for n, pool in enumerate(whole.pools)
         )
         stock = replace(whole, pools=pools)
         try:
-            found[offer.gpu] = plan_stock(workload, stock, BUY, limits).cost_usd_per_hour
+            alone = plan_stock(workload, stock, BUY, limits, believed=believed)
+            found[offered.gpu] = alone.cost_usd_per_hour
         except (InfeasiblePlanError, SolverError):
-            found[offer.gpu] = None
+            found[offered.gpu] = None
     return found

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from typing import Literal
 
 import numpy as np
 
@@ -17,11 +18,14 @@ from router.domain.errors import WorkloadError
 from router.domain.fleet import Fleet
 from router.perf.hardware import Hardware
 from solver.assemble import build_problem
+from solver.capacity import Believed
 from solver.options import Limits, Weights
 from solver.problem import Ints, Problem
 from solver.routing import occupied, route
 from solver.stock import stock_of
 from solver.workload import Workload
+
+Advice = Literal["buy", "retire", "keep", "unpriced"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,13 +60,26 @@ class Worth:
     def buy(self) -> bool:
         """Whether one more saves more than its rent weighs; by the trial if there was one."""
         saved = self.one_more if self.one_more_tried is None else self.one_more_tried
-        return saved > self.rent
+        return self.priced and saved > self.rent
 
     @property
     def retire(self) -> bool:
         """Whether one less adds less than its rent weighs; by the trial if there was one."""
         added = self.one_less if self.one_less_tried is None else self.one_less_tried
-        return added is not None and added < self.rent
+        return self.priced and added is not None and added < self.rent
+
+    @property
+    def priced(self) -> bool:
+        """Whether there is a rent to set delay against: where it weighs nothing, one more of
+        anything saves more than that."""
+        return self.rent > 0.0
+
+    @property
+    def advice(self) -> Advice:
+        """In a word."""
+        if not self.priced:
+            return "unpriced"
+        return "buy" if self.buy else "retire" if self.retire else "keep"
 
 
 Try = Callable[[Fleet], float]
@@ -76,10 +93,12 @@ def worth(
     limits: Limits | None = None,
     *,
     hardware: Hardware | None = None,
+    believed: Believed | None = None,
 ) -> tuple[Worth, ...]:
     """Value a replica of every group of a fleet as it is placed now, by the delay it saves.
 
     Delay alone is valued; ``buy`` and ``retire`` compare it with the rent by ``Weights.cost``.
+    ``believed`` holds iteration times by group, where they differ from the catalogue's.
 
     Raises:
         WorkloadError: demand that nobody here can serve.
@@ -88,7 +107,7 @@ def worth(
     weights = weights or Weights()
     delay_only = replace(weights, cost=0.0, energy=0.0, switching=0.0)
     stock = stock_of(fleet, hardware=hardware, movable=False)
-    problem = build_problem(workload, stock, limits or Limits(), tiered=False)
+    problem = build_problem(workload, stock, limits or Limits(), believed=believed, tiered=False)
     if problem.orphans():
         names = ", ".join(problem.classes[c].name for c in problem.orphans())
         raise WorkloadError(f"nobody in this fleet can serve class {names}")

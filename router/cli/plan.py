@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator, Mapping
+import time
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -11,7 +12,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from router.cli import plan_more as more
+from router.cli.learned import believed_of, read_known
 from router.cli.output import show
+from router.cli.plan_demand import demand_of, parse_weights
 from router.cli.workload_options import (
     ClassesOption,
     DurationOption,
@@ -27,9 +30,10 @@ from router.cli.workload_options import (
 if TYPE_CHECKING:
     from router.config.load import MotleyConfig
     from solver.answer import Plan
+    from solver.capacity import Believed
     from solver.options import Limits
     from solver.workload import Workload
-    from solver.worth import Worth
+    from solver.worth import Try, Worth
 
 _CARDS_OF_A_SHORT_SEARCH = 48
 _GOALS, _RULES, _INSTEAD, _SOLVER = "Goals", "Rules", "Instead of a plan", "Solver"
@@ -134,6 +138,13 @@ def plan(
             rich_help_panel=_INSTEAD,
         ),
     ] = None,
+    learned: Annotated[
+        Path | None,
+        typer.Option(
+            help="Plan with the speeds that a gateway learned of these cards and kept in this file "
+            "(telemetry.learned.file); trials begin with the lengths and the tail in it too."
+        ),
+    ] = None,
     trial: Annotated[
         bool,
         typer.Option(
@@ -192,25 +203,36 @@ def plan(
         time_limit_s=time_limit,
         mip_gap=gap,
     )
+    known = read_known(learned)
+    believed = believed_of(known, config, time.time())
+    if known is not None and not believed:
+        print(f"note: {learned} has no speeds of real cards to plan with", file=sys.stderr)
     demand = demand_of(trace, config, by_tenant=by_tenant)
     given = {**config.planner.weights, **parse_weights(weights)}
     if buy:
-        tried = more.simulated(trace, config) if trial else None
+        tried = more.simulated(trace, config, known) if trial else None
         with _busy("buying"):
-            purchase = more.buy_fleet(demand, config, limits, offers=offers, trial=tried)
+            purchase = more.buy_fleet(
+                demand, config, limits, offers=offers, trial=tried, believed=believed
+            )
         show(more.purchase_json(purchase), lambda: more.purchase_view(purchase), json_path)
     elif worth:
-        valued = _worth(demand, config, given, limits, trace if trial else None)
+        waiting = more.waiting(trace, config, known) if trial else None
+        valued = _worth(demand, config, given, limits, believed, waiting)
         show(more.worth_json(valued), lambda: more.worth_view(valued), json_path)
     else:
-        found = _plan(demand, config, given, limits)
+        found = _plan(demand, config, given, limits, believed)
         for note in found.notes if json_path else ():
             print(f"note: {note}", file=sys.stderr)
         show(found.to_json(), lambda: render(found), json_path)
 
 
 def _plan(
-    demand: Workload, config: MotleyConfig, weights: Mapping[str, object], limits: Limits
+    demand: Workload,
+    config: MotleyConfig,
+    weights: Mapping[str, object],
+    limits: Limits,
+    believed: Believed,
 ) -> Plan:
     from solver.background import search_apart
     from solver.plan import plan as make_plan
@@ -221,7 +243,13 @@ def _plan(
     searcher = search_apart if cards > _CARDS_OF_A_SHORT_SEARCH else search
     with _busy("planning"):
         return make_plan(
-            demand, config.fleet, weights, limits, hardware=config.hardware, searcher=searcher
+            demand,
+            config.fleet,
+            weights,
+            limits,
+            hardware=config.hardware,
+            believed=believed,
+            searcher=searcher,
         )
 
 
@@ -230,55 +258,22 @@ def _worth(
     config: MotleyConfig,
     weights: Mapping[str, object],
     limits: Limits,
-    trace: Any | None,
+    believed: Believed,
+    trial: Try | None,
 ) -> tuple[Worth, ...]:
-    """Values of the model; where there is a trace, those of the simulator beside them."""
+    """Values of the model; where there is a trial, those of the simulator beside them."""
     from solver.options import Weights
     from solver.worth import tried, worth
 
     with _busy("valuing"):
         chosen = Weights.from_mapping(weights)
-        found = worth(demand, config.fleet, chosen, limits, hardware=config.hardware)
-    if trace is None:
+        found = worth(
+            demand, config.fleet, chosen, limits, hardware=config.hardware, believed=believed
+        )
+    if trial is None:
         return found
     with _busy("simulating one more and one less of each"):
-        return tried(found, config.fleet, more.waiting(trace, config))
-
-
-def demand_of(trace: Any, config: MotleyConfig, *, by_tenant: bool) -> Workload:
-    """A trace as demand: aliases resolved, unnamed models taken as the fleet's first."""
-    from solver.settings import tenant_group_of
-    from solver.workload import build_workload
-
-    def resolved() -> Iterator[Any]:
-        for record in trace.records():
-            name = config.aliases.get(record.model, record.model)
-            yield record if name == record.model else replace(record, model=name)
-
-    return build_workload(
-        resolved(),
-        default_model=config.fleet.backends[0].model,
-        tenant_group=(lambda tenant: tenant) if by_tenant else tenant_group_of(config.planner),
-    )
-
-
-def parse_weights(text: str) -> dict[str, object]:
-    """Read ``cost=0.1,energy=2``.
-
-    Raises:
-        WorkloadError: a part that does not look like that, or whose value is no number.
-    """
-    from router.domain.errors import WorkloadError
-
-    found: dict[str, object] = {}
-    for part in filter(None, (piece.strip() for piece in text.split(","))):
-        name, equals, value = part.partition("=")
-        try:
-            found[name.strip()] = float(value)
-        except ValueError:
-            problem = "must be a number" if equals else "should look like name=number"
-            raise WorkloadError(f"--weights: {part!r} {problem}, as in cost=0.1") from None
-    return found
+        return tried(found, config.fleet, trial)
 
 
 def _busy(what: str) -> Any:

@@ -6,16 +6,23 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+_UNPRICED = (
+    "unpriced: its rent weighs nothing, so there is nothing to set the delay against; give the GPU "
+    "a price (planner.usd_per_hour) and cost a weight (--weights cost=0.05)"
+)
+
 if TYPE_CHECKING:
     from rich.console import RenderableType
 
     from router.config.load import MotleyConfig
     from router.domain.fleet import Fleet
+    from solver.capacity import Believed
     from solver.offers import Offer
     from solver.options import Limits
     from solver.sizing import Purchase, Trial, Verdict
     from solver.workload import Workload
     from solver.worth import Try, Worth
+    from telemetry.learned import Learned
 
 
 def buy_fleet(
@@ -25,6 +32,7 @@ def buy_fleet(
     *,
     offers: Path | None,
     trial: Trial | None,
+    believed: Believed,
 ) -> Purchase:
     """Buy the cheapest fleet from a price list, or from the catalogue's default prices."""
     from solver.offers import catalogue_offers
@@ -38,6 +46,7 @@ def buy_fleet(
         hardware=config.hardware,
         templates=config.fleet.backends,
         trial=trial,
+        believed=believed,
     )
 
 
@@ -62,14 +71,15 @@ def load_offers(path: Path, config: MotleyConfig) -> tuple[Offer, ...]:
     return read_offers({str(gpu): entry for gpu, entry in content.items()}, config.hardware)
 
 
-def simulated(trace: Any, config: MotleyConfig) -> Trial:
+def simulated(trace: Any, config: MotleyConfig, learned: Learned | None) -> Trial:
     """A trial that replays the trace over the fleet with the file's own policy."""
     from simulator.run import run_policy
     from simulator.summary import summarize
     from solver.sizing import Verdict
 
     def tried(fleet: Fleet) -> Verdict:
-        summary = summarize(run_policy(trace, replace(config, fleet=fleet), config.policy.name))
+        mine = replace(config, fleet=fleet)
+        summary = summarize(run_policy(trace, mine, config.policy.name, learned=learned))
         return Verdict(
             summary["slo_attainment"],
             f"{summary['slo_attainment']:.2%} of requests met their targets in simulation "
@@ -79,13 +89,14 @@ def simulated(trace: Any, config: MotleyConfig) -> Trial:
     return tried
 
 
-def waiting(trace: Any, config: MotleyConfig) -> Try:
+def waiting(trace: Any, config: MotleyConfig, learned: Learned | None) -> Try:
     """Mean requests in the system when the trace is replayed over a fleet (Little's law)."""
     from simulator.run import run_policy
     from simulator.summary import observed_s, summarize
 
     def tried(fleet: Fleet) -> float:
-        result = run_policy(trace, replace(config, fleet=fleet), config.policy.name)
+        mine = replace(config, fleet=fleet)
+        result = run_policy(trace, mine, config.policy.name, learned=learned)
         figures = summarize(result)
         mean_s = figures["e2e_s"]["mean"] or 0.0
         return float(mean_s * figures["completed"] / observed_s(result))
@@ -167,11 +178,19 @@ def worth_json(found: tuple[Worth, ...]) -> dict[str, Any]:
     """Plain JSON values."""
     from dataclasses import asdict
 
-    return {"worth": [{**asdict(one), "buy": one.buy, "retire": one.retire} for one in found]}
+    return {
+        "worth": [
+            {**asdict(one), "buy": one.buy, "retire": one.retire, "advice": one.advice}
+            for one in found
+        ]
+    }
 
 
 def worth_view(found: tuple[Worth, ...]) -> RenderableType:
     """A table: delay saved by one more, added by one less."""
+    from rich.console import Group
+    from rich.text import Text
+
     from solver.render import common, plain_table
 
     tried = any(one.one_more_tried is not None for one in found)
@@ -197,9 +216,10 @@ def worth_view(found: tuple[Worth, ...]) -> RenderableType:
             cells += [less, _delay(one.one_less_tried)]
         else:
             cells += [_delay(one.one_more), less]
-        advice = "buy" if one.buy else "retire" if one.retire else "keep"
-        table.add_row(*cells, advice)
-    return table
+        table.add_row(*cells, one.advice)
+    if all(one.priced for one in found):
+        return table
+    return Group(table, Text(_UNPRICED, style="italic"))
 
 
 def _delay(value: float | None) -> str:

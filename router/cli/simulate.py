@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
+from router.cli.learned import LearnedOption, read_known
 from router.cli.simulate_outputs import Outputs
 from router.cli.workload_options import (
     ArrivalsOption,
@@ -112,14 +113,7 @@ def simulate(
     length_predictor: Annotated[
         Predictor, typer.Option(help="Forecast of output lengths.", rich_help_panel=_REAL)
     ] = "bucket",
-    learned: Annotated[
-        Path | None,
-        typer.Option(
-            help="Begin with the lengths and the tail that a gateway kept in this file "
-            "(telemetry.learned.file), or that motley trace --learned wrote.",
-            rich_help_panel=_REAL,
-        ),
-    ] = None,
+    learned: LearnedOption = None,
     feedback: Annotated[
         Switch,
         typer.Option(help="Whether observed latencies correct the belief.", rich_help_panel=_REAL),
@@ -216,9 +210,8 @@ def simulate(
     from simulator.faults import load_faults
     from simulator.options import ReplayOptions
     from simulator.workload import parse_shares
-    from telemetry.learned_file import read_learned
 
-    known = read_learned(learned)[0] if learned is not None else None
+    known = read_known(learned)
     options = ReplayOptions(
         seed=seed,
         engine=engine,

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import os
 from contextlib import ExitStack
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from router.cli.learned import LearnedOption, read_known
 from router.cli.output import write_json
 
 if TYPE_CHECKING:
@@ -34,6 +36,7 @@ def sweep(
         bool, typer.Option("--ray", help="Run on Ray instead: --ray, or --ray ADDRESS.")
     ] = False,
     retries: Annotated[int, typer.Option(min=0, help="How often a failed run is tried again.")] = 1,
+    learned: LearnedOption = None,
     json_path: Annotated[
         str | None, typer.Option("--json", help="Write the figures as JSON; - is stdout.")
     ] = None,
@@ -46,7 +49,7 @@ def sweep(
     the interval between the last load that holds and the first that does not is halved.
 
     The file has [bold]traces, fleets, policies[/bold] (lists) and, if wanted, [bold]loads, seeds,
-    slo_attainment, refine, trace_options, options, faults[/bold]. A small one:
+    slo_attainment, refine, trace_options, options, faults, learned[/bold]. A small one:
 
     {traces: \\[azure-conv-like], fleets: \\[fleet.yaml], policies: \\[motley, least-request],
     loads: \\[1, 2, 3], seeds: 3, refine: 3}
@@ -60,6 +63,8 @@ def sweep(
     if html is not None:
         check_html(html)
     asked = load_spec(spec)
+    if learned is not None:
+        asked = replace(asked, learned=learned)
     check_sweep(asked)
     store = Store(out or spec.with_suffix(".sweep"))
     with ExitStack() as stack:
@@ -74,13 +79,14 @@ def check_sweep(spec: SweepSpec) -> None:
     """Refuse what no run could use, before the first one starts.
 
     Raises:
-        BadInputError: a fleet, trace or timeline that cannot be used.
+        BadInputError: a fleet, trace, timeline or file of what was learned that cannot be used.
     """
     from router.config.load import load_config
     from simulator.faults import check_backends, load_faults
     from simulator.run import check_trace
     from simulator.workload import build_trace
 
+    read_known(spec.learned)
     configs = [load_config(fleet) for fleet in spec.fleets]
     faults = load_faults(spec.faults) if spec.faults else []
     for config in configs:

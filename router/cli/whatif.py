@@ -14,6 +14,7 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn
 from rich.table import Table
 
+from router.cli.learned import LearnedOption, read_known
 from router.cli.output import write_text
 from router.domain.errors import ConfigError
 
@@ -62,6 +63,7 @@ def whatif(
     model_error: Annotated[
         float, typer.Option(help="How wrong the router believes each speed to be.")
     ] = 0.2,
+    learned: LearnedOption = None,
     json_path: Annotated[
         str | None,
         typer.Option("--json", metavar="PATH|-", help="Write JSON.", rich_help_panel=_OUT),
@@ -89,13 +91,16 @@ def whatif(
         check_place(Path(json_path or ""))
     change = Change(tuple(add or ()), tuple(remove or ()), policy, load)
     config = load_config(fleet)
+    known = read_known(learned)
     trace, note = _traffic(source, last, config)
     if note:
         typer.echo(note, err=True)
     with_progress = {"bar": _bar, "lines": _lines, "none": _none}[progress]
     options = ReplayOptions(model_error=model_error)
     study = with_progress(
-        lambda report: what_if(trace, config, change, options, seeds=seeds, progress=report)
+        lambda report: what_if(
+            trace, config, change, options, seeds=seeds, learned=known, progress=report
+        )
     )
     if json_path == "-":
         typer.echo(json.dumps(study.document()))

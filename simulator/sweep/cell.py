@@ -17,6 +17,7 @@ from simulator.run import run_policy
 from simulator.summary import Summary, summarize
 from simulator.synthetic import is_builtin
 from simulator.workload import TraceSpec, build_trace
+from telemetry.learned_file import read_learned
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,6 +31,7 @@ class Cell:
         seed: of everything random.
         options: of the replay.
         faults: path of the timeline, if any.
+        learned: path of what a gateway learned before, if any.
     """
 
     trace: TraceSpec
@@ -38,6 +40,7 @@ class Cell:
     seed: int
     options: ReplayOptions
     faults: Path | None = None
+    learned: Path | None = None
 
     @property
     def load(self) -> float:
@@ -54,7 +57,7 @@ class Cell:
         """Name of the cell on disk: changes with every setting and every file it depends on."""
         files = [self.trace.source, *self.trace.mixed_with]
         paths = [Path(name) for name in files if not is_builtin(name)]
-        paths += [self.fleet, *([self.faults] if self.faults else [])]
+        paths += [self.fleet, *(path for path in (self.faults, self.learned) if path)]
         # The content of a file counts, not where it lies.
         trace = {**asdict(self.trace), "source": Path(self.trace.source).name, "mixed_with": None}
         facts = {
@@ -71,7 +74,8 @@ def run_cell(cell: Cell) -> Summary:
     """Do one run.
 
     Raises:
-        MotleyError: a trace, fleet, policy or timeline that cannot be used.
+        MotleyError: a trace, fleet, policy, timeline or file of what was learned that cannot be
+            used.
     """
     trace, _ = build_trace(cell.trace, cell.seed)
     result = run_policy(
@@ -82,6 +86,7 @@ def run_cell(cell: Cell) -> Summary:
         rate_scale=cell.load,
         faults=load_faults(cell.faults) if cell.faults else (),
         make_planner=make_planner,
+        learned=read_learned(cell.learned)[0] if cell.learned else None,
     )
     return summarize(result)
 

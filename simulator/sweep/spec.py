@@ -12,6 +12,7 @@
     trace_options: {duration_s: 600}         # for every trace; see TraceSpec
     options: {model_error: 0.3}              # see ReplayOptions
     faults: faults.yaml
+    learned: learned.json                    # what a gateway kept (telemetry.learned.file)
 
 Paths are relative to the file.
 """
@@ -50,6 +51,7 @@ class _SweepFile(msgspec.Struct, forbid_unknown_fields=True):
     trace_options: dict[str, Any] = {}
     options: dict[str, Any] = {}
     faults: str | None = None
+    learned: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,6 +69,7 @@ class SweepSpec:
         refine: halvings of the interval around the frontier.
         options: replay options of every cell; the seed is the cell's.
         faults: path of a timeline; ``None`` for none.
+        learned: path of what every run begins with; ``None`` for nothing.
     """
 
     name: str
@@ -79,6 +82,7 @@ class SweepSpec:
     refine: int
     options: ReplayOptions
     faults: Path | None
+    learned: Path | None = None
 
 
 def load_spec(path: Path) -> SweepSpec:
@@ -111,6 +115,7 @@ def load_spec(path: Path) -> SweepSpec:
         refine=raw.refine,
         options=options,
         faults=None if raw.faults is None else folder / raw.faults,
+        learned=None if raw.learned is None else folder / raw.learned,
     )
 
 

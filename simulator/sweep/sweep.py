@@ -40,7 +40,15 @@ class SweepResult:
 def grid(spec: SweepSpec) -> list[Cell]:
     """The cells the file asks for."""
     return [
-        Cell(replace(trace, rate_scale=load), fleet, policy, seed, spec.options, spec.faults)
+        Cell(
+            replace(trace, rate_scale=load),
+            fleet,
+            policy,
+            seed,
+            spec.options,
+            spec.faults,
+            spec.learned,
+        )
         for trace in spec.traces
         for fleet in spec.fleets
         for policy in spec.policies

@@ -19,6 +19,7 @@ from simulator.traces.columns import Trace
 from simulator.traces.transform import scale_rate
 from simulator.whatif.bill import Bill, Line, Runs, bill_of, known, rate_lines
 from simulator.whatif.change import Change, changed
+from telemetry.learned import Learned
 
 NOW, THEN = "now", "then"
 
@@ -72,9 +73,10 @@ def what_if(
     options: ReplayOptions,
     *,
     seeds: int = 3,
+    learned: Learned | None = None,
     progress: Progress = lambda *_: None,
 ) -> Study:
-    """Replay the traffic in both worlds, the same seeds in each.
+    """Replay the traffic in both worlds, the same seeds and what was ``learned`` before in each.
 
     Raises:
         TraceError: no traffic.
@@ -94,7 +96,12 @@ def what_if(
             progress((done + settled / max(1, of)) / len(rounds), what)
 
         result = run_policy(
-            traffic, world, world.policy.name, replace(options, seed=seed), progress=report
+            traffic,
+            world,
+            world.policy.name,
+            replace(options, seed=seed),
+            learned=learned,
+            progress=report,
         )
         results[name].append(replace(result, policy=name))
     differences = compare_with(results[NOW] + results[THEN], NOW, METRICS)

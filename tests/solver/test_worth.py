@@ -6,7 +6,7 @@ import pytest
 
 from router.domain.errors import WorkloadError
 from router.domain.fleet import Fleet
-from solver.options import Weights
+from solver.options import Limits, Weights
 from solver.worth import tried, worth
 from tests.solver.tiny import MODEL, backends, demand, fleet, work
 
@@ -72,3 +72,16 @@ def test_a_trial_decides_what_to_buy_and_what_to_retire() -> None:
     (idle,) = [one for one in tried(valued, MIXED, lambda _: 1.0) if one.group.startswith("t4")]
     assert not idle.buy
     assert idle.retire
+
+
+def test_where_rent_weighs_nothing_nobody_is_told_to_buy() -> None:
+    """One more of anything saves some delay, which is more than nothing: that is no advice."""
+    free = Limits(prices_usd_per_hour={"a100-80": 0.0})
+    by_card = {
+        one.group.split("/")[0]: one for one in worth(demand(work(30.0)), MIXED, limits=free)
+    }
+    assert by_card["a100-80"].one_more > 0.0
+    assert by_card["a100-80"].advice == "unpriced"
+    assert by_card["v100-32"].advice != "unpriced"
+    for one in worth(demand(work(30.0)), MIXED, Weights(cost=0.0)):
+        assert (one.buy, one.retire, one.advice) == (False, False, "unpriced")

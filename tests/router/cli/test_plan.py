@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from router.cli.main import run
-from router.cli.plan import parse_weights
+from router.cli.plan_demand import parse_weights
 from router.domain.errors import WorkloadError
 
 FLEET = """
@@ -213,6 +213,16 @@ def test_worth_values_a_replica_of_every_group(
     assert "one more" in capsys.readouterr().out
 
 
+def test_worth_without_prices_says_what_its_advice_would_rest_on(
+    asked: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run([*asked, "--worth", "--no-trial", "--weights", "cost=0"]) == 0
+    said = " ".join(capsys.readouterr().out.split())
+    assert "unpriced: its rent weighs nothing" in said
+    assert "planner.usd_per_hour" in said
+    assert "buy" not in said
+
+
 def test_buying_tries_the_fleet_before_it_is_believed(
     asked: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -264,7 +274,7 @@ def test_the_file_may_set_the_rules_and_the_flags_win(
 
 
 def test_tenants_are_planned_in_the_groups_of_the_file(tmp_path: Path) -> None:
-    from router.cli.plan import demand_of
+    from router.cli.plan_demand import demand_of
     from router.config.load import load_config
     from simulator.traces.columns import Trace
     from simulator.traces.record import TraceRecord
