@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
+from tests.engines.guard import guarding
 from tests.engines.install import is_ready, python_of
 from tests.fakes.http_server import free_port
 
@@ -120,7 +121,7 @@ def missing(engine: EngineName) -> str:
 
 @contextmanager
 def serving(folder: Path, *wanted: Wanted) -> Iterator[list[Server]]:
-    """Engines that answer, all started together; stopped at the end.
+    """Engines that answer, all started together; stopped at the end, and gone with the tests.
 
     Args:
         folder: for models and logs.
@@ -130,9 +131,11 @@ def serving(folder: Path, *wanted: Wanted) -> Iterator[list[Server]]:
         RuntimeError: one did not come up; holds the end of its log.
     """
     with ExitStack() as stack:
+        guard = stack.enter_context(guarding())
         servers = []
         for one in wanted:
             servers.append(_start(folder, one))
+            guard.watch(servers[-1].process.pid)
             stack.callback(stop, servers[-1])
         for server in servers:
             wait(server)
