@@ -161,7 +161,7 @@ class Memory:
     def close(self) -> None:
         """Write a last time, and let another process have the file."""
         if self._file is not None:
-            self._save(self._file, self._learned(self._pupils.lengths.cells()))
+            self._report(self._save(self._file, self._learned(self._pupils.lengths.cells())))
             self._file.release()
 
     def described(self) -> dict[str, Any] | None:
@@ -254,19 +254,27 @@ class Memory:
                 lengths.append(cell)
                 if number % SLICE == 0:
                     await asyncio.sleep(0)  # requests first: ten thousand cells take 20 ms
-            await asyncio.to_thread(self._save, file, self._learned(lengths))
+            self._report(await asyncio.to_thread(self._save, file, self._learned(lengths)))
 
-    def _save(self, file: LearnedFile, learned: Learned) -> None:
+    def _save(self, file: LearnedFile, learned: Learned) -> str | None:
+        """Write, in any thread: what went wrong, "" if nothing did, ``None`` if nothing was to be
+        written."""
         if not file.ours or (self._kept_out and os.path.exists(file.path)):
-            return
+            return None
         with self._writing:
             try:
                 file.write(encode(learned))
             except OSError as error:
-                self._tell("failed", f"cannot be written: {error.strerror}")
-                return
-        self._written_s = self._now()
-        self._tell("ok", "")
+                return f"cannot be written: {error.strerror}"
+        return ""
+
+    def _report(self, complaint: str | None) -> None:
+        """Tell how a writing went, on the loop: metrics are of one thread."""
+        if complaint:
+            self._tell("failed", complaint)
+        elif complaint is not None:
+            self._written_s = self._now()
+            self._tell("ok", "")
 
     def _tell(self, result: Result, complaint: str) -> None:
         """Count it; say it once, and that it is over."""

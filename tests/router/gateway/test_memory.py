@@ -7,6 +7,7 @@ import json
 import logging
 import signal
 import sys
+import threading
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -17,8 +18,10 @@ import pytest
 from router.config.build import rebuild_dispatcher
 from router.config.load import load_config
 from router.log_replay import replay
+from telemetry import metric_table as table
 from telemetry.learned import decode, encode
 from telemetry.learned_file import LearnedFile, read_learned
+from telemetry.metrics import GatewayMetrics
 from tests.fakes import ask
 from tests.router.gateway.conftest import StartEngine
 from tests.router.gateway.fakes import (
@@ -225,6 +228,31 @@ async def test_where_nothing_can_be_written_it_serves_and_says_so_once(
         await eventually(file.exists)
     assert caplog.text.count("cannot be written: No such file") == 1
     assert caplog.text.count("can be written again") == 1
+
+
+async def test_a_disk_may_take_its_time_and_metrics_are_counted_on_the_loop(
+    engine: StartEngine, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    writing, counting = set[int](), set[int]()
+    write, count = LearnedFile.write, GatewayMetrics.count
+
+    def written(self: LearnedFile, data: bytes) -> None:
+        writing.add(threading.get_ident())
+        write(self, data)
+
+    def counted(self: GatewayMetrics, metric: Any, *more: Any) -> None:
+        if metric is table.LEARNED_WRITES:
+            counting.add(threading.get_ident())
+        count(self, metric, *more)
+
+    monkeypatch.setattr(LearnedFile, "write", written)
+    monkeypatch.setattr(GatewayMetrics, "count", counted)
+    file = tmp_path / "learned.json"
+    async with running(keeping(file, *await two(engine), learned={"every_s": 0.1})):
+        await eventually(file.exists)
+        await eventually(lambda: bool(counting))
+        assert threading.get_ident() not in writing
+        assert counting == {threading.get_ident()}
 
 
 async def test_two_gateways_with_one_file_do_not_overwrite_each_other(
