@@ -35,6 +35,8 @@ guarded_api = APIRouter(dependencies=[Depends(authorized)])
 
 @open_api.get("/health")
 @open_api.get("/liveness", include_in_schema=False)
+@open_api.head("/health", include_in_schema=False)
+@open_api.head("/liveness", include_in_schema=False)
 async def health() -> dict[str, str]:
     """The gateway runs."""
     return {"status": "ok"}
@@ -42,6 +44,8 @@ async def health() -> dict[str, str]:
 
 @open_api.get("/ready")
 @open_api.get("/readiness", include_in_schema=False)
+@open_api.head("/ready", include_in_schema=False)
+@open_api.head("/readiness", include_in_schema=False)
 async def ready(request: Request, any: bool = False) -> dict[str, Any]:  # noqa: A002
     """Every model has a backend that may be used; 503 names those that have none.
 
@@ -63,6 +67,7 @@ async def ready(request: Request, any: bool = False) -> dict[str, Any]:  # noqa:
 
 
 @open_api.get("/metrics", response_class=Response)
+@open_api.head("/metrics", include_in_schema=False, response_class=Response)
 async def metrics(request: Request) -> Response:
     """Prometheus exposition of the gateway."""
     runtime = _runtime(request)
@@ -75,6 +80,7 @@ async def metrics(request: Request) -> Response:
 
 
 @guarded_api.get("/v1/models", tags=["inference"])
+@guarded_api.head("/v1/models", include_in_schema=False)
 async def models(request: Request, caller: Asking) -> dict[str, Any]:
     """Every model served that the key may use, aliases included."""
     return {"object": "list", "data": _models(_runtime(request), caller)}

@@ -53,6 +53,7 @@ def _file(name: str, media_type: str) -> Response:
 
 
 @page_api.get("/", include_in_schema=False)
+@page_api.head("/", include_in_schema=False)
 async def page() -> Response:
     """The live fleet page."""
     return _file("index.html", "text/html")

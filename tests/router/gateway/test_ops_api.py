@@ -56,6 +56,30 @@ async def test_health_is_about_the_gateway_and_ready_about_the_fleet(
     assert unready.headers["retry-after"] == "1"
 
 
+async def test_a_load_balancer_may_ask_with_head(front_end: str) -> None:
+    """The answer is that of GET without its body, so the next one comes on the same connection."""
+    async with running(fleet(DEAD), front_end) as gate, gate.client() as client:
+        for path in (
+            "/health",
+            "/ready",
+            "/ready?any=true",
+            "/liveness",
+            "/readiness",
+            "/v1/models",
+        ):
+            head, whole = await client.head(path), await client.get(path)
+            assert (head.status_code, head.content) == (200, b"")
+            assert head.headers["content-length"] == whole.headers["content-length"]
+        for path in ("/metrics", "/"):
+            assert (await client.head(path)).status_code == 200
+        gate.relay.engine.dispatcher.set_health("e0", healthy=False, now=0.0)
+        head = await client.head("/ready")
+        assert (head.status_code, head.content) == (503, b"")
+        assert head.headers["retry-after"] == "1"
+        assert "head" not in (await client.get("/openapi.json")).json()["paths"]["/health"]
+        assert (await client.head("/v1/chat/completions")).status_code == 405
+
+
 async def test_a_load_balancer_may_be_content_with_any_model() -> None:
     """One model without an engine must not close the door of all the others."""
     other = {"name": "other", "gpu": "l4", "model": "llama-3.2-1b", "url": DEAD}
