@@ -47,7 +47,7 @@ def capability(
     return Capability(
         cost=belief(spec),
         kv_capacity_tokens=hardware.kv_capacity_tokens(spec),
-        max_context_tokens=hardware.max_context_tokens(spec),
+        max_context_tokens=hardware.context_limit_tokens(spec),
         chunk_tokens=defaults.max_num_batched_tokens,
         max_num_seqs=defaults.max_num_seqs,
         kv_bytes_per_token=hardware.kv_bytes_per_token(spec) if pairs else 0.0,

@@ -24,7 +24,7 @@ class Capability:
     Attributes:
         cost: prior of the iteration cost.
         kv_capacity_tokens: KV tokens it can hold.
-        max_context_tokens: longest prompt plus output it accepts.
+        max_context_tokens: longest prompt plus output it accepts, if its KV holds that.
         chunk_tokens: prompt tokens per iteration at most.
         max_num_seqs: requests running at once at most.
         kv_bytes_per_token: keys and values of one token, on all its cards together.
@@ -46,6 +46,7 @@ class BackendState:
     """Implements ``BackendView``; only ``FleetState`` and ``Dispatcher`` write to it."""
 
     __slots__ = (
+        "_context_limit_tokens",
         "_correction",
         "_prefilled_pairs",
         "_prefilled_s",
@@ -91,6 +92,7 @@ class BackendState:
         self.prior = self.cost = capability.cost
         self.kv_capacity_tokens = capability.kv_capacity_tokens
         self.kv_bytes_per_token = capability.kv_bytes_per_token
+        self._context_limit_tokens = capability.max_context_tokens
         self.max_context_tokens = min(capability.max_context_tokens, capability.kv_capacity_tokens)
         self.chunk_tokens = capability.chunk_tokens
         self.max_num_seqs = capability.max_num_seqs
@@ -269,6 +271,7 @@ class BackendState:
         capacity = signals.kv_capacity_tokens
         if capacity and capacity != self.kv_capacity_tokens:
             self.kv_capacity_tokens = capacity
+            self.max_context_tokens = min(self._context_limit_tokens, capacity)
             self.version += 1
 
     def correct(self, prefill: float, decode: float) -> None:

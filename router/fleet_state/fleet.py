@@ -214,7 +214,10 @@ class FleetState:
         """Telemetry arrived; for a backend that has left it is dropped."""
         backend = self._by_name.get(name)
         if backend is not None:
+            held = backend.max_context_tokens
             backend.scraped(signals)
+            if backend.max_context_tokens != held:
+                self.changed()
 
     def correct(self, name: str, prefill: float, decode: float) -> None:
         """Telemetry learned new multipliers; for a backend that has left they are dropped.

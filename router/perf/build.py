@@ -9,9 +9,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from router.domain.fleet import BackendSpec
-from router.perf import feasible
+from router.perf import engines, feasible
 from router.perf.catalog import Catalog, default_catalog
-from router.perf.engines import EngineDefaults, context_limit_tokens, resolve_engine
+from router.perf.engines import EngineDefaults, resolve_engine
 from router.perf.priors import Override, iteration_model_from, measured_for, priors_for
 from router.perf.roofline import IterationModel
 
@@ -56,8 +56,14 @@ def kv_capacity_tokens(spec: BackendSpec, *, catalog: Catalog | None = None) -> 
 def max_context_tokens(spec: BackendSpec, *, catalog: Catalog | None = None) -> int:
     """Longest prompt plus output the backend accepts: its limit, and never more than its KV."""
     known = catalog or default_catalog()
-    limit = context_limit_tokens(spec, known.gpu(spec.gpu), known.model(spec.model))
+    limit = context_limit_tokens(spec, catalog=known)
     return min(limit, kv_capacity_tokens(spec, catalog=known))
+
+
+def context_limit_tokens(spec: BackendSpec, *, catalog: Catalog | None = None) -> int:
+    """Longest prompt plus output that the backend would accept with KV enough."""
+    known = catalog or default_catalog()
+    return engines.context_limit_tokens(spec, known.gpu(spec.gpu), known.model(spec.model))
 
 
 def engine_defaults(spec: BackendSpec, *, catalog: Catalog | None = None) -> EngineDefaults:

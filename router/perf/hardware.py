@@ -36,6 +36,10 @@ class Hardware:
         """Keys and values of one token, on all cards of a backend together."""
         return self.catalog.model(spec.model).kv_bytes_per_token()
 
+    def context_limit_tokens(self, spec: BackendSpec) -> int:
+        """See ``router.perf.build.context_limit_tokens``."""
+        return build.context_limit_tokens(spec, catalog=self.catalog)
+
     def max_context_tokens(self, spec: BackendSpec) -> int:
         """See ``router.perf.build.max_context_tokens``."""
         return build.max_context_tokens(spec, catalog=self.catalog)

@@ -214,3 +214,16 @@ def test_capability_is_a_fact():
     with pytest.raises(AttributeError):
         capability().chunk_tokens = 1  # type: ignore[misc]
     assert isinstance(capability(), Capability)
+
+
+def test_context_follows_the_kv_cache_that_the_engine_really_has():
+    able = capability(max_context_tokens=60_000, kv_capacity_tokens=40_000)
+    backend = BackendState(spec("t4-0"), 0, able, BreakerConfig())
+    backend.scraped(EngineSignals(1.0, running=3))
+    assert backend.max_context_tokens == 40_000, "unknown changes nothing"
+    backend.scraped(EngineSignals(2.0, kv_capacity_tokens=9_000))
+    assert backend.max_context_tokens == 9_000
+    backend.scraped(EngineSignals(3.0, kv_capacity_tokens=0))
+    assert backend.max_context_tokens == 9_000, "no engine holds nothing"
+    backend.scraped(EngineSignals(4.0, kv_capacity_tokens=90_000))
+    assert backend.max_context_tokens == 60_000

@@ -6,6 +6,7 @@ import pytest
 
 from router.domain.decision import Reject, Wait
 from router.domain.request import Request
+from router.domain.state import EngineSignals
 from router.fleet_state.eligible import eligible
 from router.fleet_state.fleet import FleetState
 from tests.fakes import MODEL, ask, capability, fleet_state
@@ -114,3 +115,19 @@ class TestTooLong:
         self, state: FleetState
     ):
         assert where(state, ask(prompt_tokens=99_999), strict=False) == ["a100"]
+
+
+def test_an_engine_that_says_it_has_too_little_kv_is_not_asked(state: FleetState):
+    """Its card was thought to hold more: what it says of itself counts, once it has said it."""
+    long = ask(prompt_tokens=6_000)
+    assert where(state, long) == ["v100", "a100"]
+    state.scrape("v100", EngineSignals(1.0, kv_capacity_tokens=5_000))
+    assert where(state, long) == ["a100"]
+    assert where(state, ask()) == ["t4", "v100", "a100"]
+    state.scrape("a100", EngineSignals(1.0, kv_capacity_tokens=5_000))
+    found = where(state, long)
+    assert isinstance(found, Reject)
+    assert found.reason == "context_too_long"
+    assert "is 5000 tokens" in found.message
+    state.scrape("v100", EngineSignals(2.0, kv_capacity_tokens=50_000))
+    assert where(state, long) == ["v100"]

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import json
 
 import pytest
 
 from router.gateway.engine_reading import same_card
 from tests.router.gateway.conftest import StartEngine, StartGateway
 from tests.router.gateway.fakes import (
+    MODEL,
     Behaviour,
     answer,
     chat,
@@ -124,6 +126,23 @@ async def test_another_engine_behind_one_address_is_learned_anew(gateway: StartG
         assert feedback.estimates()["e0"].learned == 0
         shown = (await gate.get("/debug/signals")).json()["backends"]["e0"]
         assert "another engine or model" in shown["notes"][-1]
+
+
+async def test_an_engine_with_less_kv_than_a_request_needs_is_not_asked(
+    engine: StartEngine, gateway: StartGateway
+) -> None:
+    told = 'vllm:cache_config_info{block_size="16",num_gpu_blocks="100"} 1.0\n'
+    roomy = await engine(chat())
+    body = json.dumps({"model": MODEL, "prompt": "tell " * 2_000}).encode()
+    async with serving(lambda *_: page(told)) as (small, _):
+        gate = await gateway(
+            small, roomy, telemetry={"scrape_interval_s": 3600.0}, policy={"name": "round-robin"}
+        )
+        await gate.relay._rest.state.runtime.reading.scraper.scrape("e0")
+        assert gate.relay.engine.dispatcher.state.get("e0").max_context_tokens == 1_600
+        for _ in range(4):
+            answered = await gate.post("/v1/completions", body)
+            assert answered.headers["x-motley-backend"] == "e1"
 
 
 async def test_debug_beliefs_say_what_was_learned_and_how_surely(
