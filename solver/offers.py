@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 
 from router.domain.errors import WorkloadError
-from router.domain.fleet import BackendSpec, EngineName, Fleet
+from router.domain.fleet import ENGINES, BackendSpec, EngineName, Fleet
 from router.perf.hardware import Hardware
 from solver.stock import Candidate, Pool, Stock, feasible
 
@@ -87,8 +87,8 @@ def _check_entry(gpu: str, fields: Mapping[str, object]) -> None:
         if isinstance(value, bool) or not isinstance(value, kinds[name]):
             raise WorkloadError(f"{gpu}: {name} cannot be {value!r}")
     engine = fields.get("engine", "vllm")
-    if engine not in ("vllm", "sglang"):
-        raise WorkloadError(f"{gpu}: engine must be vllm or sglang, not {engine!r}")
+    if engine not in ENGINES:
+        raise WorkloadError(f"{gpu}: engine must be one of {', '.join(ENGINES)}, not {engine!r}")
 
 
 def market(

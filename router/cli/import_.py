@@ -11,6 +11,7 @@ import typer
 from router.cli.importers.read import Kind
 from router.cli.output import write_text
 from router.domain.errors import BadInputError, MotleyError
+from router.domain.fleet import ENGINES
 
 if TYPE_CHECKING:
     from router.cli.importers.found import Found
@@ -64,8 +65,8 @@ def import_(
 
     if out is not None and out.exists() and not force:
         raise BadInputError(f"{out} exists: name another file, or say --force")
-    if engine not in ("", "vllm", "sglang"):
-        raise BadInputError(f"--engine is vllm or sglang, not {engine!r}")
+    if engine not in ("", *ENGINES):
+        raise BadInputError(f"--engine is one of {', '.join(ENGINES)}, not {engine!r}")
     found = read(_text(source), kind, release, namespace)
     choices = Choices(
         choices_of(gpu or (), "--gpu"), choices_of(model or (), "--model"), engine, keep_policy

@@ -63,6 +63,11 @@ def check_roles(fleet: Fleet, disaggregation: DisaggregationSection) -> None:
                 f"backend {spec.name!r} has the role {spec.role!r}, and requests are not split "
                 "here: set disaggregation.enabled: true, or leave the role out"
             )
+        if spec.role != "both" and spec.engine == "llamacpp":
+            raise ConfigError(
+                f"backend {spec.name!r}: llama.cpp cannot hand over its KV, so it has no role "
+                f"{spec.role!r}: leave the role out"
+            )
         if spec.role == "prefill" and spec.engine == "sglang" and spec.bootstrap_port is None:
             raise ConfigError(
                 f"backend {spec.name!r}: a prefill server of SGLang needs its bootstrap_port "

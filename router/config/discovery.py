@@ -6,7 +6,7 @@ from typing import Literal, Self
 
 from pydantic import Field, model_validator
 
-from router.config.section import Seconds, Section
+from router.config.section import Engine, Seconds, Section
 
 
 class Template(Section):
@@ -14,7 +14,7 @@ class Template(Section):
 
     gpu: str | None = None
     model: str | None = None
-    engine: Literal["vllm", "sglang"] = "vllm"
+    engine: Engine = "vllm"
     tensor_parallel: int = Field(default=1, ge=1, le=64)
     engine_version: str = ""
     quantization: str = ""

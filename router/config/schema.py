@@ -9,7 +9,7 @@ from pydantic import Field, StrictBool, StrictFloat, StrictInt, StrictStr, model
 from router.config.access import AccessSection, AdminSection, ApiKey
 from router.config.discovery import DiscoverySection
 from router.config.planner import PlannerSection
-from router.config.section import Seconds, Section
+from router.config.section import Engine, Seconds, Section
 from router.config.shared import SharedSection
 from router.config.upstream import ServerTls, UpstreamSection
 
@@ -20,7 +20,7 @@ class BackendEntry(Section):
     gpu: str
     model: str
     served_model: str = ""
-    engine: Literal["vllm", "sglang"] = "vllm"
+    engine: Engine = "vllm"
     count: int = Field(default=1, ge=1, le=10_000)
     tensor_parallel: int = Field(default=1, ge=1, le=64)
     url: str | list[str] | None = None

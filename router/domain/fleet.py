@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Literal, get_args
 
-EngineName = Literal["vllm", "sglang"]
+EngineName = Literal["vllm", "sglang", "llamacpp"]
+ENGINES: tuple[EngineName, ...] = get_args(EngineName)
 EngineArg = bool | int | float | str
 Role = Literal["both", "prefill", "decode"]
 
@@ -22,7 +23,7 @@ class BackendSpec:
     Attributes:
         name: unique; ``<gpu>-<n>`` unless the file names it.
         gpu: key of the GPU catalogue ("a100-80", "t4").
-        engine: which engine serves ("vllm", "sglang").
+        engine: which engine serves ("vllm", "sglang", "llamacpp": llama.cpp's ``llama-server``).
         model: key of the model catalogue, and the name clients ask for.
         tensor_parallel: cards that form this one engine.
         url: base URL; only ``serve`` needs it.
@@ -72,8 +73,11 @@ class BackendSpec:
 
     @property
     def continues(self) -> bool:
-        """Whether its engine can go on after the beginning of an answer (see ``CONTINUATION``)."""
-        return self.labels.get(CONTINUATION) != "off"
+        """Whether its engine can go on after the beginning of an answer (see ``CONTINUATION``).
+
+        llama.cpp knows no ``continue_final_message``.
+        """
+        return self.engine != "llamacpp" and self.labels.get(CONTINUATION) != "off"
 
     @property
     def group(self) -> str:

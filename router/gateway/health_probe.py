@@ -20,7 +20,7 @@ from telemetry.http_get import FetchError
 
 log = logging.getLogger("motley.health")
 
-HEALTH_PATHS = {"vllm": "/health", "sglang": "/v1/models"}
+HEALTH_PATHS = {"vllm": "/health", "sglang": "/v1/models", "llamacpp": "/health"}
 """SGLang's ``/health`` runs a generation and takes a second each time; its model list is free."""
 PATH_LABEL = "health_path"
 """Label of a backend that overrides the path."""

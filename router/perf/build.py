@@ -50,7 +50,8 @@ def kv_capacity_tokens(spec: BackendSpec, *, catalog: Catalog | None = None) -> 
     engine = engine_defaults(spec, catalog=known)
     if engine.set_kv_tokens is not None:
         return engine.set_kv_tokens
-    return feasible.budget_of(spec, known).kv_tokens(engine.block_tokens)
+    fits = feasible.budget_of(spec, known).kv_tokens(engine.block_tokens)
+    return fits if engine.most_kv_tokens is None else min(fits, engine.most_kv_tokens)
 
 
 def max_context_tokens(spec: BackendSpec, *, catalog: Catalog | None = None) -> int:

@@ -80,6 +80,12 @@ KNOWN: Mapping[str, Mapping[str, _Arg]] = {
             lambda given: _number(given, 0.0, math.inf),
         ),
     },
+    "llamacpp": {
+        "parallel": _count("max_num_seqs"),
+        "batch_size": _count("max_num_batched_tokens"),
+        "ctx_size": _count("kv_tokens"),
+        "cache_prompt": _switch("prefix_caching"),
+    },
 }
 """By engine: its flags, and the attribute of ``EngineDefaults`` that each sets."""
 

@@ -1,7 +1,7 @@
 """What each engine does when its user sets nothing, by version and GPU.
 
 Sources: vLLM 0.10.2 to 0.33.0 and SGLang 0.5.23, read from their source; vLLM's feature table
-(docs/features/README.md) for what Volta lacks.
+(docs/features/README.md) for what Volta lacks; llama-server's help (tools/server/README.md).
 """
 
 from __future__ import annotations
@@ -18,6 +18,9 @@ Version = tuple[int, int, int]
 Scheduler = Literal["vllm-v0", "vllm-v1", "sglang"]
 
 NEWEST: dict[str, Version] = {"vllm": (0, 33, 0), "sglang": (0, 5, 23)}
+ANY: Version = (0, 0, 0)
+"""Of llama.cpp: builds have numbers (b6500), and none is known to schedule otherwise."""
+LLAMACPP_SLOTS, LLAMACPP_BATCH, LLAMACPP_SPARE_GIB = 4, 2_048, 1.0
 NEWEST_VLLM_ON_VOLTA: Version = (0, 18, 1)
 """Last release reported working on a V100 (Triton attention, float16, CUDA 12 build)."""
 
@@ -52,6 +55,8 @@ class EngineDefaults:
         reserves_full_prompt: whether admission needs KV blocks for the whole prompt.
         max_prefill_tokens: SGLang's cap on one prefill batch; 0 where there is none.
         kv_blocks, kv_tokens: size of the KV cache where its operator set it.
+        most_kv_tokens: it takes no more, however much memory there is (llama.cpp: one context,
+            which its slots share); ``None``: all that is left.
         watermark: share of the KV blocks that new prompts must leave free (vLLM); ``None``: as
             the scheduler has it.
         queue_order: SGLang's ``schedule_policy``.
@@ -72,6 +77,7 @@ class EngineDefaults:
     max_prefill_tokens: int = 0
     kv_blocks: int | None = None
     kv_tokens: int | None = None
+    most_kv_tokens: int | None = None
     watermark: float | None = None
     queue_order: Literal["fcfs", "lpm"] = "fcfs"
     schedule_conservativeness: float = 1.0
@@ -89,6 +95,8 @@ def resolve_version(spec: BackendSpec, gpu: GpuSpec) -> Version:
     Raises:
         ConfigError: the version is not of the form 0.18.1.
     """
+    if spec.engine == "llamacpp":
+        return ANY
     if spec.engine_version:
         return _parse_version(spec.name, spec.engine_version)
     if spec.engine == "vllm" and gpu.architecture == "volta":
@@ -107,21 +115,30 @@ def resolve_engine(spec: BackendSpec, gpu: GpuSpec, model: ModelSpec) -> EngineD
     if spec.engine == "sglang":
         chunk = settings.get("max_num_batched_tokens") or spec.max_num_batched_tokens
         return replace(_sglang(spec, gpu, version, chunk), **settings)
+    if spec.engine == "llamacpp":
+        return replace(_llamacpp(spec, gpu, model), **settings)
     return replace(_vllm(spec, gpu, model, version), **settings)
 
 
 def context_limit_tokens(spec: BackendSpec, gpu: GpuSpec, model: ModelSpec) -> int:
     """Longest prompt plus output, before KV capacity is considered."""
     limit = spec.max_model_len or model.max_context_tokens
-    if spec.max_model_len is None and not _chunks_prefill(resolve_scheduler(spec, gpu), gpu):
+    whole = spec.engine == "vllm" and not _chunks_prefill(resolve_scheduler(spec, gpu), gpu)
+    if spec.max_model_len is None and whole:
         return min(limit, UNCHUNKED_CONTEXT_TOKENS)
     return limit
 
 
 def resolve_scheduler(spec: BackendSpec, gpu: GpuSpec) -> Scheduler:
-    """Which scheduler the backend's engine and version run."""
+    """Which scheduler the backend's engine and version run.
+
+    llama.cpp's batches are like vLLM V1's: a token of every running request, and what is left of
+    the batch for prompts.
+    """
     if spec.engine == "sglang":
         return "sglang"
+    if spec.engine == "llamacpp":
+        return "vllm-v1"
     first_v1 = FIRST_VLLM_V1 if gpu.supports_bf16 else FIRST_VLLM_V1_BELOW_AMPERE
     return "vllm-v1" if resolve_version(spec, gpu) >= first_v1 else "vllm-v0"
 
@@ -164,6 +181,22 @@ def _sglang(
         version=version,
         reserves_full_prompt=True,
         max_prefill_tokens=16_384,
+    )
+
+
+def _llamacpp(spec: BackendSpec, gpu: GpuSpec, model: ModelSpec) -> EngineDefaults:
+    return EngineDefaults(
+        max_num_seqs=spec.max_num_seqs or LLAMACPP_SLOTS,
+        max_num_batched_tokens=spec.max_num_batched_tokens or LLAMACPP_BATCH,
+        block_tokens=1,
+        chunked_prefill=True,
+        prefix_caching=True,
+        schedule_ahead=0,
+        gpu_memory_utilization=round(1.0 - LLAMACPP_SPARE_GIB / gpu.memory_gib, 3),
+        scheduler="vllm-v1",
+        version=ANY,
+        reserves_full_prompt=True,
+        most_kv_tokens=context_limit_tokens(spec, gpu, model),
     )
 
 

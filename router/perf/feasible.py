@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from dataclasses import replace
 
 from router.domain.errors import ImpossibleFleetError, UnknownNameError
-from router.domain.fleet import BackendSpec
+from router.domain.fleet import ENGINES, BackendSpec
 from router.perf.catalog import Catalog
 from router.perf.engines import (
     NEWEST_VLLM_ON_VOLTA,
@@ -25,7 +25,6 @@ MIN_CONTEXT_TOKENS = 2_048
 """Least KV capacity worth calling a server, where the file sets no ``max_model_len``."""
 
 _TENSOR_PARALLEL = (1, 2, 4, 8)
-_ENGINES = ("vllm", "sglang")
 
 
 def quantization_of(spec: BackendSpec, catalog: Catalog) -> QuantizationSpec:
@@ -49,8 +48,8 @@ def check(spec: BackendSpec, catalog: Catalog) -> None:
         ConfigError: an engine version that cannot be read.
         ImpossibleFleetError: says what does not work and what would.
     """
-    if spec.engine not in _ENGINES:
-        raise UnknownNameError("engine", spec.engine, _ENGINES)
+    if spec.engine not in ENGINES:
+        raise UnknownNameError("engine", spec.engine, ENGINES)
     gpu, model = catalog.gpu(spec.gpu), catalog.model(spec.model)
     obstacle = (
         _tensor_parallel_obstacle(spec, model)

@@ -9,11 +9,11 @@ from router.config.fleet import build_fleet
 from router.config.load import MotleyConfig
 from router.config.schema import BackendEntry, PolicySection
 from router.domain.errors import BadInputError, UnknownNameError
-from router.domain.fleet import BackendSpec, EngineName, Fleet
+from router.domain.fleet import ENGINES, BackendSpec, Fleet
 from router.policies.registry import POLICIES
 
 _ADD = re.compile(
-    r"(?P<gpu>[a-z0-9-]+?)(x(?P<tp>[1-9]\d?))?(:(?P<count>[1-9]\d{0,3}))?(/(?P<engine>vllm|sglang))?"
+    r"(?P<gpu>[a-z0-9-]+?)(x(?P<tp>[1-9]\d?))?(:(?P<count>[1-9]\d{0,3}))?(/(?P<engine>vllm|sglang|llamacpp))?"
 )
 
 
@@ -99,11 +99,11 @@ def _more(config: MotleyConfig, backends: list[BackendSpec], word: str) -> list[
         like = replace(like, gpu=gpu, tensor_parallel=1, engine="vllm", zone="", labels={})
         like = replace(like, engine_version="", kv_capacity_tokens=None, max_num_seqs=None)
         like = replace(like, max_num_batched_tokens=None)
-    engine: EngineName = "sglang" if match["engine"] == "sglang" else "vllm"
+    engine = next((name for name in ENGINES if name == match["engine"]), like.engine)
     entry = BackendEntry(
         gpu=gpu,
         model=like.model,
-        engine=engine if match["engine"] else like.engine,
+        engine=engine,
         count=count,
         tensor_parallel=int(match["tp"]) if match["tp"] else like.tensor_parallel,
         zone=like.zone,

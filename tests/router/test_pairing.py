@@ -301,6 +301,7 @@ ONE = {"gpu": "a100-80", "model": MODEL}
             ],
             "needs its bootstrap_port",
         ),
+        ([ONE, ONE | {"role": "decode", "engine": "llamacpp"}], "cannot hand over its KV"),
     ],
 )
 def test_a_fleet_that_cannot_work_is_refused(backends: list[dict[str, Any]], message: str):

@@ -132,7 +132,7 @@ def test_every_gpu_of_the_catalogue_has_an_offer() -> None:
         ({"t4": {"price": 1.0}}, WorkloadError, "no such setting 'price'"),
         ({"t4": {"most": 1.5}}, WorkloadError, "most cannot be 1.5"),
         ({"t4": {"linked": 0}}, WorkloadError, "linked at least 1"),
-        ({"t4": {"engine": "tgi"}}, WorkloadError, "engine must be vllm or sglang"),
+        ({"t4": {"engine": "tgi"}}, WorkloadError, "engine must be one of vllm, sglang, llamacpp"),
     ],
 )
 def test_senseless_offers_are_named(

@@ -12,6 +12,7 @@ from typing import Any
 import msgspec
 
 from router.domain.errors import ConfigError
+from router.domain.fleet import ENGINES
 from router.gateway.upstream import parse_address
 from router.perf.gpu_names import gpu_of
 from telemetry.http_get import Fetcher, FetchError
@@ -69,7 +70,7 @@ async def identify(url: str, fetcher: Fetcher, gpus: list[str]) -> Identity:
     engine = str(first.get("owned_by") or "").lower()
     length = first.get("max_model_len")
     return Identity(
-        engine=engine if engine in ("vllm", "sglang") else "",
+        engine=engine if engine in ENGINES else "",
         model=str(first["id"]),
         gpu=await _card(address.url("/v1/loads"), fetcher, gpus) if engine == "sglang" else "",
         max_model_len=length if isinstance(length, int) and length > 0 else None,

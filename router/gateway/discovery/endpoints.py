@@ -16,6 +16,7 @@ from router.config.discovery import KubernetesSource
 from router.config.load import explain
 from router.config.schema import BackendEntry
 from router.domain.errors import ConfigError
+from router.domain.fleet import ENGINES
 from router.gateway.discovery.informer import Thing
 from router.gateway.discovery.line import read_line
 from router.perf.gpu_names import gpu_of
@@ -108,8 +109,9 @@ class Endpoints:
         for what in ("gpu", "model"):
             if not fields.get(what):
                 raise ConfigError(_REMEDIES[what])
-        if fields["engine"] not in ("vllm", "sglang"):
-            raise ConfigError(f"{PREFIX}engine must be vllm or sglang, not {fields['engine']!r}")
+        if fields["engine"] not in ENGINES:
+            known = ", ".join(ENGINES)
+            raise ConfigError(f"{PREFIX}engine must be one of {known}, not {fields['engine']!r}")
         return fields
 
     def url(self, endpoint: Thing, piece: Thing) -> str:

@@ -201,7 +201,7 @@ def _keys(value: object) -> Iterator[str]:
         ("vllm-router --static-backends http://a,http://b --static-models x,y,z", (), "3 models"),
         ("smg --worker-urls http://a:1", ("--gpu", "rtx"), "unknown GPU 'rtx'"),
         ("smg --worker-urls http://a:1", ("--gpu", "=t4"), "PATTERN=VALUE"),
-        ("smg --worker-urls http://a:1", ("--engine", "tgi"), "vllm or sglang"),
+        ("smg --worker-urls http://a:1", ("--engine", "tgi"), "vllm, sglang, llamacpp"),
     ],
 )
 def test_bad_input_is_one_line(

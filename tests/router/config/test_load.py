@@ -81,7 +81,7 @@ MISTAKES: dict[str, tuple[dict[str, Any], str]] = {
     "a count of nothing": ({"backends": [{**A100, "count": 0}]}, r"count: .*greater than or equal"),
     "an unknown engine": (
         {"backends": [{**A100, "engine": "tgi"}]},
-        r"backends\[0\].engine: .*'vllm' or 'sglang'",
+        r"backends\[0\].engine: there is no engine 'tgi'; .*llamacpp.* is served as engine: vllm",
     ),
     "one url for two": (
         {"backends": [{**A100, "count": 2, "url": "http://a"}]},

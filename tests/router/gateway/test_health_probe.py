@@ -65,17 +65,19 @@ async def test_each_engine_is_asked_for_what_costs_it_nothing(
     engine: StartEngine, gateway: StartGateway
 ) -> None:
     """SGLang's /health runs a generation; a label names another page."""
-    vllm, sglang, own = [await engine(chat()) for _ in range(3)]
+    vllm, sglang, llamacpp, own = [await engine(chat()) for _ in range(4)]
     kinds = [
         {"engine": "vllm", "url": vllm.url},
         {"engine": "sglang", "url": sglang.url},
+        {"engine": "llamacpp", "url": llamacpp.url},
         {"engine": "vllm", "url": own.url, "labels": {"health_path": "/alive"}},
     ]
     gate = await gateway(backends=[{"gpu": "a100-80", "model": MODEL, **kind} for kind in kinds])
     await probe_of(gate).probe_all()
-    assert [fake.probes[0] for fake in (vllm, sglang, own)] == [
+    assert [fake.probes[0] for fake in (vllm, sglang, llamacpp, own)] == [
         "/health",
         "/v1/models",
+        "/health",
         "/alive",
     ]
 

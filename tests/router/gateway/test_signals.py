@@ -17,6 +17,7 @@ from tests.router.gateway.fakes import (
     eventually,
     stream,
 )
+from tests.telemetry import expositions
 from tests.telemetry.web import page, serving
 
 LOAD = "TEXT named_metrics.kv_cache_usage_perc=0.4, named_metrics.num_requests_waiting=3.0"
@@ -143,6 +144,20 @@ async def test_an_engine_with_less_kv_than_a_request_needs_is_not_asked(
         for _ in range(4):
             answered = await gate.post("/v1/completions", body)
             assert answered.headers["x-motley-backend"] == "e1"
+
+
+async def test_a_llama_server_is_read_by_its_own_names(gateway: StartGateway) -> None:
+    async with serving(lambda *_: page(expositions.LLAMACPP)) as (url, _):
+        gate = await gateway(
+            backends=[{"gpu": "a100-80", "engine": "llamacpp", "model": MODEL, "url": url}],
+            telemetry={"scrape_interval_s": 3600.0},
+        )
+        await gate.relay._rest.state.runtime.reading.scraper.scrape("a100-80-0")
+        (worker,) = (await gate.get("/workers")).json()["workers"]
+        assert (worker["engine"], worker["engine_waiting"]) == ("llamacpp", 1)
+        assert gate.relay.engine.dispatcher.state.get("a100-80-0").max_num_seqs == 4
+        shown = (await gate.get("/debug/signals")).json()["backends"]["a100-80-0"]
+        assert shown["values"]["kv_usage"] == 0.63
 
 
 async def test_debug_beliefs_say_what_was_learned_and_how_surely(

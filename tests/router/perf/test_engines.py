@@ -2,10 +2,17 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
 from router.domain.errors import ConfigError
-from router.perf.build import engine_defaults, max_context_tokens
+from router.perf.build import (
+    context_limit_tokens,
+    engine_defaults,
+    kv_capacity_tokens,
+    max_context_tokens,
+)
 
 from .conftest import backend
 
@@ -90,3 +97,28 @@ def test_the_file_has_the_last_word():
 def test_a_version_that_cannot_be_read_is_named(version: str):
     with pytest.raises(ConfigError, match="engine_version"):
         engine_defaults(backend("a100-80", engine_version=version))
+
+
+def test_llama_cpp_has_four_slots_that_share_one_context():
+    spec = backend("t4", engine="llamacpp", quantization="gptq", engine_version="b6500")
+    engine = engine_defaults(spec)
+    assert (engine.max_num_seqs, engine.max_num_batched_tokens) == (4, 2048)
+    assert (engine.scheduler, engine.chunked_prefill) == ("vllm-v1", True)
+    roomy = replace(spec, gpu="a100-80")
+    assert kv_capacity_tokens(roomy) == max_context_tokens(roomy) == 131_072
+    assert kv_capacity_tokens(spec) < 131_072, "the rest does not fit beside the weights"
+    short = replace(roomy, max_model_len=8_192)
+    assert kv_capacity_tokens(short) == 8_192
+    args = {"--parallel": 8, "ctx-size": 65_536, "batch-size": 512}
+    set_up = replace(short, engine_args=args)
+    assert kv_capacity_tokens(set_up) == 65_536
+    assert max_context_tokens(set_up) == 8_192
+    assert engine_defaults(set_up).max_num_seqs == 8
+    assert engine_defaults(set_up).max_num_batched_tokens == 512
+
+
+def test_llama_cpp_splits_prompts_on_a_v100_too():
+    old = backend("v100-32", engine="llamacpp")
+    assert engine_defaults(old).chunked_prefill
+    assert context_limit_tokens(old) == 131_072
+    assert context_limit_tokens(backend("v100-32")) == 16_384

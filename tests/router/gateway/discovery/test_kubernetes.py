@@ -228,7 +228,9 @@ async def test_what_cannot_be_a_backend_is_left_out_with_its_remedy(
     await seen.until("good")
     assert "no-gpu: its GPU type is unknown: annotate the pod with motley.dev/gpu" in caplog.text
     assert "odd: motley.dev/tensor-parallel must be a number, not 'two'" in caplog.text
-    assert "other: motley.dev/engine must be vllm or sglang, not 'tgi'" in caplog.text
+    assert (
+        "other: motley.dev/engine must be one of vllm, sglang, llamacpp, not 'tgi'" in caplog.text
+    )
     assert "none: tensor_parallel: Input should be greater than or equal to 1" in caplog.text
     assert "power: motley.dev/max-model-len must be a number, not '4²'" in caplog.text
 
