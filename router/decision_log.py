@@ -13,8 +13,9 @@ from typing import Any
 import msgspec
 
 from router.class_dispatcher import ClassDispatcher
+from router.decision_line import Line, asked_of, facts_of, side_of, told
 from router.dispatcher import Dispatcher
-from router.domain.decision import Assign, Decision, Reject, Wait
+from router.domain.decision import Assign, Decision, Reject
 from router.domain.fleet import BackendSpec
 from router.domain.outcome import Outcome
 from router.domain.protocols import Policy
@@ -23,24 +24,9 @@ from router.domain.state import EngineSignals, RemoteLoad
 from router.explain import as_json
 from router.fleet_state.backend import Capability
 
-Line = dict[str, Any]
 Sink = Callable[[bytes], object]
 
 _encode = msgspec.json.Encoder().encode
-_REQUEST_FIELDS = (
-    "request_id",
-    "model",
-    "arrival_s",
-    "prompt_tokens",
-    "max_tokens",
-    "slo_class",
-    "tenant",
-    "session",
-    "prefix_hashes",
-    "prefix_block_tokens",
-)
-_OPTIONAL_FIELDS = ("fallbacks", "explain", "whole")
-"""Written only where they say something, as is ``slo``: logs from before them can be replayed."""
 
 
 class LoggingDispatcher(Dispatcher):
@@ -57,12 +43,8 @@ class LoggingDispatcher(Dispatcher):
     def dispatch(self, request: Request, now: float) -> Decision:  # noqa: D102
         asked = request.model  # a fallback may answer in its place
         decision = super().dispatch(request, now)
-        facts: Line = {name: getattr(request, name) for name in _REQUEST_FIELDS}
-        facts["model"] = asked
-        facts["forecast"] = asdict(request.forecast)
-        facts.update(_optional(request))
-        answer = self._with_account(request.request_id, _told(decision), request.explain)
-        self._write("dispatch", now, {"request": facts}, answer)
+        answer = self._with_account(request.request_id, told(decision), request.explain)
+        self._write("dispatch", now, {"request": asked_of(request, asked)}, answer)
         return decision
 
     def redispatch(  # noqa: D102
@@ -81,10 +63,10 @@ class LoggingDispatcher(Dispatcher):
             output_tokens=output_tokens,
             prefill=prefill,
         )
-        args: Line = {"request_id": request_id, "backpressure": backpressure, **_side(prefill)}
+        args: Line = {"request_id": request_id, "backpressure": backpressure, **side_of(prefill)}
         if output_tokens:  # left out where there are none: older logs have no such argument
             args["output_tokens"] = output_tokens
-        self._write("redispatch", now, args, _told(decision))
+        self._write("redispatch", now, args, told(decision))
         return decision
 
     def first_token(self, request_id: str, now: float) -> None:  # noqa: D102
@@ -101,7 +83,7 @@ class LoggingDispatcher(Dispatcher):
 
     def hedge(self, request_id: str, now: float) -> Assign | None:  # noqa: D102
         decision = super().hedge(request_id, now)
-        answer = {"keep": True} if decision is None else _told(decision)
+        answer = {"keep": True} if decision is None else told(decision)
         self._write("hedge", now, {"request_id": request_id}, answer)
         return decision
 
@@ -160,7 +142,7 @@ class LoggingDispatcher(Dispatcher):
             "request_id": request_id,
             "backpressure": backpressure,
             "output_tokens": output_tokens,
-            **_side(prefill),
+            **side_of(prefill),
         }
         self._write("fail", now, args)
         return outcome
@@ -177,7 +159,7 @@ class LoggingDispatcher(Dispatcher):
     def poll(self, now: float) -> list[tuple[Request, Assign | Reject]]:  # noqa: D102
         decided = super().poll(now)
         answer = [
-            [r.request_id, self._with_account(r.request_id, _told(decision), r.explain)]
+            [r.request_id, self._with_account(r.request_id, told(decision), r.explain)]
             for r, decision in decided
         ]
         self._write("poll", now, {}, answer)
@@ -232,8 +214,8 @@ class LoggingDispatcher(Dispatcher):
         prefixes: Sequence[tuple[str, tuple[int, ...], int]] = (),
     ) -> None:
         super().share(loads, now, prefixes=prefixes)
-        told = {name: asdict(load) for name, load in loads.items()}
-        self._write("share", now, {"loads": told, "prefixes": prefixes})
+        by_name = {name: asdict(load) for name, load in loads.items()}
+        self._write("share", now, {"loads": by_name, "prefixes": prefixes})
 
     def resume(self, backend: str, now: float) -> None:  # noqa: D102
         super().resume(backend, now)
@@ -250,7 +232,7 @@ class LoggingDispatcher(Dispatcher):
     ) -> None:
         known = capability or self.state.capability_of(spec)
         super().add_backend(spec, now, capability=known)
-        facts = {"spec": _facts(spec), "capability": _facts(known)}
+        facts = {"spec": facts_of(spec), "capability": facts_of(known)}
         self._write("add_backend", now, facts)
 
     def remove_backend(self, backend: str, now: float) -> None:  # noqa: D102
@@ -270,34 +252,3 @@ class LoggingDispatcher(Dispatcher):
 
 class LoggingClassDispatcher(LoggingDispatcher, ClassDispatcher):
     """The same where classes are scheduled."""
-
-
-def _optional(request: Request) -> Line:
-    facts = {name: value for name in _OPTIONAL_FIELDS if (value := getattr(request, name))}
-    return facts if request.slo is None else {**facts, "slo": asdict(request.slo)}
-
-
-def _facts(known: BackendSpec | Capability) -> Line:
-    """As a log holds it; what came later is written only where it says something."""
-    later: Line = {"role": "both", "bootstrap_port": None, "kv_events": "", "kv_replay": ""}
-    later["kv_bytes_per_token"] = 0.0
-    facts = asdict(known)
-    return {name: value for name, value in facts.items() if later.get(name, facts) != value}
-
-
-def _side(prefill: bool) -> Line:
-    """Of two backends that share a request; written only where it says something."""
-    return {"prefill": True} if prefill else {}
-
-
-def _told(decision: Decision) -> Line:
-    match decision:
-        case Assign(backend, recalled, prefill):
-            told: Line = {"assign": backend.name}
-            if prefill is not None:
-                told["prefill"] = prefill.name
-            return {**told, "recalled": list(recalled)} if recalled else told
-        case Wait(reason):
-            return {"wait": reason}
-        case Reject(reason, _, retry_after_s):
-            return {"reject": reason, "retry_after_s": retry_after_s}

@@ -11,7 +11,8 @@ from typing import Any
 
 import msgspec
 
-from router.decision_log import Line, LoggingDispatcher, Sink
+from router.decision_line import Line
+from router.decision_log import LoggingDispatcher, Sink
 from router.domain.errors import MotleyError, ReplayError
 from router.domain.fleet import BackendSpec
 from router.domain.request import LengthForecast, Request

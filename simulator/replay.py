@@ -20,6 +20,7 @@ from router.domain.request import Request
 from simulator.fault_process import FaultProcess
 from simulator.faults import Fault
 from simulator.gateways import Gateways
+from simulator.onlooker import Onlooker, Progress
 from simulator.options import ReplayOptions
 from simulator.pairs import Links, Pairs
 from simulator.processes import EngineProcess, SimClock, Verdict
@@ -31,12 +32,6 @@ from simulator.rows import Rows
 from simulator.seconds import Seconds
 from simulator.traces.columns import Trace
 from telemetry.learned import Learned
-
-Progress = Callable[[int, int], object]
-
-_SAMPLES = 300
-_WATCH_S = 60.0
-_REPORTS = 200
 
 
 class Replay:
@@ -88,10 +83,9 @@ class Replay:
             for k, spec in enumerate(config.fleet.backends)
         ]
         self._engine_of = {engine.spec.name: engine for engine in self.engines}
+        self._onlooker = Onlooker(self, progress)
         self._faults = FaultProcess(self, self._clock, self._engine_of, config.reliability, faults)
-        self._progress = progress
-        self._report_every = max(1, len(trace) // _REPORTS)
-        self._next = self._settled = self._idle_watches = 0
+        self._next = 0
         self._bounced: set[int] = set()  # had an attempt that failed before its first byte
         self._hedges = config.hedging.enabled
         self.seconds = Seconds(self, self._clock, self._rows, self.engines)
@@ -111,8 +105,7 @@ class Replay:
         self._faults.start(self._routers)
         probe = self._faults.expected
         self._gateways.start(self._clock, self.engines, self._look, probe=probe)
-        self._clock.every(max(1.0, self._trace.span_s / _SAMPLES), self._sample)
-        self._clock.every(_WATCH_S, self._watch)
+        self._onlooker.start(self._clock, self._trace.span_s)
         self._clock.wake_at(self.wake_s, self)
         self._clock.run()
 
@@ -293,30 +286,14 @@ class Replay:
         self.records.finished_s[i] = now
         if reason is not None:
             self.reasons[reason] += 1
-        self._settled += 1
-        if self._progress is not None and self._settled % self._report_every == 0:
-            self._progress(self._settled, self._count)
-        if self._settled == self._count:
+        if self._onlooker.settled():
             self._clock.over = True
 
-    # -- looking on --------------------------------------------------------------------------
-
-    def _sample(self, now: float) -> None:
-        signals = [engine.snapshot(now) for engine in self.engines]
-        self.timeline.at_s.append(now)
-        self.timeline.running.append([s.running or 0 for s in signals])
-        self.timeline.waiting.append([s.waiting or 0 for s in signals])
-        self.timeline.kv_usage.append([s.kv_usage or 0.0 for s in signals])
-
-    def _watch(self, now: float) -> None:
-        """Never hang: when nothing can happen any more, what is left has failed."""
+    @property
+    def over(self) -> bool:
+        """Whether nothing can happen any more but what is on the wire."""
         waiting = any(router.queued for router in self._routers)
-        arriving = self._next < len(self.records)
-        if arriving or waiting or self._faults.pending or not all(e.stuck for e in self.engines):
-            self._idle_watches = 0
-            return
-        self._idle_watches += 1
-        if self._idle_watches > 1:  # twice, so that nothing is on the wire either
-            for i in range(len(self.records)):
-                if self.records.status[i] == Status.PENDING:
-                    self.lose(i, now, "never_finished")
+        arriving = self._next < self._count
+        return not (arriving or waiting or self._faults.pending) and all(
+            engine.stuck for engine in self.engines
+        )

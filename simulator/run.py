@@ -23,8 +23,9 @@ from router.policies.registry import POLICIES
 from simulator.belief import believe
 from simulator.faults import Fault, check_backends
 from simulator.gateways import MakePlanner, build_gateways
+from simulator.onlooker import Progress
 from simulator.options import ReplayOptions
-from simulator.replay import Progress, Replay
+from simulator.replay import Replay
 from simulator.replica.build import make_replica
 from simulator.replica.config import replica_config
 from simulator.replica.interface import Replica

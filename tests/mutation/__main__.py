@@ -88,6 +88,38 @@ TARGETS = {
             "tests/properties/test_models.py",
         ),
     ),
+    "policies": Target(
+        (
+            *("router/policies/lane.py", "router/policies/lanes.py", "router/policies/ask.py"),
+            "router/policies/tail_scale.py",
+        ),
+        (
+            *("tests/router/policies/test_tail_scale.py", "tests/router/policies/test_motley.py"),
+            *("tests/router/policies", "tests/router/test_dispatcher_queue.py"),
+            "tests/simulator/test_long_prompts.py",
+        ),
+    ),
+    "learned": Target(
+        (
+            *("router/gateway/memory.py", "telemetry/learned.py", "telemetry/learned_file.py"),
+            "telemetry/speeds.py",
+        ),
+        (
+            *("tests/telemetry/test_learned_file.py", "tests/telemetry/test_speeds.py"),
+            *("tests/telemetry/test_learned.py", "tests/router/gateway/test_memory.py"),
+        ),
+    ),
+    "streams": Target(
+        ("router/gateway/chunk_pipe.py", "router/gateway/relaying.py"),
+        (
+            *("tests/router/gateway/test_chunk_pipe.py", "tests/router/gateway/test_relay.py"),
+            *(
+                "tests/router/gateway/test_timeouts.py",
+                "tests/router/gateway/test_back_pressure.py",
+            ),
+            *("tests/router/gateway/test_disconnect.py", "tests/router/gateway/test_books.py"),
+        ),
+    ),
     "constraints": Target(
         ("solver/constraints.py",),
         (
