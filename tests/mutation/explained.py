@@ -6,8 +6,16 @@ GATE = "router/queue/gate.py"
 DESK = "router/queue/desk.py"
 BREAKER = "router/health/breaker.py"
 ROOM = "router/queue/class_room.py"
+LEARNED = "telemetry/learned.py"
+MEMORY = "router/gateway/memory.py"
 _LOOKED_AT = "a glance that clears fewer: the others are looked at closely, with the same answer"
 EXPLAINED: dict[tuple[str, str, str], str] = {
+    (
+        LEARNED,
+        "MOST_BYTES: Final = 32 * 1024 * 1024",
+        "1024 -> 1025",
+    ): "a bound on nonsense, a thousandth higher",
+    (MEMORY, "SLICE = 250", "250 -> 251"): "cells between two looks at requests",
     (
         GATE,
         "room = _KV_LIMIT * view.kv_capacity_tokens - view.context_tokens",

@@ -16,7 +16,16 @@ from router.domain.state import LinearCost
 from router.perf.length import BucketLengthPredictor
 from router.perf.length_kept import LengthCell
 from telemetry.drift import Level
-from telemetry.learned import MOST_CELLS, MOST_NAME, VERSION, Learned, decode, encode
+from telemetry.learned import (
+    MOST_BUCKET,
+    MOST_CELLS,
+    MOST_KNOWN,
+    MOST_NAME,
+    VERSION,
+    Learned,
+    decode,
+    encode,
+)
 from telemetry.log_filter import FilterState, LogFilter
 from telemetry.speeds import Speed, card_of
 
@@ -112,12 +121,19 @@ def test_what_is_no_such_document_is_refused(data: bytes, why: str) -> None:
         ("lengths", [[["m", "", 20, 500], 1.0, 5.0, 2.0, 3.0]]),
         ("lengths", [[["m" * (MOST_NAME + 1)], 1.0, 5.0, 2.0, 3.0]]),
         ("lengths", [[["m"], 1.0, 1e300, 2.0, 3.0]]),
+        ("lengths", [[["m"], 1.0, 5.0, 1e300, 3.0]]),
+        ("lengths", [[["m"], 1.0, 5.0, 2.0, -3.0]]),
+        ("lengths", [[[], 1.0, 5.0, 2.0, 3.0]]),
+        ("lengths", [[["m", "", -2, 5], 1.0, 5.0, 2.0, 3.0]]),
         ("lengths", [[["m"], 1.0, 5.0, 2.0, 3.0]] * (MOST_CELLS + 1)),
         ("lengths", {"m": 3}),
         ("speeds", [{"name": "e0"}]),
         ("speeds", ["fast"]),
         ("prompts", {"m": [0.0, 0.0]}),
         ("prompts", {"m": [1e9, 1.0]}),
+        ("prompts", {"m": [0.09, 1.0]}),
+        ("prompts", {"m": [1e12, 1e12]}),
+        ("prompts", {"m" * (MOST_NAME + 1): [4.0, 1.0]}),
         ("policies", {"motley": {"ttft_s": "slow"}}),
         ("policies", {"motley": {str(n): 1.0 for n in range(100)}}),
     ],
@@ -129,6 +145,20 @@ def test_one_part_that_makes_no_sense_is_named_and_the_others_are_used(
     learned, (flaw,) = decode(json.dumps(content).encode())
     assert flaw.startswith(f"{part}: ")
     assert learned == replace(LEARNED, **{part: type(getattr(LEARNED, part))()})
+
+
+def test_what_is_at_the_edge_of_sense_is_kept() -> None:
+    longest = "m" * MOST_NAME
+    edges = replace(
+        LEARNED,
+        lengths=[
+            LengthCell((longest, "", -1, MOST_BUCKET), 1e-9, 0.5, 0.5, 0.25),
+            LengthCell(("m",), 1.0, 5.0, 2.0, 1e-6),
+        ],
+        prompts={longest: (0.1, 1.0), "m": (100.0, 1.0)},
+        policies={"motley": {str(n): 1.0 for n in range(MOST_KNOWN)}},
+    )
+    assert decode(encode(edges)) == (edges, [])
 
 
 @pytest.mark.parametrize(

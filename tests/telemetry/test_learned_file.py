@@ -24,6 +24,18 @@ def file(tmp_path: Path) -> LearnedFile:
     return one
 
 
+def test_who_asks_in_vain_holds_nothing_open(file: LearnedFile) -> None:
+    """It asks again every minute."""
+    assert file.claim()
+    other = LearnedFile(file.path)
+    assert not other.claim()
+    before = len(os.listdir("/proc/self/fd"))
+    for _ in range(5):
+        assert not other.claim()
+    assert len(os.listdir("/proc/self/fd")) == before
+    file.release()
+
+
 def test_what_is_written_is_read_and_only_its_owner_may(file: LearnedFile) -> None:
     file.write(encode(NOTHING))
     assert read_learned(file.path) == (NOTHING, [])

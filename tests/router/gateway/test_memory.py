@@ -106,7 +106,7 @@ async def test_the_first_decisions_after_a_restart_are_those_of_one_who_knows(
         restored = await metric(gate, "motley_learned_restored_count")
         assert restored['{kind="speeds"}'] == 2
         assert restored['{kind="lengths"}'] >= 4
-        assert (await metric(gate, "motley_learned_restored_age_seconds"))[""] < 60.0
+        assert 0.0 < (await metric(gate, "motley_learned_restored_age_seconds"))[""] < 60.0
     async with running(keeping(tmp_path / "other.json", *fast_and_slow), front_end) as gate:
         assert set(await chosen(gate, 1)) <= {"e0", "e1"}
         assert forecast(gate) > known

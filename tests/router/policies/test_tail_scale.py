@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import random
 from collections.abc import Iterator
+from dataclasses import replace
 
 import pytest
 
@@ -92,3 +93,10 @@ def test_what_is_absurd_is_bounded() -> None:
     scale = TailScale()
     scale.recall({"e2e_s": 1e300, "e2e_moment": 1e300})
     assert all(math.isfinite(value) for value in (scale.worth, scale.overshoot, scale.e2e_s**2))
+
+
+def test_one_answer_without_end_counts_no_more_than_a_very_long_one() -> None:
+    long, endless = taught(), taught()
+    for scale, e2e_s in ((long, 1e5), (endless, 1e9)):
+        scale.observe(replace(next(outcomes(1)), finished_s=e2e_s))
+    assert endless.overshoot == long.overshoot < 3.0 * taught().overshoot
