@@ -15,6 +15,11 @@ EXPLAINED: dict[tuple[str, str, str], str] = {
         "MOST_BYTES: Final = 32 * 1024 * 1024",
         "1024 -> 1025",
     ): "a bound on nonsense, a thousandth higher",
+    (
+        "router/gateway/chunk_pipe.py",
+        'if at < 0 or not body.endswith(b"}\\n\\n") or _DIGIT.search(ending):  # numbers change',
+        "Lt -> LtE",
+    ): "an event begins with its name, so never with these words",
     (MEMORY, "SLICE = 250", "250 -> 251"): "cells between two looks at requests",
     (
         GATE,
