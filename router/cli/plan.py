@@ -169,10 +169,13 @@ def plan(
     Example: [bold]motley plan --workload azure-conv-like --fleet fleet.yaml --rate-scale 2[/bold]
     """
     from router.config.load import load_config
+    from simulator.report.outputs import check_place
     from simulator.workload import build_trace
     from solver.render import render
     from solver.settings import limits_of
 
+    if json_path not in (None, "-"):
+        check_place(Path(json_path or ""))
     config = load_config(fleet)
     spec = trace_spec(
         workload,

@@ -87,6 +87,8 @@ def whatif(
     from simulator.whatif.change import Change
     from simulator.whatif.study import what_if
 
+    if last is not None and not last > 0.0:
+        raise ConfigError(f"--last must be above 0 seconds, not {last:g}")
     if json_path not in (None, "-"):
         check_place(Path(json_path or ""))
     change = Change(tuple(add or ()), tuple(remove or ()), policy, load)

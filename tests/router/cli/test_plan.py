@@ -142,7 +142,8 @@ def test_service_classes_of_the_file_are_known(
         (["--budget", "0.1"], 1, "a budget of 1.05 $/h instead of 0.10"),
         (["--min-replicas", "9"], 1, "instead of 9"),
         (["--rate-scale", "900"], 1, "more a100-80"),
-        (["--json", "/no/such/folder/plan.json"], 2, "cannot write /no/such/folder/plan.json"),
+        (["--json", "/no/such/folder/plan.json"], 2, "the folder '/no/such/folder' does not exist"),
+        (["--min-replicas", "9", "--json", "/"], 2, "/: is a folder"),  # told before the work
     ],
 )
 def test_mistakes_are_one_line_with_a_remedy(

@@ -62,6 +62,7 @@ def test_json_for_programs_and_lines_of_progress(
         (["--from", "azure-conv-like"], "nothing would change"),
         (["--from", "azure-conv-like", "--add", "t5"], "t5"),
         (["--from", "nowhere", "--add", "t4"], "nowhere"),
+        (["--from", "azure-conv-like", "--add", "t4", "--last", "0"], "--last must be above 0"),
         (["--from", "azure-conv-like", "--add", "t4", "--json", "no/such.json"], "does not exist"),
     ],
 )
