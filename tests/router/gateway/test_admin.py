@@ -124,8 +124,9 @@ async def test_an_engine_is_asked_what_it_is(gateway: StartGateway) -> None:
     assert known["max_context_tokens"] == 4096
 
 
-async def test_what_an_engine_does_not_tell_must_be_given(gateway: StartGateway) -> None:
-    fake = Told({"/v1/models": {"data": [{"id": MODEL, "owned_by": "vllm"}]}})
+@pytest.mark.parametrize("kind", ["vllm", "llamacpp"])
+async def test_what_an_engine_does_not_tell_must_be_given(gateway: StartGateway, kind: str) -> None:
+    fake = Told({"/v1/models": {"data": [{"id": MODEL, "owned_by": kind}]}})
     await fake.start()
     gate = await gateway(DEAD, admin=ADMIN)
     async with gate.client(**OPS) as client:
@@ -134,7 +135,7 @@ async def test_what_an_engine_does_not_tell_must_be_given(gateway: StartGateway)
     await fake.stop()
     assert refused.status_code == 400
     assert "gpu is missing" in refused.json()["error"]["message"]
-    assert (given.status_code, given.json()["engine"]) == (201, "vllm")
+    assert (given.status_code, given.json()["engine"]) == (201, kind)
 
 
 class Told(FakeEngine):
