@@ -54,6 +54,7 @@ class Deciding(Paired):
         self._claimed: dict[int, Taken] = {}  # backends, by index, that somebody waits for
         self._behind = 0  # how many wait behind others
         self._strict_context = strict_context
+        self._books_later = False
 
     @property
     def queued(self) -> int:
@@ -145,6 +146,15 @@ class Deciding(Paired):
     ) -> Assign:
         if request.explain:
             self._account(request, Assign(backend.spec), tried, now)
+        if self._books_later:
+            self._unbooked = request, backend, tried, now
+        else:
+            self._enter(request, backend, tried, now)
+        return Assign(backend.spec)
+
+    def _enter(
+        self, request: Request, backend: BackendState, tried: frozenset[str], now: float
+    ) -> None:
         listener = self._listener
         cached = listener.dispatched(request, backend, now) if listener is not None else 0
         flight = Flight(request, backend, now, tried, cached)
@@ -159,7 +169,6 @@ class Deciding(Paired):
         flight.probe = backend.breaker.sent()
         if flight.probe:
             self.state.changed()
-        return Assign(backend.spec)
 
     def _send_to_pair(
         self, request: Request, pair: Pair, tried: frozenset[str], now: float

@@ -40,9 +40,9 @@ class LoggingDispatcher(Dispatcher):
         sink(_encode({"call": "open", **header}) + b"\n")
         return self
 
-    def dispatch(self, request: Request, now: float) -> Decision:  # noqa: D102
+    def dispatch(self, request: Request, now: float, *, booked: bool = True) -> Decision:  # noqa: D102
         asked = request.model  # a fallback may answer in its place
-        decision = super().dispatch(request, now)
+        decision = super().dispatch(request, now, booked=booked)
         answer = self._with_account(request.request_id, told(decision), request.explain)
         self._write("dispatch", now, {"request": asked_of(request, asked)}, answer)
         return decision

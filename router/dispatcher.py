@@ -68,8 +68,14 @@ class Dispatcher(Deciding):
         self._look_s = math.inf
         self.fell_back: Counter[tuple[str, str]] = Counter()
 
-    def dispatch(self, request: Request, now: float) -> Decision:
+    def dispatch(self, request: Request, now: float, *, booked: bool = True) -> Decision:
         """Decide where a new request goes.
+
+        Args:
+            request: not seen before.
+            now: the time.
+            booked: whether to open its books at once. Whoever says no sends the request first
+                and calls ``book`` then, before anything else happens.
 
         Raises:
             BadInputError: a request of this id is not over yet.
@@ -81,7 +87,11 @@ class Dispatcher(Deciding):
                 f"give each request an id of its own"
             )
         self.arrived += 1
-        decision = self._place(request, FRESH, now)
+        self._books_later = not booked
+        try:
+            decision = self._place(request, FRESH, now)
+        finally:
+            self._books_later = False
         if type(decision) is Reject:
             self.rejected += 1
         if request.explain and type(decision) is not Assign:

@@ -12,10 +12,15 @@ from collections.abc import Sequence
 from router.domain.errors import UnknownNameError
 from router.domain.outcome import Outcome, OutcomeStatus, PrefillHalf
 from router.domain.protocols import BeginListener, LengthPredictor, Observer, Policy
+from router.domain.request import Request
 from router.explain import Explainer
+from router.fleet_state.backend import BackendState
 from router.fleet_state.fleet import FleetState
 from router.fleet_state.flight import Flight
 from router.informed import Informed
+
+Unbooked = tuple[Request, BackendState, frozenset[str], float]
+"""An assignment whose books are not open yet: who, where to, who failed it before, when."""
 
 
 class Flights(Informed):
@@ -42,6 +47,7 @@ class Flights(Informed):
         self._awaiting = predictor if isinstance(predictor, BeginListener) else None
         self._flights: dict[str, Flight] = {}
         self._seconds: dict[str, Flight] = {}  # of requests that have two attempts under way
+        self._unbooked: Unbooked | None = None
         self.explainer = Explainer()
         self.arrived = self.completed = self.failed = self.cancelled = self.rejected = 0
 
@@ -133,13 +139,28 @@ class Flights(Informed):
         self._spare(flight)
         return self._tell(flight, "failed", now, 0, None, None)
 
+    def book(self) -> None:
+        """Open the books of what was assigned, where ``dispatch`` left that for later."""
+        unbooked, self._unbooked = self._unbooked, None
+        if unbooked is not None:
+            self._enter(*unbooked)
+
     # -- inside ------------------------------------------------------------------------------
 
+    def _enter(
+        self, request: Request, backend: BackendState, tried: frozenset[str], now: float
+    ) -> None:
+        """Open the books of one assignment."""
+        raise NotImplementedError
+
     def _flight(self, request_id: str) -> Flight:
-        try:
-            return self._flights[request_id]
-        except KeyError:
-            raise UnknownNameError("request in flight", request_id, ()) from None
+        flight = self._flights.get(request_id)
+        if flight is None and self._unbooked is not None:
+            self.book()  # it is over before it was booked
+            flight = self._flights.get(request_id)
+        if flight is None:
+            raise UnknownNameError("request in flight", request_id, ())
+        return flight
 
     def _open(self, flight: Flight) -> None:
         self._flights[flight.request.request_id] = flight

@@ -63,10 +63,14 @@ class Exchange(Trying):
         if engine.continuation is not None:
             self._going_on = going_on(self, call, fields, engine.continuation)
         engine.joined(self, request.request_id)
-        decision = engine.dispatcher.dispatch(request, request.arrival_s)
+        dispatcher = engine.dispatcher
+        decision = dispatcher.dispatch(request, request.arrival_s, booked=False)
         decided_s = engine.now()
+        try:
+            self._follow(decision, decided_s)
+        finally:
+            dispatcher.book()
         engine.events.worked("dispatch", decided_s - request.arrival_s)
-        self._follow(decision, decided_s)
 
     def decided(self, decision: Decision) -> None:
         """The dispatcher's queue let the request go."""

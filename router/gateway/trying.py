@@ -84,24 +84,34 @@ class Trying(Answering):
         engine = self.engine
         assert self.request is not None
         self._backend = backend
-        if not self._tried:
-            engine.events.waited(self.request.model, now - self.request.arrival_s)
+        first = not self._tried
         self._tried.append(backend.name)
-        if engine.sent is not None:
-            engine.sent(self.request, (prefill or backend).name)
         self._ticket = Ticket(engine.dispatcher, self.request.request_id, engine.poke)
         if prefill is not None:
             self._prefill = prefill
             self._halves = Halves(self, prefill, backend)
             self._halves.begin(now)
+            self._sent(prefill, now, first=first)
             return
         attempt = self.attempt = self.attempt_at(backend, self, self._ticket, now)
+        self.send(attempt, backend)
+        # The request is on its way; nobody else is asked anything before this returns.
+        engine.dispatcher.book()
+        self._sent(backend, now, first=first)
         if not self._streams:
             engine.presumed.at(now + engine.backlog_s(backend.name, now), self._ticket)
-        self.send(attempt, backend)
         if engine.dispatcher.hedging is not None and self._streams and not self._status:
             self._race = self._race or Race(self)
             self._race.plan(self.request.request_id, now)
+
+    def _sent(self, backend: BackendSpec, now: float, *, first: bool) -> None:
+        """Tell who counts."""
+        engine, request = self.engine, self.request
+        assert request is not None
+        if first:
+            engine.events.waited(request.model, now - request.arrival_s)
+        if engine.sent is not None:
+            engine.sent(request, backend.name)
 
     # For its race, and for two backends that share it
 

@@ -73,9 +73,10 @@ class ClassDispatcherMachine(DispatcherMachine):
     @rule(
         requests=st.lists(
             st.tuples(ASKED, CLASS, st.sampled_from(["gold", "a", "b"])), min_size=1, max_size=6
-        )
+        ),
+        booked=st.booleans(),
     )
-    def dispatch(self, requests: list[Any]) -> None:
+    def dispatch(self, requests: list[Any], booked: bool) -> None:
         for (model, prompt, limit), slo_class, tenant in requests:
             self.serial += 1
             name = f"r{self.serial}"
@@ -91,7 +92,8 @@ class ClassDispatcherMachine(DispatcherMachine):
             )
             full = self.dispatcher.queued >= QUEUE_SIZE
             behind = (slo_class, model) in self.dispatcher.desk.room.lanes
-            decision = self.dispatcher.dispatch(request, self.now)
+            decision = self.dispatcher.dispatch(request, self.now, booked=booked)
+            self.dispatcher.book()
             if isinstance(decision, Assign) and behind:
                 assert decision.recalled, "nobody overtakes its own class, but by taking a place"
             if isinstance(decision, Reject):

@@ -130,8 +130,8 @@ class DispatcherMachine(RuleBasedStateMachine):
 
     # -- what comes in -----------------------------------------------------------------------
 
-    @rule(requests=st.lists(ASKED, min_size=1, max_size=4))
-    def dispatch(self, requests: list[tuple[str, int, int | None]]) -> None:
+    @rule(requests=st.lists(ASKED, min_size=1, max_size=4), booked=st.booleans())
+    def dispatch(self, requests: list[tuple[str, int, int | None]], booked: bool) -> None:
         for model, prompt, limit in requests:
             self.serial += 1
             name = f"r{self.serial}"
@@ -139,7 +139,9 @@ class DispatcherMachine(RuleBasedStateMachine):
             request = ask(
                 name, model=model, prompt_tokens=prompt, max_tokens=limit, arrival_s=self.now
             )
-            self._follow(name, self.dispatcher.dispatch(request, self.now), set())
+            decision = self.dispatcher.dispatch(request, self.now, booked=booked)
+            self.dispatcher.book()
+            self._follow(name, decision, set())
 
     @rule(seconds=st.sampled_from([0.0, 0.1, 1.0, 3.0, 10.0]))
     def time_passes(self, seconds: float) -> None:

@@ -73,6 +73,49 @@ class TestLife:
         # step 10 ms, one sequence of 0.2 ms, 2,048 + 50 tokens of context of 1 us.
         assert told.predicted_tpot_s == pytest.approx(0.010 + 0.0002 + 0.002098)
 
+    def test_it_may_be_sent_first_and_booked_afterwards(self):
+        recorders = Recorder(), Recorder()
+        early, late = (make_dispatcher("a", "b", observers=[r]) for r in recorders)
+        for n in range(4):
+            early.dispatch(ask(f"r{n}", arrival_s=1.0), 1.25)
+            assert isinstance(
+                late.dispatch(ask(f"r{n}", arrival_s=1.0), 1.25, booked=False), Assign
+            )
+            assert late.in_flight == n
+            late.book()
+            late.book()  # whoever may have been first
+            assert counts(late) == counts(early)
+            assert loads(late) == loads(early)
+        for n in range(4):
+            assert early.complete(f"r{n}", 2.0, output_tokens=7) == late.complete(
+                f"r{n}", 2.0, output_tokens=7
+            )
+        assert recorders[0].outcomes == recorders[1].outcomes
+
+    def test_it_may_be_over_before_it_was_booked(self):
+        dispatcher = make_dispatcher("a", "b")
+        sent = dispatcher.dispatch(ask("r"), 0.0, booked=False)
+        elsewhere = dispatcher.redispatch("r", 0.1)
+        assert isinstance(sent, Assign)
+        assert isinstance(elsewhere, Assign)
+        assert sent.backend != elsewhere.backend
+        dispatcher.book()
+        assert loads(dispatcher) == {sent.backend.name: 0, elsewhere.backend.name: 1}
+        dispatcher.dispatch(ask("s"), 0.2, booked=False)
+        dispatcher.cancel("s", 0.3)
+        assert counts(dispatcher) == {"arrived": 2, "cancelled": 1, "in_flight": 1}
+
+    def test_only_who_is_assigned_is_booked(self):
+        dispatcher = make_dispatcher("a", policy=LimitPolicy(1))
+        dispatcher.dispatch(ask("r"), 0.0)
+        assert isinstance(dispatcher.dispatch(ask("s"), 0.0, booked=False), Wait)
+        dispatcher.book()
+        assert counts(dispatcher) == {"arrived": 2, "in_flight": 1, "queued": 1}
+        dispatcher.complete("r", 1.0, output_tokens=1)
+        [(request, decision)] = dispatcher.poll(1.0)
+        assert (request.request_id, decision) == ("s", Assign(spec("a")))
+        assert counts(dispatcher) == {"arrived": 2, "completed": 1, "in_flight": 1}
+
     def test_the_policy_sees_the_forecast(self):
         dispatcher = make_dispatcher("a")
         request = ask("r", max_tokens=150)

@@ -84,7 +84,10 @@ async def test_a_key_brings_its_tenant_and_its_class(
     seen = []
     core = gate.relay.engine.dispatcher
     dispatch = core.dispatch
-    core.dispatch = lambda request, now: (seen.append(request), dispatch(request, now))[1]  # type: ignore[method-assign]
+    core.dispatch = lambda request, now, **how: (
+        seen.append(request),
+        dispatch(request, now, **how),
+    )[1]  # type: ignore[method-assign]
     assert (await gate.post(x_tenant_id="somebody-else", **bearer("team"))).status_code == 200
     refused = await gate.post(x_motley_slo="interactive", **bearer("team"))
     assert (refused.status_code, refused.json()["error"]["code"]) == (403, "class_not_allowed")

@@ -89,9 +89,9 @@ def seen(gate: Gateway) -> list[Request]:
     requests: list[Request] = []
     original = dispatcher.dispatch
 
-    def dispatch(request: Request, now: float) -> Any:
+    def dispatch(request: Request, now: float, **how: Any) -> Any:
         requests.append(request)
-        return original(request, now)
+        return original(request, now, **how)
 
     dispatcher.dispatch = dispatch  # type: ignore[method-assign]
     return requests
