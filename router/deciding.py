@@ -98,9 +98,9 @@ class Deciding(Paired):
         """
         if isinstance(options, Wait):
             return options
-        if not self.queued:
-            self._drop_claims()
         taken: list[Taken] = []
+        if self._claimed and not self.queued:
+            self._drop_claims()
         if self._claimed:
             claimed = self._claimed
             taken = [claimed[b.index] for b in options if b.index in claimed]

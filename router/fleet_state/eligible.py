@@ -32,8 +32,10 @@ def eligible(
     usable = state.candidates(request.model, now)
     if now < state.ramps_until_s:
         usable = state.ramped(usable, now)
-    if not tried and usable and _wanted_tokens(request) <= state.held_by_all(request.model):
-        return usable
+    if not tried and usable:
+        wanted = request.prompt_tokens + (request.max_tokens or 1)
+        if wanted <= state.held_by_all(request.model):
+            return usable
     allowed = [b for b in usable if b.spec.name not in tried] if tried else usable
     if not allowed:
         return _nobody(state, request, tried)

@@ -74,16 +74,20 @@ class Asked(Outbound):
         model = settings.aliases.get(model, model)
         model = settings.adapters.get(model, model)
         grant = call.caller.grant if call.caller is not None else None
-        default = (grant.default_class if grant is not None else "") or DEFAULT_CLASS
-        slo_class = class_of(headers, fields.slo_class, fields.service_tier, default)
+        slo_class = (grant.default_class if grant is not None else "") or DEFAULT_CLASS
+        if headers or fields.slo_class is not None or fields.service_tier is not None:
+            slo_class = class_of(headers, fields.slo_class, fields.service_tier, slo_class)
         slo = settings.slos.get(slo_class)
         if slo is None:
             known = ", ".join(sorted(settings.slos))
             message = f"There is no service class {slo_class!r}. Classes here: {known}."
             raise BadRequestError(Problem(400, message, code="unknown_slo_class"))
         pairs = self.dispatcher.pairing is not None
-        hashes = prefix_hashes(fields.prompt_text()) if call.generates else ()
+        hashes: tuple[int, ...] = ()
+        if call.generates and len(call.body) >= BLOCK_BYTES:
+            hashes = prefix_hashes(fields.prompt_text())
         now, request_id = self.now(), call.request_id
+        holder = grant.holder if grant is not None else ""
         return Request(
             request_id=_unique(request_id) if request_id in self._taken else request_id,
             model=model,
@@ -91,11 +95,11 @@ class Asked(Outbound):
             prompt_tokens=self.sizer.estimate(model, size_bytes),
             max_tokens=token_limit(fields) if call.generates else 1,
             slo_class=slo_class,
-            tenant=grant.holder if grant is not None and grant.holder else tenant_of(headers),
-            session=session_of(headers),
+            tenant=holder or tenant_of(headers) if headers else holder,
+            session=session_of(headers) if headers else "",
             prefix_hashes=hashes,
             prefix_block_tokens=self.sizer.tokens_in(model, BLOCK_BYTES) if hashes else 0,
-            slo=targets_of(headers, slo.of_model(model)),
+            slo=targets_of(headers, slo.of_model(model)) if headers else None,
             fallbacks=self._fallbacks(model, headers, grant) if settings.fallbacks else (),
             explain=self._explains(headers, now),
             whole=pairs and not shareable(call.path, call.body),

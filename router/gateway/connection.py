@@ -137,8 +137,6 @@ class Connection(asyncio.Protocol):
 
     def send(self, receiver: Receiver, request: Sequence[bytes]) -> None:
         """Send the next request over a connection that has served before."""
-        self._reset()
-        self._reused = True
         self.receiver = receiver
         self._write(request)
 
@@ -230,6 +228,8 @@ class Connection(asyncio.Protocol):
             return
         if self._paused:
             self.resume()
+        self._reset()
+        self._reused = True
         self._home.release(self)
 
     def connection_lost(self, exc: Exception | None) -> None:

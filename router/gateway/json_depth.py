@@ -13,18 +13,13 @@ _NO_BRACKETS = bytes(set(range(256)) - set(b"[]{}"))
 _OPENING = frozenset(b"[{")
 
 
-def _count(body: bytes, bracket: bytes) -> int:
-    """How often it is there; where that is seldom, 15 times as fast as ``bytes.count``."""
-    return len(body) - len(body.replace(bracket, b""))
-
-
 def deeper_than(body: bytes, limit: int) -> bool:
     """Whether objects and lists are nested more than ``limit`` deep.
 
     Nearly every body has fewer brackets than that, and then two searches tell; only the others
-    are looked through.
+    are looked through. Where there are few, ``replace`` is 15 times as fast as ``count``.
     """
-    if _count(body, b"{") + _count(body, b"[") <= limit:
+    if 2 * len(body) - len(body.replace(b"{", b"")) - len(body.replace(b"[", b"")) <= limit:
         return False
     depth = 0
     for bracket in _STRING.sub(b"", body).translate(None, _NO_BRACKETS):

@@ -29,7 +29,9 @@ class PromptSizer:
 
     def estimate(self, model: str, prompt_bytes: int) -> int:
         """Tokens to expect of a request body of that size; at least 1."""
-        return self.tokens_in(model, prompt_bytes - OVERHEAD_BYTES)
+        size_bytes = prompt_bytes - OVERHEAD_BYTES
+        total_bytes, total_tokens = self._sums.get(model, _PRIOR)
+        return round(size_bytes * total_tokens / total_bytes) or 1 if size_bytes > 0 else 1
 
     def tokens_in(self, model: str, size_bytes: int) -> int:
         """Tokens in so many bytes of prompt text; at least 1."""
