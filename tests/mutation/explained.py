@@ -20,6 +20,11 @@ EXPLAINED: dict[tuple[str, str, str], str] = {
         'if at < 0 or not body.endswith(b"}\\n\\n") or _DIGIT.search(ending):  # numbers change',
         "Lt -> LtE",
     ): "an event begins with its name, so never with these words",
+    (
+        "router/dispatcher.py",
+        "if isinstance(decision, Wait) and patient:",
+        "if -> if not",
+    ): "a shortcut: where everybody is claimed, those behind hear the same one by one",
     (MEMORY, "SLICE = 250", "250 -> 251"): "cells between two looks at requests",
     (
         GATE,

@@ -195,9 +195,10 @@ async def test_an_engine_that_dies_between_two_chunks_is_told_of(
         return False
 
     gate = await gateway(await engine(dies))
-    text = await _all_of(gate)
+    text = await asyncio.wait_for(_all_of(gate), 5.0)  # at once: it is not taken for silence
     assert text.count(b'"finish_reason":null') == 5
     assert b"backend_broken" in text
+    assert b"closed the connection" in text
     assert not text.endswith(b"0\r\n\r\n")
     assert gate.books["failed"] == 1
 

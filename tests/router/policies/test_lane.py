@@ -7,8 +7,11 @@ from typing import Any
 
 import pytest
 
+from router.domain.request import LengthForecast
 from router.domain.state import LinearCost
+from router.policies.ask import Ask, Weights
 from router.policies.lane import KV_LIMIT, LATE_S, LATE_SHARE, PREFILL_SHARE_LIMIT, Lane
+from router.policies.tail_scale import TailScale
 from tests.fakes import FAST, view
 
 PAIRS = LinearCost(step_s=0.010, prefill_s=0.0001, seq_s=0.0002, context_s=1e-6, pair_s=1e-8)
@@ -159,6 +162,19 @@ class TestPrompts:
         assert trusting.prefix_trust == pytest.approx(0.95)
         trusting.judge_prefix(1_000, 5_000)  # more than promised is no more than all
         assert trusting.prefix_trust == pytest.approx(0.955)
+
+
+def test_between_tail_and_mean_the_others_delay_counts_in_proportion():
+    """What is inflicted on each is weighed by what is left to it, or as if all were alike."""
+    crowded = lane(**crowd(3, 3_000.0, 30.0))
+
+    def pain(tail: float) -> float:
+        weights = Weights(0.3, 1.0, 0.0, tail=tail)
+        forecast = LengthForecast(100.0, 200.0)  # of no spread, which the weight is also of
+        return crowded.pain(Ask(1_000, forecast, 0.0, 0.0, TailScale(), weights), 0)
+
+    assert pain(1.0) < pain(0.0), "10 tokens are left to each, not 100"
+    assert pain(0.5) == pytest.approx((pain(1.0) + pain(0.0)) / 2)
 
 
 def test_coefficients_follow_the_state():
