@@ -73,7 +73,7 @@ fuzz: $(VENV)/.ready-full ## Fuzz every parser of what others wrote, SECONDS_EAC
 	$(BIN)/python -m tests.fuzz --seconds $(SECONDS_EACH)
 
 MUTATE_ARGS ?= --sample 80
-mutate: setup ## Change the decision core in small ways and see whether its tests notice
+mutate: setup ## Change the decision core, what is learned and the way of a stream in small ways and see whether tests notice
 	$(BIN)/python -m tests.mutation $(MUTATE_ARGS)
 
 .audit/semgrep/.ready: tests/security/semgrep.txt | $(BIN)/python

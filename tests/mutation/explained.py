@@ -25,6 +25,16 @@ EXPLAINED: dict[tuple[str, str, str], str] = {
         "if isinstance(decision, Wait) and patient:",
         "if -> if not",
     ): "a shortcut: where everybody is claimed, those behind hear the same one by one",
+    (
+        "router/gateway/chunk_pipe.py",
+        "_LAST_BYTES = 128",
+        "128 -> 129",
+    ): "how far from the end is looked; nobody's events are that long there",
+    (
+        "telemetry/speeds.py",
+        "if not all(0.0 <= cost < 1e3 for cost in astuple(self.prior)):",
+        "1000.0 -> 1001.0",
+    ): "a bound on nonsense, a thousandth higher",
     (MEMORY, "SLICE = 250", "250 -> 251"): "cells between two looks at requests",
     (
         GATE,

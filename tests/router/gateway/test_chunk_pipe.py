@@ -273,6 +273,51 @@ def test_how_reads_end_is_told_by_what_says_that_nothing_ended() -> None:
         assert ending_of(other) == b""
 
 
+class Way(asyncio.Protocol):
+    """The long way: notes what comes."""
+
+    def __init__(self) -> None:
+        self.read: list[bytes] = []
+        self.lost: list[Exception | None] = []
+
+    def data_received(self, data: bytes) -> None:
+        self.read.append(data)
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self.lost.append(exc)
+
+
+def test_one_event_that_ends_like_the_last_goes_the_short_way_and_nothing_else_does() -> None:
+    way, sent, gaps, now = Way(), list[bytes](), list[float](), [10.0]
+    pipe = ChunkPipe(way, sent.append, gaps.append, lambda: now[0], 9.5)
+    plain = chunk(token("a"))
+    pipe.data_received(plain)
+    assert (way.read, sent) == ([plain], []), "nothing was expected yet"
+
+    pipe.expect(ending_of(token("b")))
+    pipe.data_received(plain)
+    now[0] = 10.25
+    pipe.data_received(plain)
+    assert (sent, pipe.chunks, pipe.since_s) == ([plain, plain], 2, 10.25)
+    assert gaps == [0.5, 0.25]
+
+    odd = [
+        chunk(token("one") + token("two")),
+        chunk(token("z", "stop")),
+        chunk(b": ping\n\n" + token("a")),
+        plain[:-3],
+        plain + plain[:20],
+        chunk(token("x" * 4_096)),
+    ]
+    for read in odd:
+        pipe.data_received(read)
+    assert way.read[1:] == odd
+    assert pipe.chunks == 2
+    broken = ConnectionResetError()
+    pipe.connection_lost(broken)
+    assert way.lost == [broken]
+
+
 def test_every_length_has_its_beginning() -> None:
     told = chunk_pipe.beginnings()
     for size in (6, 15, 16, 220, 255, 256, 4000):
