@@ -40,7 +40,7 @@ def read_known(path: Path | None) -> Learned | None:
 
 
 def believed_of(learned: Learned | None, config: MotleyConfig, now_unix_s: float) -> Believed:
-    """Iteration times by group, as a gateway had learned them of these cards.
+    """Iteration times by group, as a gateway had learned them of these cards; empty if of none.
 
     What a simulation or a trace says of speeds is of no card, and counts for nothing.
     """
@@ -48,9 +48,11 @@ def believed_of(learned: Learned | None, config: MotleyConfig, now_unix_s: float
     from solver.believed import believed_models
     from telemetry.learning import make_feedback
 
-    if learned is None or learned.origin != "gateway" or not learned.speeds:
+    if learned is None or learned.origin != "gateway":
         return {}
     fleet, belief = config.fleet.backends, catalogue_belief(config.hardware)
+    if not {spec.group for spec in fleet} & {speed.group for speed in learned.speeds}:
+        return {}
     feedback = make_feedback(fleet, belief, config.hardware.engine_defaults, calibrate=False)
     feedback.restore(learned.speeds, learned.age_s(now_unix_s), 0.0)
     factors = feedback.corrections()

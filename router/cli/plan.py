@@ -209,7 +209,7 @@ def plan(
     known = read_known(learned)
     believed = believed_of(known, config, time.time())
     if known is not None and not believed:
-        print(f"note: {learned} has no speeds of real cards to plan with", file=sys.stderr)
+        print(f"note: {learned} has no speeds of these cards to plan with", file=sys.stderr)
     demand = demand_of(trace, config, by_tenant=by_tenant)
     given = {**config.planner.weights, **parse_weights(weights)}
     if buy:
