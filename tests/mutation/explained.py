@@ -40,6 +40,16 @@ EXPLAINED: dict[tuple[str, str, str], str] = {
         "if not all(0.0 <= cost < 1e3 for cost in astuple(self.prior)):",
         "1000.0 -> 1001.0",
     ): "a bound on nonsense, a thousandth higher",
+    (
+        "telemetry/speeds.py",
+        "MOST_SPEEDS = 10_000",
+        "10000 -> 10001",
+    ): "a bound on nonsense, a ten-thousandth higher",
+    (
+        "telemetry/learned_file.py",
+        "number += 1",
+        "Add -> Sub",
+    ): "another number in a name that is as free",
     (MEMORY, "SLICE = 250", "250 -> 251"): "cells between two looks at requests",
     (
         GATE,
