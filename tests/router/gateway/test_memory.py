@@ -267,6 +267,9 @@ async def test_two_gateways_with_one_file_do_not_overwrite_each_other(
             await eventually(file.exists)
             memory = second.relay._rest.state.runtime.memory
             assert not memory._file.ours
+            age = "motley_learned_written_age_seconds"
+            assert 0.0 <= (await metric(first, age))[""] < 30.0
+            assert not await metric(second, age), "it is nothing to this one how old the file is"
         written = read_learned(file)[0]
         assert written.speeds, "the second one, which knew nothing, has not written at its end"
     assert "another process writes it; this one only reads it" in caplog.text
