@@ -33,7 +33,9 @@ def import_(
         list[str] | None,
         typer.Option(help="Which model, where the source names none: NAME, or PATTERN=NAME."),
     ] = None,
-    engine: Annotated[str, typer.Option(help="vllm or sglang; else as the source tells.")] = "",
+    engine: Annotated[
+        str, typer.Option(help="vllm, sglang or llamacpp; else as the source tells.")
+    ] = "",
     keep_policy: Annotated[
         bool, typer.Option("--keep-policy", help="Decide as before, where Motley knows how.")
     ] = False,

@@ -6,7 +6,7 @@ import asyncio
 import difflib
 import json
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, TypeVar
@@ -15,6 +15,7 @@ import typer
 
 from router.cli.output import write_text
 from router.domain.errors import BadInputError, MotleyError
+from router.domain.fleet import ENGINES
 
 if TYPE_CHECKING:
     from simulator.live.facts import EngineFacts
@@ -174,6 +175,26 @@ def _known_gpu(name: str) -> str:
     return name
 
 
+def _known_engine(name: str) -> str:
+    from router.domain.errors import UnknownNameError
+
+    if name not in ENGINES:
+        raise UnknownNameError("engine", name, ENGINES)
+    return name
+
+
+def _or_again(check: Callable[[str], str]) -> Callable[[str], str]:
+    """Of what a person types: a slip is asked for again, and costs nothing of the rest."""
+
+    def checked(typed: str) -> str:
+        try:
+            return check(typed.strip())
+        except BadInputError as error:
+            raise typer.BadParameter(str(error)) from error
+
+    return checked
+
+
 def _asked(path: Path) -> list[Line]:
     """Ask the person, engine by engine."""
     if not sys.stdin.isatty():
@@ -185,9 +206,12 @@ def _asked(path: Path) -> list[Line]:
         url = typer.prompt("URL of an engine", default=default, show_default=bool(default))
         if not url:
             return lines
-        gpu = typer.prompt("  card (a100-80, v100-32, t4, l4 ...)", value_proc=_known_gpu)
+        card = "  card (a100-80, v100-32, t4, l4 ...)"
+        gpu = typer.prompt(card, value_proc=_or_again(_known_gpu))
         cards = typer.prompt("  cards per engine", default=1, type=int)
-        engine = typer.prompt("  vllm or sglang", default="vllm")
+        engine = typer.prompt(
+            "  vllm, sglang or llamacpp", default="vllm", value_proc=_or_again(_known_engine)
+        )
         model = typer.prompt("  model", default="llama-3.1-8b")
         lines.append(Line(url, gpu, engine, model, cards))
 

@@ -43,7 +43,7 @@ GpusOption = Annotated[
     typer.Option(help="GPU of each URL; one name is for all. SGLang tells it; vLLM does not."),
 ]
 EnginesOption = Annotated[
-    str | None, typer.Option(help="Engine of each URL: vllm or sglang; else it is asked.")
+    str | None, typer.Option(help="Engine of each URL: vllm, sglang or llamacpp; else it is asked.")
 ]
 SetOption = Annotated[
     list[str] | None,

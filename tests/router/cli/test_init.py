@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 from pathlib import Path
 
 import pytest
@@ -91,3 +92,25 @@ def test_a_file_is_not_overwritten_unasked(
     assert run(["init", str(path), "--probe", "http://127.0.0.1:9"]) == 2
     assert "--force" in capsys.readouterr().err
     assert path.read_text() == "mine"
+
+
+class Typed(io.StringIO):
+    """A person at a terminal."""
+
+    def isatty(self) -> bool:
+        return True
+
+
+def test_a_slip_of_a_person_is_asked_for_again_and_costs_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = tmp_path / "fleet.yaml"
+    typed = ["http://a:8000", "t4", "", "", "", "http://b:8081", "v100", "v100-32", "1", "lama"]
+    monkeypatch.setattr("sys.stdin", Typed("\n".join([*typed, "llamacpp", "", "", ""])))
+    assert run(["init", str(path)]) == 0
+    told = capsys.readouterr()
+    assert "unknown GPU 'v100'" in told.out + told.err
+    assert "unknown engine 'lama'" in told.out + told.err
+    first, second = yaml.safe_load(path.read_text())["backends"]
+    assert (first["gpu"], first["engine"]) == ("t4", "vllm")
+    assert (second["gpu"], second["engine"]) == ("v100-32", "llamacpp")
