@@ -50,6 +50,11 @@ EXPLAINED: dict[tuple[str, str, str], str] = {
         "number += 1",
         "Add -> Sub",
     ): "another number in a name that is as free",
+    (
+        "router/gateway/chunk_pipe.py",
+        "TRIES = 4",
+        "4 -> 5",
+    ): "when a stream is left on the long way, on which it is served as well",
     (MEMORY, "SLICE = 250", "250 -> 251"): "cells between two looks at requests",
     (
         GATE,
