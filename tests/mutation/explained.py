@@ -7,6 +7,7 @@ DESK = "router/queue/desk.py"
 BREAKER = "router/health/breaker.py"
 ROOM = "router/queue/class_room.py"
 LEARNED = "telemetry/learned.py"
+LANE = "router/policies/lane.py"
 MEMORY = "router/gateway/memory.py"
 _LOOKED_AT = "a glance that clears fewer: the others are looked at closely, with the same answer"
 EXPLAINED: dict[tuple[str, str, str], str] = {
@@ -55,6 +56,26 @@ EXPLAINED: dict[tuple[str, str, str], str] = {
         "TRIES = 4",
         "4 -> 5",
     ): "when a stream is left on the long way, on which it is served as well",
+    (
+        LANE,
+        "(self._seq_s + context_s) * stretch * (left if left < overlap else overlap)",
+        "Lt -> LtE",
+    ): "of two that are equal either is the lesser",
+    (
+        "router/policies/lanes.py",
+        "TYPICAL_OUTPUT = LengthForecast(200.0, 400.0, square_tokens=70_000.0)",
+        "200.0 -> 201.0",
+    ): "another request is as typical",
+    (
+        LEARNED,
+        "MOST_CELLS, MOST_MODELS, MOST_KNOWN = 16_384, 4_096, 64",
+        "4096 -> 4097",
+    ): "a bound on nonsense, a thousandth higher",
+    (
+        "telemetry/speeds.py",
+        "and all(abs(value) <= MOST_VARIANCE for row in state.cov for value in row)",
+        "LtE -> Lt",
+    ): "a variance that is the bound to the last digit",
     (MEMORY, "SLICE = 250", "250 -> 251"): "cells between two looks at requests",
     (
         GATE,

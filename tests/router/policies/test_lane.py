@@ -164,6 +164,71 @@ class TestPrompts:
         assert trusting.prefix_trust == pytest.approx(0.955)
 
 
+class TestPain:
+    """Term by term; the whole formula is worked out on paper in ``test_motley.py``."""
+
+    FORECAST = LengthForecast(100.0, 200.0, square_tokens=25_000.0)
+
+    def ask(self, **weights: float) -> Ask:
+        given = {"ttft": 0.3, "externality": 1.0, "price": 0.0, **weights}
+        return Ask(2_048, self.FORECAST, 0.5, 0.0, TailScale(), Weights(**given))
+
+    # Nothing runs: a prompt of 2,048 tokens is one iteration, a token another.
+    TTFT_S = 0.5 + 0.010 + 2_048 * 0.0001 + 0.010
+    CONTEXT = 2_048 + 0.5 * 25_000.0 / 100
+    TAU_S = 0.010 + 0.0002 + 1e-6 * CONTEXT
+
+    def own(self, asked: Ask, tau_s: float = TAU_S) -> float:
+        late = asked.per_late * (self.TTFT_S / asked.tail_ttft_s) ** 4
+        spread = (25_000.0 - 100.0**2) * tau_s**2
+        return late + ((self.TTFT_S + 100 * tau_s) ** 2 + spread) / asked.tail_e2e_s**2
+
+    def test_of_an_idle_backend_is_the_requests_own(self):
+        asked = self.ask()
+        assert lane().pain(asked, 0) == pytest.approx(self.own(asked))
+
+    def test_an_answer_that_may_be_late_adds_its_probability(self):
+        asked = self.ask(overshoot=1.0)
+        beyond = asked.exceeds((asked.tail_e2e_s - self.TTFT_S) / self.TAU_S)
+        assert beyond > 0.0
+        expected = self.own(asked) + asked.per_overshoot * beyond
+        assert lane().pain(asked, 0) == pytest.approx(expected)
+
+    def test_prompts_that_keep_coming_stretch_every_token(self):
+        asked, busy = self.ask(), lane()
+        busy.add_prefill(20_000, 0, 0.0)  # two seconds of work, of ten
+        assert busy.pain(asked, 0) == pytest.approx(self.own(asked, self.TAU_S / 0.8))
+
+    def test_what_is_cached_is_not_computed_again(self):
+        asked, half = self.ask(), lane(cost=PAIRS)
+        fresh_s = half.prompt_s(2_048, 1_024)
+        assert fresh_s == pytest.approx(1_024 * (0.0001 + 0.010 / 2_048) + 1e-8 * 1_024 * 1_536)
+        own = (0.5 + 0.010 + fresh_s) / self.TTFT_S
+        cached = replaced(asked, late=own)
+        e2e_s = 0.5 + 0.010 + fresh_s + 100 * self.TAU_S
+        spread = (25_000.0 - 100.0**2) * self.TAU_S**2
+        expected = cached + (e2e_s**2 + spread) / asked.tail_e2e_s**2
+        assert half.pain(asked, 1_024) == pytest.approx(expected)
+
+    def test_a_price_is_paid_for_the_engine_seconds(self):
+        asked, dear = self.ask(price=1.0), lane(price=3.0)
+        engine_s = 2_048 * 0.0001 + 100 * (0.0002 + 1e-6 * self.CONTEXT + 0.010)
+        e2e_s = self.TTFT_S + 100 * self.TAU_S
+        price = 2.0 * e2e_s * 3.0 * engine_s / asked.tail_e2e_s**2
+        assert dear.pain(asked, 0) == pytest.approx(self.own(asked) + price)
+
+    def test_nobody_asks_by_how_much_it_is_above_the_least(self):
+        asked, crowded = self.ask(), lane(**crowd(3, 3_000.0, 150.0))
+        whole = crowded.pain(asked, 0)
+        asked.least = 0.0
+        assert 0.0 < crowded.pain(asked, 0) < whole
+
+
+def replaced(asked: Ask, *, late: float) -> float:
+    """The pain of a first token so many times as late as ``TestPain``'s."""
+    return asked.per_late * (late * TestPain.TTFT_S / asked.tail_ttft_s) ** 4
+
+
 def test_between_tail_and_mean_the_others_delay_counts_in_proportion():
     """What is inflicted on each is weighed by what is left to it, or as if all were alike."""
     crowded = lane(**crowd(3, 3_000.0, 30.0))
