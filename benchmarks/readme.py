@@ -106,13 +106,17 @@ def noted(command: str, note: str) -> Callable[[], str]:
 
 def gateway() -> str:
     script = "python benchmarks/gateway/bench_overhead.py"
-    command = f"{script} --peers vllm-router sglang-router smg --backends 4 64"
+    rust = "vllm-router sglang-router smg"
+    defaults = " ".join(f"{name}:cache_aware" for name in rust.split())
+    command = f"{script} --peers {rust} {defaults} --backends 4 64"
     footprint = "python benchmarks/gateway/bench_footprint.py --markdown"
     note = (
         "All defaults of `motley serve`. Fixed answers from engines that cost nothing, one core "
         "for the gateways, which take turns in each of seven rounds: medians, and in brackets the "
-        "ratio to vllm-router (Rust) within the rounds with its 95 % interval. LiteLLM is left "
-        "out: without the internet it waits half a minute for a tokenizer, over and over. "
+        "ratio to vllm-router (Rust) within the rounds with its 95 % interval. Peers take engines "
+        "in turn, the least they can do; `:cache_aware` is the rule that they have by default, in "
+        "four of the rounds. LiteLLM is left out: without the internet it waits half a minute for "
+        "a tokenizer, over and over. "
         f"`{command}`"
     )
     process = run(footprint).strip()

@@ -8,9 +8,10 @@ next load, and everything is done in several rounds: ratios are taken within a r
 says how sure they are. Figures are CPU microseconds of all the gateway's processes; for ``direct``
 they are those of the engines. Compare ratios within a run, not numbers between machines.
 
-``--peers`` installs those that PyPI has and runs them too; one that does not start here is named
-under the table. ``--beside DIR`` measures the Motley of another checkout as well. Seven minutes
-with three peers.
+``--peers`` installs those that PyPI has and runs them too: in turn, which is the least that they
+can do, and as ``NAME:cache_aware`` by the rule that they have unless told otherwise, in four of the
+rounds. One that does not start here is named under the table. ``--beside DIR`` measures the Motley
+of another checkout as well. Eight minutes with three peers, each with both rules.
 """
 
 from __future__ import annotations
@@ -47,6 +48,8 @@ SETTLE_S = 0.12
 DIRECT = "direct"
 """No gateway: nothing is compared with it, so ..."""
 DIRECT_ROUNDS = 2
+ASIDE_ROUNDS = 4
+"""Of a peer that is measured with another rule already."""
 SLOW = "litellm"
 MOST_SLOW_STREAMS = 64
 """It cannot carry more."""
@@ -160,9 +163,14 @@ class Bench:
         for turn in range(self._arguments.rounds):
             for load in self._loads():
                 for target in self._rng.sample(self._targets, len(self._targets)):
-                    if target.name != DIRECT or turn < DIRECT_ROUNDS:
+                    if turn < self._rounds_of(target.name):
                         self._measure(target, load)
                 self._tell(turn, load)
+
+    def _rounds_of(self, name: str) -> int:
+        if name == DIRECT:
+            return DIRECT_ROUNDS
+        return ASIDE_ROUNDS if ":" in name else int(self._arguments.rounds)
 
     def _loads(self) -> list[str]:
         chunks = [f"chunk, {n}" for n in self._arguments.streams]
@@ -193,13 +201,9 @@ class Bench:
             )
         if target.name == SLOW and number > MOST_SLOW_STREAMS:
             return windows.Window(cpu_s=math.nan)
+        times = {"begin_s": BEGIN_S, "seconds": OPEN_S}
         return await windows.streams(
-            target.port,
-            count=number,
-            tokens=TOKENS,
-            begin_s=BEGIN_S,
-            seconds=OPEN_S,
-            cpu=target.cpu_s,
+            target.port, count=number, tokens=TOKENS, cpu=target.cpu_s, **times
         )
 
     def _tell(self, turn: int, load: str) -> None:
@@ -248,12 +252,8 @@ class Bench:
         return f"{told} ({self._ratio(name, against, load, together)})"
 
     def _ratio(self, name: str, against: str, load: str, together: Together) -> Ratio:
-        return ratio(
-            self._samples[name][load],
-            self._samples[against][load],
-            together,
-            seed=self._arguments.seed,
-        )
+        ours, theirs = self._samples[name][load], self._samples[against][load]
+        return ratio(ours, theirs, together, seed=self._arguments.seed)
 
     def _floor(self) -> str:
         for name in ("vllm-router", "nginx"):
@@ -284,7 +284,7 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--paced-s", type=float, default=1.5)
     parser.add_argument("--policy", nargs="+", default=["motley"])
     parser.add_argument("--backends", nargs="+", type=int, default=[4])
-    parser.add_argument("--peers", nargs="*", default=[], choices=list(peers.PACKAGES))
+    parser.add_argument("--peers", nargs="*", default=[], choices=peers.names())
     parser.add_argument(
         "--beside", nargs="*", default=[], metavar="DIR", help="other checkouts of Motley"
     )

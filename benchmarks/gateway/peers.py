@@ -1,5 +1,8 @@
 """The peers that PyPI has, each in a virtual environment of its own: ``python peers.py`` installs.
 
+``vllm-router`` runs with ``round_robin``, the least that it can do; ``vllm-router:cache_aware``
+with another policy of its own, here the one that it has unless told otherwise.
+
 Versions are pinned, so that a table can be made again. LiteLLM 1.107.0 was a compromised release.
 """
 
@@ -25,6 +28,9 @@ PACKAGES = {
 }
 _OPTIONS = "--port {port} --prometheus-port {metrics} --worker-urls {urls} --policy {policy}"
 """Their metrics have a port too, and all the same one unless told otherwise."""
+CHEAPEST = "round_robin"
+DEFAULT = "cache_aware"
+"""Of all three that are written in Rust."""
 COMMANDS = {
     "vllm-router": f"vllm-router {_OPTIONS}",
     "sglang-router": f"sglang-router launch {_OPTIONS}",
@@ -33,9 +39,14 @@ COMMANDS = {
 }
 
 
-def install(names: Sequence[str]) -> None:
+def names() -> list[str]:
+    """What can be asked for."""
+    return [*PACKAGES, *(f"{name}:{DEFAULT}" for name in PACKAGES if "{policy}" in COMMANDS[name])]
+
+
+def install(asked: Sequence[str]) -> None:
     """Make what is missing (LiteLLM takes 600 MB, the others 100 MB each)."""
-    for name in names:
+    for name in dict.fromkeys(one.partition(":")[0] for one in asked):
         home = FOLDER / name
         if (home / ".ready").exists():
             continue
@@ -47,10 +58,17 @@ def install(names: Sequence[str]) -> None:
 
 
 @contextmanager
-def running(
-    name: str, engines: Sequence[int], core: int, policy: str = "round_robin"
-) -> Iterator[Target]:
-    """One peer in front of the engines; LiteLLM knows no policy by these names."""
+def running(name: str, engines: Sequence[int], core: int, policy: str = "") -> Iterator[Target]:
+    """One peer in front of the engines; LiteLLM knows no policy by these names.
+
+    Args:
+        name: one of ``names``.
+        engines: their ports.
+        core: where it runs.
+        policy: its own word; else the one behind the colon of its name, else ``round_robin``.
+    """
+    name, _, told = name.partition(":")
+    policy = policy or told or CHEAPEST
     port, metrics = free_ports(2)
     urls = [f"http://127.0.0.1:{engine}" for engine in engines]
     with tempfile.NamedTemporaryFile("w", suffix=".yaml") as file:
