@@ -81,13 +81,23 @@ class Engine(Asked):
 
     # For the front ends
 
-    def open(self, call: Call, client: Client) -> Exchange:
-        """Begin one exchange; its answer goes to ``client``."""
+    def open(self, call: Call, client: Client, ready: Exchange | None = None) -> Exchange:
+        """Begin one exchange; its answer goes to ``client``.
+
+        Args:
+            call: what is asked.
+            client: whoever asks.
+            ready: what ``prepare`` made of the two, if it was asked before.
+        """
         if self.begin_span is not None:
             self.begin_span(call)
-        exchange = Exchange(self, call, client)
+        exchange = ready or Exchange(self, call, client)
         exchange.begin()
         return exchange
+
+    def prepare(self, call: Call, client: Client) -> Exchange:
+        """An exchange that may be opened when the body is there."""
+        return Exchange(self, call, client)
 
     @property
     def live(self) -> int:

@@ -49,6 +49,7 @@ class HotCycle:
         "expects",
         "keep_alive",
         "problem",
+        "ready",
         "response_complete",
         "response_started",
         "whole",
@@ -56,7 +57,9 @@ class HotCycle:
 
     message_event = _NOBODY
 
-    def __init__(self, protocol: HotHttp, call: Call, *, keep_alive: bool, expects: bool) -> None:
+    def __init__(
+        self, protocol: HotHttp, call: Call, *, keep_alive: bool, expects: bool = False
+    ) -> None:
         self._protocol = protocol
         self._send = protocol.transport.write
         self._call = call
@@ -69,9 +72,20 @@ class HotCycle:
         self.active = self.whole = self.disconnected = False
         self.response_started = self.response_complete = False
         self.exchange: Exchange | None = None
-        self.problem = protocol.door.refusal(call)
+        self.ready: Exchange | None = None
+        self.problem: Problem | None = None
 
     # The request
+
+    def prepare(self) -> None:
+        """Do beforehand what needs no body."""
+        self.ready = self._protocol.engine.prepare(self._call, self)
+
+    def admit(self) -> None:
+        """The head is there: let it in, or know why not."""
+        self.problem = self._protocol.door.refusal(self._call)
+        if self.problem is not None:
+            self.ready = None
 
     def take(self, part: bytes) -> None:
         """Some of the body; called from inside the parser."""
@@ -82,6 +96,7 @@ class HotCycle:
         if self._size > self._protocol.door.max_body_bytes:
             self._parts.clear()
             self.problem = self._protocol.door.too_large()
+            self.ready = None
 
     def go(self) -> None:
         """Do what can be done by now, if it is this request's turn."""
@@ -94,7 +109,8 @@ class HotCycle:
             self._call.body = parts[0] if len(parts) == 1 else b"".join(parts)
             del parts
             protocol = self._protocol
-            exchange = protocol.engine.open(self._call, self)
+            ready, self.ready = self.ready, None
+            exchange = protocol.engine.open(self._call, self, ready)
             if self.response_complete:
                 return
             self.exchange = exchange
@@ -117,6 +133,7 @@ class HotCycle:
     def left(self) -> None:
         """The client is gone."""
         self.disconnected = True
+        self.ready = None
         self._parts.clear()
         if self.exchange is not None:
             self.exchange.client_left()

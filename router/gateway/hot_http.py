@@ -36,6 +36,8 @@ class HotHttp(StrictHttp):
         self.parser_version = "1.1"
         self._hot: HotCycle | None = None
         self._unknown = b""
+        self._last: tuple[bytes, Head] | None = None
+        self._ready: HotCycle | None = None
         self._quiet_since_s = 0.0
         self._deaf = False
         self._defaults: list[tuple[bytes, bytes]] = []
@@ -63,17 +65,29 @@ class HotHttp(StrictHttp):
         if self.pipeline or (before is not None and not before.response_complete):
             return False
         key, body_at = known_by(data)
-        head = self.door.heads.get(key)
-        if head is None:
-            self._unknown = key
-            return False
+        if self._last is None or key != self._last[0]:
+            self._forget_ready()
+            head = self.door.heads.get(key)
+            self._last = (key, head) if head is not None else None
+            if self._last is None:
+                self._unknown = key
+                return False
+        cycle, self._ready = self._ready or self._cycle_for(self._last[1]), None
         self.parser_version = "1.1"
-        call = self.door.known(head)
-        self.cycle = cycle = HotCycle(self, call, keep_alive=head.keep_alive, expects=False)
+        self.cycle = cycle
         self._take_turn(cycle)
+        cycle.admit()
         cycle.take(data[body_at:])
         cycle.whole = True
         return True
+
+    def _cycle_for(self, head: Head) -> HotCycle:
+        return HotCycle(self, self.door.known(head), keep_alive=head.keep_alive)
+
+    def _forget_ready(self) -> None:
+        ready, self._ready = self._ready, None
+        if ready is not None:
+            ready.ready = None  # they refer to each other
 
     def default_lines(self) -> bytes:
         """Header lines that every answer has; uvicorn makes a new list whenever they change."""
@@ -96,6 +110,7 @@ class HotHttp(StrictHttp):
         hot, self._hot = self._hot, None
         if hot is not None:
             hot.left()
+        self._forget_ready()
         self.pipeline.clear()
         super().connection_lost(exc)
 
@@ -136,6 +151,7 @@ class HotHttp(StrictHttp):
         before = self.cycle
         call = self.door.call(path, query, self.headers, named)
         cycle = HotCycle(self, call, keep_alive=keep_alive, expects=self.expect_100_continue)
+        cycle.admit()
         if key and version == "1.1" and cycle.problem is None:  # nothing is kept of who is refused
             self.door.heads.learn(key, Head(path, query, self.headers, named, keep_alive))
         self.cycle = cycle
@@ -198,6 +214,9 @@ class HotHttp(StrictHttp):
             cycle, app = self.pipeline.pop()
             self._start_asgi_task(cycle, app)
             return
+        if self._last is not None:  # clients say the same again: here is what it will come into
+            self._ready = self._cycle_for(self._last[1])
+            self._ready.prepare()
         self._quiet_since_s = self.loop.time()
         if self.timeout_keep_alive_task is None:
             self.timeout_keep_alive_task = self.loop.call_later(

@@ -17,6 +17,7 @@ from router.gateway.access.ring import Ring
 from router.gateway.door import Door
 from router.gateway.hot_http import HotHttp
 from router.gateway.known_heads import MOST, Head, KnownHeads, known_by
+from router.gateway.problems import Problem
 from router.gateway.wire import Call
 from tests.router.gateway.conftest import StartEngine, StartGateway
 from tests.router.gateway.fakes import MODEL, chat, fleet, running
@@ -55,8 +56,17 @@ class Engine:
 
     def __init__(self) -> None:
         self.asked: list[Any] = []
+        self.ready: list[Any] = []
 
-    def open(self, call: Call, client: Any) -> None:
+    def prepare(self, call: Call, client: Any) -> tuple[Call, Any]:
+        self.ready.append((call, client))
+        return self.ready[-1]
+
+    def open(self, call: Call, client: Any, ready: Any = None) -> None:
+        if ready is not None:
+            assert ready[0] is call
+            assert ready[1] is client
+            self.ready.remove(ready)  # nobody opens it twice
         headers = [pair for pair in call.headers if pair[0] != b"content-length"]
         named = {k: v for k, v in call.named.items() if k != b"content-length"}
         asked = (call.path, call.query, headers, named, call.generates, bytes(call.body))
@@ -125,17 +135,20 @@ def a_door(limit: int = 1000) -> Door:
     lines=st.lists(st.sampled_from(LINES), max_size=4),
     length_line=st.sampled_from(LENGTH_LINES),
     at=st.integers(0, 4),
-    bodies=st.lists(st.binary(max_size=12), min_size=2, max_size=4),
+    bodies=st.lists(st.tuples(st.binary(max_size=12), st.booleans()), min_size=2, max_size=5),
 )
 def test_whatever_is_sent_a_head_that_is_known_is_read_as_one_that_is_not(
-    target: bytes, lines: list[bytes], length_line: bytes, at: int, bodies: list[bytes]
+    target: bytes, lines: list[bytes], length_line: bytes, at: int, bodies: list[Any]
 ) -> None:
+    """Nor whether it comes again at once, or another one between."""
+
     async def compare() -> None:
         knowing, parsing = Front(a_door()), Front(a_door())
         parsing.http.door.heads.learn = lambda key, kept: None
-        for body in bodies:
+        for body, other in bodies:
             for front in (knowing, parsing):
-                front.hear(head(target, lines, length_line, at, body))
+                own = [b"x-other: 1", *lines] if other else lines
+                front.hear(head(target, own, length_line, at, body))
             assert knowing.told == parsing.told
 
     asyncio.run(compare())
@@ -150,6 +163,31 @@ def test_it_is_known_from_the_second_time_on_over_any_connection() -> None:
             front.hear(head(TARGETS[0], LINES[:1], LENGTH_LINES[0], 1, body))
             assert front.engine.asked[-1][-1] == body
         assert len(door.heads) == 1
+
+    asyncio.run(ask())
+
+
+def test_a_request_comes_into_what_was_made_ready_for_it() -> None:
+    async def ask() -> None:
+        front = Front(a_door())
+        ready = []
+        for line in (LINES[0], LINES[0], LINES[1], LINES[1], LINES[0]):
+            ready.append(len(front.engine.ready))
+            front.hear(head(TARGETS[0], [line], LENGTH_LINES[0], 1, b"{}"))
+        # The first of each is parsed, the second is the first known; another one between is new.
+        assert ready == [0, 0, 1, 1, 2]
+        assert [asked[2] for asked in front.engine.asked] == [
+            [(b"host", b"a")],
+            [(b"host", b"a")],
+            [(b"host", b"b")],
+            [(b"host", b"b")],
+            [(b"host", b"a")],
+        ]
+        ids = {client._call.request_id for _, client in front.engine.ready}
+        assert len(ids) == len(front.engine.ready)
+        cycle = front.http._ready
+        front.http.connection_lost(None)
+        assert front.http._ready is cycle.ready is None, "nothing is left that refers to itself"
 
     asyncio.run(ask())
 
@@ -218,6 +256,27 @@ async def test_one_caller_is_not_taken_for_another(engine: StartEngine) -> None:
         assert statuses == [200, 200, 401]
         assert len(gate.relay.door.heads) == 1, "nothing is kept of who is refused"
         assert all("authorization" not in received.headers for received in backend.received)
+
+
+async def test_a_key_that_is_taken_away_between_two_requests_is_refused(
+    engine: StartEngine,
+) -> None:
+    """What is ready for the next request lets nobody in."""
+    async with running(fleet(await engine(chat()), server={"api_keys": ["sk-one"]})) as gate:
+        reader, writer = await gate.connect()
+        body = b'{"model": "%b", "messages": []}' % MODEL.encode()
+        told = b"POST /v1/chat/completions HTTP/1.1\r\nhost: g\r\nauthorization: Bearer sk-one\r\n"
+        statuses, refusal = [], Problem(401, "No.")
+        for turn in range(4):
+            if turn == 3:
+                gate.relay.door._gate.admit = lambda named: refusal  # type: ignore[method-assign]
+            writer.write(told + b"content-length: %d\r\n\r\n" % len(body) + body)
+            answer = await reader.readuntil(b"\r\n\r\n")
+            statuses.append(int(answer.split()[1]))
+            length = int(answer.lower().split(b"content-length: ")[1].split(b"\r\n")[0])
+            await reader.readexactly(length)
+        writer.close()
+        assert statuses == [200, 200, 200, 401]
 
 
 async def test_what_goes_on_to_the_engine_is_the_same_every_time(
