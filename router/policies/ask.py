@@ -22,6 +22,7 @@ class Ask:
         now: the time.
         scale: recent tails of TTFT and E2E.
         weights: of the terms.
+        urgency: how much a second of its own counts, at most 1.
         typical: it stands for others, so the prefill share of the moment is left out.
 
     Attributes:
@@ -63,6 +64,7 @@ class Ask:
         now: float,
         scale: TailScale,
         weights: Weights,
+        urgency: float = 1.0,
         typical: bool = False,
     ) -> None:
         output, square = forecast.mean_tokens, forecast.square_tokens
@@ -73,13 +75,15 @@ class Ask:
         self.spread = weights.tail * (square - product)
         self.context = prompt + 0.5 * square / output
         self.waited_s, self.now, self.typical = waited_s, now, typical
-        self.tail_ttft_s = scale.ttft_s
-        self.tail_e2e_s = worst_s = scale.e2e_s
+        patience = 1.0 / urgency
+        others = patience * patience
+        self.tail_ttft_s = scale.ttft_s * patience
+        self.tail_e2e_s = worst_s = scale.e2e_s * patience
         self.tail_square = worst_s * worst_s
         self.per_late = weights.ttft * scale.worth
         self.per_overshoot = weights.overshoot * scale.overshoot
-        self.per_inflicted = 2.0 * weights.externality
-        self.per_price = 2.0 * weights.price
+        self.per_inflicted = 2.0 * weights.externality * others
+        self.per_price = 2.0 * weights.price * others
         self.flat, self.least = 1.0 - weights.tail, math.inf
         p90 = forecast.p90_tokens
         self._p90 = p90 if p90 > output else output

@@ -33,7 +33,6 @@ class Lane:
     """
 
     __slots__ = (
-        "_alone_s",
         "_busy_s",
         "_busy_since_s",
         "_context_s",
@@ -44,7 +43,10 @@ class Lane:
         "_left_each_tokens",
         "_left_tokens",
         "_mean_arrival_s",
+        "_met",
+        "_met_weight",
         "_pair_s",
+        "_per_crowding",
         "_per_token_s",
         "_prefill_s",
         "_price",
@@ -72,6 +74,8 @@ class Lane:
         self._busy_s = 0.0
         self._busy_since_s = 0.0
         self._kv_limit = KV_LIMIT
+        self._met = 0
+        self._met_weight = 0.0
 
     def refresh(self, now: float) -> None:
         """Recompute the coefficients from the backend's state."""
@@ -83,7 +87,6 @@ class Lane:
         self._in_flight = in_flight
         self._prefill_s, self._pair_s = cost.prefill_s, cost.pair_s
         self._seq_s, self._context_s = cost.seq_s, cost.context_s
-        self._alone_s = cost.step_s + cost.seq_s
         self._per_token_s = cost.prefill_s + share_s / view.chunk_tokens
         self._fixed_s = share_s * (1.5 if in_flight else 1.0)
         self._step_s = cost.step_s + cost.seq_s * (in_flight + 1) + held_s
@@ -91,6 +94,9 @@ class Lane:
         self._decoding = view.decoding
         self._stall = cost.prefill_s * view.decoding
         self._left_tokens = view.pending_output_tokens
+        if not in_flight:
+            self._met, self._met_weight = 0, 0.0
+        self._weigh_others()
         if in_flight:
             self._mean_arrival_s = view.mean_arrival_s
             self._left_each_tokens = view.pending_output_tokens / in_flight
@@ -109,6 +115,8 @@ class Lane:
         """Learn what another lane of the same backend has learned."""
         self._busy_s, self._busy_since_s = known._busy_s, known._busy_since_s
         self.prefix_trust, self._kv_limit = known.prefix_trust, known._kv_limit
+        self._met, self._met_weight = known._met, known._met_weight
+        self._weigh_others()
         self.room_tokens = self._room_tokens()
 
     def wait_s(self, now: float) -> float:
@@ -197,13 +205,30 @@ class Lane:
             theirs_s = (age_s if age_s > 0.0 else 0.0) + self._left_each_tokens * tau
             if ask.flat:
                 theirs_s = (1.0 - ask.flat) * theirs_s + ask.flat * output * tau
-            crowding = (self._step_s + context_s) / self._alone_s
+            crowding = (self._step_s + context_s) * self._per_crowding
             pain += ask.per_inflicted * crowding * theirs_s * inflicted_s / ask.tail_square
         if self._price and ask.per_price:
             engine_s = fresh * self._prefill_s + pairs_s
             engine_s += output * (self._seq_s + context_s + self._shared_step_s)
             pain += ask.per_price * e2e * self._price * engine_s / ask.tail_square
         return pain
+
+    def enter(self, weight: float) -> None:
+        """A request whose delay counts so much was sent here."""
+        self._met += 1
+        self._met_weight += weight
+
+    def leave(self, weight: float) -> None:
+        """One that was sent here is over."""
+        if self._met:
+            self._met -= 1
+            self._met_weight -= weight
+
+    def _weigh_others(self) -> None:
+        """What is inflicted counts as much as those who are met here do, on average."""
+        cost = self.view.cost
+        weight = self._met_weight / self._met if self._met else 1.0
+        self._per_crowding = weight / (cost.step_s + cost.seq_s)
 
     def _learn_kv_limit(self, late: bool) -> None:
         """Find out how full the engine lets itself get before it stops admitting.

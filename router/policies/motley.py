@@ -35,6 +35,8 @@ Why each term:
 * ``crowding`` adds those still to come: in a processor-sharing queue the whole externality is
   ``1 / (1 - rho)`` times the present one, and the slow-down of the batch is the measure of that
   (the stretch is not: whoever comes next is not there for the whole of this prefill).
+* A class whose targets are looser has seconds that count less (``urgency.py``): its own T and E are
+  taken times its urgency, and what others inflict on it times the square of that.
 * ``stretch``: while an engine prefills, decoding stands still (SGLang) or crawls (vLLM), so TPOT
   grows with the share of prefill; it is the main cost of putting long prompts on slow cards.
 
@@ -87,6 +89,7 @@ from router.policies.lanes import Lanes
 from router.policies.motley_account import score_of
 from router.policies.prefix_index import PrefixIndex
 from router.policies.tail_scale import TailScale
+from router.policies.urgency import Urgency
 
 SAMPLE_ABOVE = 256
 SAMPLE_SIZE = 128
@@ -116,16 +119,17 @@ class Motley:
         self._scale = TailScale()
         self._index = PrefixIndex()
         self._book = Lanes(self._index, self._scale, self._weights, self._backlog_s)
-        self._promised: dict[str, tuple[Lane, int]] = {}
+        self._urgency = Urgency(context.slos)
+        self._sent: dict[str, tuple[Lane, int, float]] = {}
         self.prefix_audit: dict[str, list[int]] = {}
 
     def observe(self, outcome: Outcome) -> None:
         """Keep the scales of TTFT and E2E current, and the trust in what is cached where."""
-        self._scale.observe(outcome)
+        self._scale.observe(outcome, self._urgency.of(outcome.slo_class, outcome.slo))
         self._book.scale_changed()
-        lane, promised = self._promised.pop(outcome.request_id, (None, 0))
+        lane, promised = self._over(outcome.request_id)
         found = outcome.cached_tokens if outcome.status == "completed" else None
-        if lane is not None and found is not None:
+        if lane is not None and promised and found is not None:
             lane.judge_prefix(promised, found)
             audit = self.prefix_audit.setdefault(outcome.backend, [0, 0])
             audit[0] += promised
@@ -178,10 +182,13 @@ class Motley:
         """Remember the prompt as cached there; return the tokens that were cached before."""
         lane = self._book.lane(backend)
         promised = self._matched(backend, request)
-        cached = 0
-        if promised:
-            self._promised[request.request_id] = (lane, promised)
-            cached = self._credit(lane, request, promised)
+        cached = self._credit(lane, request, promised) if promised else 0
+        if request.request_id in self._sent:  # an attempt that was taken back
+            self._over(request.request_id)
+        urgency = self._urgency.of(request.slo_class, request.slo)
+        weight = urgency * urgency
+        self._sent[request.request_id] = (lane, promised, weight)
+        lane.enter(weight)
         lane.add_prefill(request.prompt_tokens, cached, now)
         self._index.insert(
             backend.spec.name,
@@ -190,6 +197,13 @@ class Motley:
             backend.kv_capacity_tokens,
         )
         return cached
+
+    def _over(self, request_id: str) -> tuple[Lane | None, int]:
+        """It is no longer where it was sent; whose lane that was, and what was promised of it."""
+        lane, promised, weight = self._sent.pop(request_id, (None, 0, 0.0))
+        if lane is not None:
+            lane.leave(weight)
+        return lane, promised
 
     def explain(
         self, request: Request, candidates: Sequence[BackendView], now: float
@@ -205,7 +219,9 @@ class Motley:
             if known is not None and known.view is view:
                 lane.take_over(known)
         cached = self._cached(lane, request)
-        return score_of(lane, request, cached, self._scale, self._weights, self._backlog_s, now)
+        urgency = self._urgency.of(request.slo_class, request.slo)
+        scale, weights = self._scale, self._weights
+        return score_of(lane, request, cached, scale, weights, self._backlog_s, now, urgency)
 
     def hint(self, backend: BackendView, hashes: Sequence[int], block_tokens: int) -> None:
         """Remember a prompt that another replica sent there."""
@@ -239,7 +255,8 @@ class Motley:
         """Of lanes and what there is to wait besides their prompts: the least pain."""
         waited_s = now - request.arrival_s
         prompt, forecast = request.prompt_tokens, request.forecast
-        ask = Ask(prompt, forecast, waited_s, now, self._scale, self._weights)
+        urgency = self._urgency.of(request.slo_class, request.slo)
+        ask = Ask(prompt, forecast, waited_s, now, self._scale, self._weights, urgency)
         (best, _), least = next(iter(lanes)), math.inf
         hashes, adds = request.prefix_hashes, self._weights.add
         block_tokens, matched_tokens = request.prefix_block_tokens, self._index.matched_tokens

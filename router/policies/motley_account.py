@@ -17,6 +17,7 @@ def score_of(  # noqa: PLR0917
     weights: Weights,
     backlog_limit_s: float,
     now: float,
+    urgency: float = 1.0,
 ) -> Score:
     """The pain of one request on one backend.
 
@@ -28,6 +29,7 @@ def score_of(  # noqa: PLR0917
         weights: of the terms.
         backlog_limit_s: a backlog beyond it means busy.
         now: the time.
+        urgency: how much a second of the request counts.
     """
     wait_s, waited_s = lane.wait_s(now), now - request.arrival_s
 
@@ -35,7 +37,8 @@ def score_of(  # noqa: PLR0917
         ttft: float = 0.0, inflicted: float = 0.0, price: float = 0.0, over: float = 0.0
     ) -> float:
         parts = Weights(ttft, inflicted, price, weights.tail, over)
-        ask = Ask(request.prompt_tokens, request.forecast, waited_s, now, scale, parts)
+        prompt, forecast = request.prompt_tokens, request.forecast
+        ask = Ask(prompt, forecast, waited_s, now, scale, parts, urgency)
         return lane.pain(ask, cached)
 
     bare = pain()

@@ -76,12 +76,17 @@ class TailScale:
         self.worth = self._worth()
         self.overshoot = self._overshoot()
 
-    def observe(self, outcome: Outcome) -> None:
-        """Take in one completion; anything else says nothing of latency."""
+    def observe(self, outcome: Outcome, urgency: float = 1.0) -> None:
+        """Take in one completion; anything else says nothing of latency.
+
+        Args:
+            outcome: of any class.
+            urgency: how much a second of it counts.
+        """
         ttft_s = outcome.ttft_s
         if outcome.status != "completed" or ttft_s is None:
             return
-        e2e_s = outcome.e2e_s
+        ttft_s, e2e_s = urgency * ttft_s, urgency * outcome.e2e_s
         if self._first is not None:
             self._begin(ttft_s, e2e_s)
         else:
