@@ -11,6 +11,10 @@ Whoever weighs TTFT less than that leans towards E2E; he has no reason to where 
 the same requests, long prompts of short answers: a second off their TTFT is one off their E2E. So
 ``worth`` grows with the cube of the one percentile over the other, to thirteen times at most.
 Nothing is tuned to a workload: any trace, model and fleet sets its own scales.
+
+Until ``BEGIN_AT`` answers are over the tails are guesses, and generous ones. A guess of 1 s of TTFT
+sent whoever came first to the slow cards, which are idle then, and the long answers among them were
+the tail of E2E for the next minute; one of 4 s lets them wait for the fast ones as they fill.
 """
 
 from __future__ import annotations
@@ -24,8 +28,8 @@ from router.domain.outcome import Outcome
 QUANTILE = 0.98
 GAIN = 0.1
 MOMENT_GAIN = 0.003
-PRIOR_TTFT_S = 1.0
-PRIOR_E2E_S = 20.0
+PRIOR_TTFT_S = 4.0
+PRIOR_E2E_S = 40.0
 PRIOR_TTFT_MOMENT = 0.1
 PRIOR_E2E_MOMENT = 0.2
 LEAST_MOMENT = 0.01
@@ -81,7 +85,7 @@ class TailScale:
 
         Args:
             outcome: of any class.
-            urgency: how much a second of it counts.
+            urgency: how much a second of it counts; the tails are in seconds that count whole.
         """
         ttft_s = outcome.ttft_s
         if outcome.status != "completed" or ttft_s is None:

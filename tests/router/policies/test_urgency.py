@@ -57,7 +57,7 @@ def crowd(n: int, **state: Any) -> dict[str, Any]:
     ("slo_class", "chosen"), [("interactive", "fast"), ("throughput", "fast"), ("bulk", "slow")]
 )
 def test_who_is_not_urgent_leaves_the_fast_card_to_those_who_are(slo_class: str, chosen: str):
-    fleet = views(fast=crowd(5), slow={"cost": SLOW})
+    fleet = views(fast=crowd(4), slow={"cost": SLOW})
     assert picked(policy_of("motley"), fleet, ask(forecast=100.0, slo_class=slo_class)) == chosen
 
 
