@@ -217,7 +217,7 @@ def test_asking_why_counts_nothing_twice():
     assert desk is not None
     assert desk.events["slo_infeasible", "interactive"] == 1
     told = [c["lost_because"] for c in account(dispatcher, "r")["candidates"]]
-    assert sorted(told) == ["", "a tie, broken at random", *["score worse by 0.502"] * 2]
+    assert sorted(told) == ["", "a tie, broken at random", *["score worse by 0.104"] * 2]
 
 
 def test_motley_explains_itself():

@@ -15,6 +15,7 @@ from simulator.lessons import lengths_of
 from simulator.options import ReplayOptions
 from simulator.run import build_replay, run_policy
 from simulator.synthetic import builtin_trace
+from simulator.traces.transform import scale_rate
 from telemetry.learned import Learned, decode, encode
 from tests.simulator.builders import MODEL, fleet_config, make_trace
 
@@ -24,9 +25,9 @@ FLEET = fleet_config()
 
 @pytest.fixture(scope="module")
 def learned() -> Learned:
-    replay = build_replay(
-        builtin_trace("azure-conv-like", duration_s=60.0, seed=1), FLEET, "motley", OPTIONS
-    )
+    trace = builtin_trace("azure-conv-like", duration_s=60.0, seed=1)
+    # Twice as fast, so that the slowest card is needed too.
+    replay = build_replay(scale_rate(trace, 2.0), FLEET, "motley", OPTIONS)
     replay.run()
     return replay.learned()
 
