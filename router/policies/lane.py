@@ -28,15 +28,19 @@ class Lane:
         key: pain of a typical request, without the prefill share; orders backends of one kind,
             and is 0 where there is only one.
         backlog_ends_s: when the prompts already there should be prefilled; -infinity if none are.
+        late_from_s: when the first of them should be; infinity if none are.
         room_tokens: longest prompt that the engine would admit now.
         prefix_trust: cached tokens that the engine found, over those the index promised.
     """
 
     __slots__ = (
+        "_behind_s",
         "_busy_s",
         "_busy_since_s",
         "_context_s",
         "_decoding",
+        "_first_s",
+        "_first_since_s",
         "_fixed_s",
         "_in_flight",
         "_kv_limit",
@@ -47,6 +51,7 @@ class Lane:
         "_met_weight",
         "_pair_s",
         "_per_crowding",
+        "_per_late_s",
         "_per_token_s",
         "_prefill_s",
         "_price",
@@ -57,6 +62,7 @@ class Lane:
         "backlog_ends_s",
         "group",
         "key",
+        "late_from_s",
         "name",
         "prefix_trust",
         "room_tokens",
@@ -73,6 +79,7 @@ class Lane:
         self.prefix_trust = 1.0
         self._busy_s = 0.0
         self._busy_since_s = 0.0
+        self._first_since_s, self._first_s = NEVER, 0.0
         self._kv_limit = KV_LIMIT
         self._met = 0
         self._met_weight = 0.0
@@ -101,12 +108,13 @@ class Lane:
             self._mean_arrival_s = view.mean_arrival_s
             self._left_each_tokens = view.pending_output_tokens / in_flight
         self._price = view.price
-        self.backlog_ends_s = NEVER
+        self.backlog_ends_s, self.late_from_s = NEVER, math.inf
         late = False
         if view.prefilling:
             backlog_s = self._per_token_s * view.pending_prefill_tokens + share_s
             backlog_s += cost.pair_s * view.pending_prefill_pairs
             self.backlog_ends_s = view.prefill_since_s + backlog_s
+            self._watch_first(backlog_s)
             late = now - self.backlog_ends_s > LATE_S + LATE_SHARE * backlog_s
         self._learn_kv_limit(late)
         self.room_tokens = self._room_tokens()
@@ -117,16 +125,35 @@ class Lane:
         self.prefix_trust, self._kv_limit = known.prefix_trust, known._kv_limit
         self._met, self._met_weight = known._met, known._met_weight
         self._weigh_others()
+        if known._first_since_s == self._first_since_s and self.backlog_ends_s > NEVER:
+            self._first_s = known._first_s
+            self._watch_first(self.backlog_ends_s - self._first_since_s)
         self.room_tokens = self._room_tokens()
 
     def wait_s(self, now: float) -> float:
         """Seconds until a prompt sent now would begin.
 
-        A backlog that should be over and is not tells of something unseen (an admission rule of
-        the engine, a slow card): expect it to take as long again as it is late already.
+        A prefill that should be over and is not tells of something unseen (an admission rule of
+        the engine, a slow card): expect it to take as long again as it is late already, and those
+        behind it to be late in proportion.
         """
-        ends_s = self.backlog_ends_s
-        return abs(ends_s - now) if ends_s > NEVER else 0.0
+        late_s = now - self.late_from_s
+        if late_s >= 0.0:
+            return self._behind_s + self._per_late_s * late_s
+        return self.backlog_ends_s - now if self.backlog_ends_s > NEVER else 0.0
+
+    def _watch_first(self, backlog_s: float) -> None:
+        """Prompts are computed in their order: those there since the last one was are the first.
+
+        What is sent later must not hide that they are late.
+        """
+        since_s = self.view.prefill_since_s
+        if since_s != self._first_since_s:
+            self._first_since_s, self._first_s = since_s, backlog_s
+        first_s = min(self._first_s, backlog_s)
+        self.late_from_s = since_s + first_s
+        self._behind_s = backlog_s - first_s
+        self._per_late_s = backlog_s / first_s if first_s > 0.0 else 1.0
 
     def room_wait_s(self, prompt: int, ahead: int = 0) -> float:
         """Seconds until the engine would admit a prompt, behind others of so many tokens.
@@ -177,7 +204,10 @@ class Lane:
         """
         now, output = ask.now, ask.output
         ends_s = self.backlog_ends_s
-        wait_s = abs(ends_s - now) if ends_s > NEVER else 0.0
+        wait_s = 0.0
+        if ends_s > NEVER:
+            late_s = now - self.late_from_s
+            wait_s = ends_s - now if late_s < 0.0 else self._behind_s + self._per_late_s * late_s
         stretch = 1.0
         if self._busy_s and not ask.typical:
             stretch = 1.0 / (1.0 - self.prefill_share(now))

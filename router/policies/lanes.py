@@ -84,7 +84,7 @@ class Lanes:
                 continue
             group = lane.group
             ends_s = lane.backlog_ends_s
-            if ends_s > limit or NEVER < ends_s < overdue:
+            if ends_s > limit or lane.late_from_s < overdue:
                 _keep_soonest(later, "busy", lane, 0.0, now)
                 continue
             leader = first.get(group)

@@ -53,6 +53,6 @@ def score_of(  # noqa: PLR0917
     if lane.room_tokens < request.prompt_tokens:
         note = "has no KV room or no free sequence for it"
     elif wait_s > backlog_limit_s:
-        late = "; it should have begun by now" if lane.backlog_ends_s < now else ""
+        late = "; it should have begun by now" if lane.late_from_s < now else ""
         note = f"busy: {wait_s:.2g} s of prefill before it{late}"
     return Score(sum(terms.values()), cached, terms, note)

@@ -58,6 +58,50 @@ class TestBacklog:
         assert lane(5.0, **seen).backlog_ends_s == pytest.approx(5.0 + self.NEEDS_S + 0.08)
 
 
+class TestTheFirstInLine:
+    """Prompts are computed in their order: what was there before says when the first is late."""
+
+    FIRST: dict[str, Any] = {  # noqa: RUF012
+        "in_flight": 1,
+        "prefilling": 1,
+        "pending_prefill_tokens": 2_048,
+        "prefill_since_s": 5.0,
+    }
+    COUNTS: dict[str, Any] = {"in_flight": 4, "prefilling": 4}  # noqa: RUF012
+    MORE: dict[str, Any] = {**FIRST, **COUNTS, "pending_prefill_tokens": 8_192}  # noqa: RUF012
+    FIRST_S = 2_048 * 0.0001 + 0.010 + 0.010
+    ALL_S = 8_192 * 0.0001 + 4 * 0.010 + 0.010
+
+    def behind(self) -> Lane:
+        """Three more were sent 0.1 s after the first."""
+        found = lane(5.0, **self.FIRST)
+        found.view = view(**self.MORE)
+        found.refresh(5.1)
+        return found
+
+    def test_while_it_is_not_late_all_are_waited_for(self):
+        assert self.behind().wait_s(5.2) == pytest.approx(self.ALL_S - 0.2)
+
+    def test_when_it_is_late_those_behind_it_will_be_as_late_in_proportion(self):
+        # Twice its time has passed, so what is behind it takes twice as long too.
+        rest_s = self.ALL_S - self.FIRST_S
+        late = self.behind().wait_s(5.0 + 2 * self.FIRST_S)
+        assert late == pytest.approx(self.FIRST_S + 2 * rest_s)
+
+    def test_once_it_is_through_the_next_is_the_first(self):
+        found = self.behind()
+        left = {**self.MORE, "prefilling": 3, "pending_prefill_tokens": 6_144}
+        found.view = view(**{**left, "prefill_since_s": 5.5})
+        found.refresh(5.5)
+        assert found.late_from_s == found.backlog_ends_s
+
+    def test_a_successor_knows_since_when_which_prompt_was_computed(self):
+        fresh = lane(5.1, **self.MORE)
+        assert fresh.late_from_s == fresh.backlog_ends_s
+        fresh.take_over(self.behind())
+        assert fresh.late_from_s == pytest.approx(5.0 + self.FIRST_S)
+
+
 class TestRoom:
     def test_an_idle_engine_admits_any_prompt(self):
         assert lane().room_tokens == math.inf
