@@ -226,6 +226,7 @@ async def test_where_nothing_can_be_written_it_serves_and_says_so_once(
         await eventually(lambda: failed() >= 2)
         file.parent.mkdir()
         await eventually(file.exists)
+    assert "nothing was learned before; the start is cold" in caplog.text
     assert caplog.text.count("cannot be written: No such file") == 1
     assert caplog.text.count("can be written again") == 1
 
