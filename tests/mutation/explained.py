@@ -76,6 +76,11 @@ EXPLAINED: dict[tuple[str, str, str], str] = {
         "and all(abs(value) <= MOST_VARIANCE for row in state.cov for value in row)",
         "LtE -> Lt",
     ): "a variance that is the bound to the last digit",
+    (
+        "telemetry/learned_file.py",
+        'data = file.read(MOST_BYTES + 1) if facts.st_size <= MOST_BYTES else b""',
+        "1 -> 2",
+    ): "one byte too many is too many, as two are",
     (MEMORY, "SLICE = 250", "250 -> 251"): "cells between two looks at requests",
     (
         GATE,

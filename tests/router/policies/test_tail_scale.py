@@ -100,3 +100,12 @@ def test_one_answer_without_end_counts_no_more_than_a_very_long_one() -> None:
     for scale, e2e_s in ((long, 1e5), (endless, 1e9)):
         scale.observe(replace(next(outcomes(1)), finished_s=e2e_s))
     assert endless.overshoot == long.overshoot < 3.0 * taught().overshoot
+
+
+def test_once_it_has_begun_one_answer_moves_it_by_a_tenth_at_most() -> None:
+    """Up by nearly that, down by a fiftieth of it: so it comes to rest at the 98th percentile."""
+    for e2e_s, moved in ((1e5, math.exp(0.1 * 0.98)), (0.5, math.exp(-0.1 * 0.02))):
+        scale = taught()
+        before_s = scale.e2e_s
+        scale.observe(replace(next(outcomes(1)), finished_s=e2e_s))
+        assert scale.e2e_s == pytest.approx(before_s * moved)

@@ -34,6 +34,16 @@ def test_attention_of_a_prompt_with_itself_is_half_its_square():
     assert Ruler([view("a", cost=cost)]).work_s(1000, 100.0) == pytest.approx(0.2875 + 0.05)
 
 
+def test_work_is_that_of_the_average_backend_part_by_part():
+    one = LinearCost(0.010, 0.0001, seq_s=0.0002, context_s=1e-6, pair_s=1e-7)
+    two = LinearCost(0.030, 0.0003, seq_s=0.0006, context_s=3e-6, pair_s=3e-7)
+    mean = LinearCost(0.020, 0.0002, seq_s=0.0004, context_s=2e-6, pair_s=2e-7)
+    both = Ruler([view("a", 0, cost=one), view("b", 1, cost=two)])
+    for prompt, output in ((1_000, 1.0), (1, 100.0), (3_000, 50.0)):
+        alone = Ruler([view("m", cost=mean)])
+        assert both.work_s(prompt, output) == pytest.approx(alone.work_s(prompt, output))
+
+
 def test_work_of_nothing_is_not_nothing():
     assert Ruler([view("a")]).work_s(0, 0.0) > 0
 
