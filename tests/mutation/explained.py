@@ -81,6 +81,11 @@ EXPLAINED: dict[tuple[str, str, str], str] = {
         'data = file.read(MOST_BYTES + 1) if facts.st_size <= MOST_BYTES else b""',
         "1 -> 2",
     ): "one byte too many is too many, as two are",
+    (
+        "telemetry/speeds.py",
+        "pairs = zip(astuple(one), astuple(other), strict=True)",
+        "True -> False",
+    ): "two costs have as many parts",
     (MEMORY, "SLICE = 250", "250 -> 251"): "cells between two looks at requests",
     (
         GATE,
