@@ -14,7 +14,7 @@ Nothing is tuned to a workload: any trace, model and fleet sets its own scales.
 
 Until ``BEGIN_AT`` answers are over the tails are guesses, and generous ones. A guess of 1 s of TTFT
 sent whoever came first to the slow cards, which are idle then, and the long answers among them were
-the tail of E2E for the next minute; one of 4 s lets them wait for the fast ones as they fill.
+the tail of E2E for the next minute; one of 3 s lets them wait for the fast ones as they fill.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from router.domain.outcome import Outcome
 QUANTILE = 0.98
 GAIN = 0.1
 MOMENT_GAIN = 0.003
-PRIOR_TTFT_S = 4.0
+PRIOR_TTFT_S = 3.0
 PRIOR_E2E_S = 40.0
 PRIOR_TTFT_MOMENT = 0.1
 PRIOR_E2E_MOMENT = 0.2
