@@ -20,7 +20,8 @@ FORECAST = LengthForecast(
     MEAN * math.exp(1.2816 * SIGMA - SIGMA**2 / 2),
     MEAN**2 * math.exp(SIGMA**2),
 )
-SCENARIO = Scenario("azure-conv", "t4-heavy", 0.75, 400)
+SCENARIO = Scenario("azure-conv", "t4-heavy", 0.9, 400)
+"""So full that whoever moves leaves others and meets others."""
 
 
 @pytest.fixture(scope="module")
