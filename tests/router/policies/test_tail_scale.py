@@ -10,7 +10,7 @@ from dataclasses import replace
 import pytest
 
 from router.domain.outcome import Outcome
-from router.policies.tail_scale import PRIOR_E2E_S, TailScale
+from router.policies.tail_scale import MOST_TIMES, PRIOR_E2E_S, WORTH, TailScale
 
 
 def outcomes(n: int, times: float = 1.0, seed: int = 1) -> Iterator[Outcome]:
@@ -109,3 +109,15 @@ def test_once_it_has_begun_one_answer_moves_it_by_a_tenth_at_most() -> None:
         before_s = scale.e2e_s
         scale.observe(replace(next(outcomes(1)), finished_s=e2e_s))
         assert scale.e2e_s == pytest.approx(before_s * moved)
+
+
+@pytest.mark.parametrize(
+    ("ttft_s", "times"),
+    [(0.0, 1.0), (2.5, 0.5 + 0.5 * MOST_TIMES), (5.0, MOST_TIMES), (18.0, MOST_TIMES)],
+)
+def test_ttft_counts_for_more_the_more_of_e2e_it_is(ttft_s: float, times: float) -> None:
+    """Of 20 s of E2E; a quarter of that is as much as all."""
+    scale = TailScale()
+    for one in outcomes(200):
+        scale.observe(replace(one, first_token_s=ttft_s, finished_s=20.0))
+    assert scale.worth == pytest.approx(times * WORTH, rel=0.001)
