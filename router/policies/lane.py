@@ -158,17 +158,18 @@ class Lane:
     def room_wait_s(self, prompt: int, ahead: int = 0) -> float:
         """Seconds until the engine would admit a prompt, behind others of so many tokens.
 
-        Requests end one after the other and each frees what it holds; when all have, any prompt
-        is admitted.
+        Requests end one after the other and each frees what it holds: one at least has to end, and
+        when all have, any prompt is admitted.
         """
         view, limit = self.view, self._kv_limit * self.view.kv_capacity_tokens
         if not self._in_flight:
             return 0.0
         held = view.context_tokens
-        share = 1.0 / self._in_flight if self._in_flight >= view.max_num_seqs else 0.0
-        excess = held + ahead + prompt - limit
+        one, excess = 1.0 / self._in_flight, held + ahead + prompt - limit
         if excess > 0.0:
-            share = max(share, excess / held if excess < held else 1.0)
+            share = max(one, excess / held if excess < held else 1.0)
+        else:
+            share = one if self._in_flight >= view.max_num_seqs else 0.0
         return share * self._left_each_tokens * self._step_s
 
     def prompt_s(self, prompt: int, cached: int) -> float:

@@ -124,12 +124,16 @@ class TestRoom:
 
     def test_where_kv_is_full_as_many_as_make_room(self):
         held = 85_000.0
-        crowded = lane(**crowd(10, held, 1_000.0))
+        crowded = lane(**crowd(20, held, 2_000.0))
         short = held + 10_000 - KV_LIMIT * 100_000
-        expected = short / held * 100 * self.step_s(10, held)
+        expected = short / held * 100 * self.step_s(20, held)
         assert crowded.room_wait_s(10_000) == pytest.approx(expected)
         assert crowded.room_wait_s(4_000, ahead=6_000) == pytest.approx(expected)
         assert crowded.room_wait_s(5_000) == 0.0
+
+    def test_however_little_is_missing_one_has_to_end(self):
+        crowded = lane(**crowd(20, 85_000.0, 2_000.0))
+        assert crowded.room_wait_s(5_001) == pytest.approx(100 / 20 * self.step_s(20, 85_000.0))
 
     def test_a_prompt_that_needs_everything_waits_for_all(self):
         crowded = lane(**crowd(10, 50_000.0, 1_000.0))
