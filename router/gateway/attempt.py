@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
-from router.gateway.connection import UpstreamFailure
+from router.gateway.connection import Connection, UpstreamFailure
 from router.gateway.limits import Limits, Stage, lateness
 from router.gateway.problems import Problem, from_engine, in_band
 from router.gateway.relaying import Relaying
@@ -81,10 +81,16 @@ class Attempt(Relaying):
         self._held = b""
         self.finish_reason = ""
 
-    def begin(self, pool: UpstreamPool, request: Sequence[bytes]) -> None:
-        """Send the request."""
+    def begin(
+        self, pool: UpstreamPool, request: Sequence[bytes], sent: Connection | None = None
+    ) -> None:
+        """Send the request, or take over the connection that it was ``sent`` over already."""
         self._again = (pool, request)
-        self._connection = pool.open(self, request)
+        if sent is None:
+            self._connection = pool.open(self, request)
+        else:
+            self._connection = sent
+            sent.attach(self)
 
     def cancel(self) -> None:
         """The client left: the backend must stop working for it. Does nothing when over."""

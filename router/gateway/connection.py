@@ -135,10 +135,18 @@ class Connection(asyncio.Protocol):
         if self.receiver is not None:
             self._write(request)
 
-    def send(self, receiver: Receiver, request: Sequence[bytes]) -> None:
-        """Send the next request over a connection that has served before."""
+    def send_ahead(self, request: Sequence[bytes]) -> None:
+        """Send the next request over a connection that has served before; ``attach`` comes next.
+
+        Whatever comes of it comes later, from the event loop.
+        """
+        if self._transport is not None:
+            self._transport.writelines(request)
+
+    def attach(self, receiver: Receiver) -> None:
+        """Who gets the answer to what was sent ahead."""
         self.receiver = receiver
-        self._write(request)
+        receiver.on_sent()
 
     def _write(self, request: Sequence[bytes]) -> None:
         if self._transport is not None and self.receiver is not None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from abc import abstractmethod
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, cast
 
@@ -19,6 +20,7 @@ from router.gateway.seams import Client, Owner, Setback
 from router.gateway.tally import TOKEN_MARKS, Usage
 from router.gateway.ticket import Ticket
 from router.gateway.told import all_tried, not_the_clients
+from router.gateway.upstream import UpstreamPool
 from router.gateway.wire import Call, Headers
 
 if TYPE_CHECKING:
@@ -86,17 +88,21 @@ class Trying(Answering):
         self._backend = backend
         first = not self._tried
         self._tried.append(backend.name)
-        self._ticket = Ticket(engine.dispatcher, self.request.request_id, engine.poke)
         if prefill is not None:
+            self._ticket = Ticket(engine.dispatcher, self.request.request_id, engine.poke)
             self._prefill = prefill
             self._halves = Halves(self, prefill, backend)
             self._halves.begin(now)
             self._sent(prefill, now, first=first)
             return
-        attempt = self.attempt = self.attempt_at(backend, self, self._ticket, now)
-        self.send(attempt, backend)
-        # The request is on its way; nobody else is asked anything before this returns.
+        # What can wait does until the request is on its way; nothing happens before this returns.
+        pool = engine.pool(backend)
+        request = self._request_for(backend, pool, self.body)
+        sent = pool.send_ahead(request)
         engine.dispatcher.book()
+        self._ticket = Ticket(engine.dispatcher, self.request.request_id, engine.poke)
+        self.attempt = self.attempt_at(backend, self, self._ticket, now)
+        self.attempt.begin(pool, request, sent)
         self._sent(backend, now, first=first)
         if not self._streams:
             engine.presumed.at(now + engine.backlog_s(backend.name, now), self._ticket)
@@ -168,10 +174,12 @@ class Trying(Answering):
     def send(self, attempt: Attempt, backend: BackendSpec, body: bytes | None = None) -> None:
         """Send the client's request there, or what is made of it for one half."""
         pool = self.engine.pool(backend)
-        body = self.body if body is None else body
-        attempt.begin(
-            pool, self.engine.upstream_request(self._call, body, self._asked, backend, pool.address)
-        )
+        attempt.begin(pool, self._request_for(backend, pool, self.body if body is None else body))
+
+    def _request_for(
+        self, backend: BackendSpec, pool: UpstreamPool, body: bytes
+    ) -> Sequence[bytes]:
+        return self.engine.upstream_request(self._call, body, self._asked, backend, pool.address)
 
     def promote(self, second: Second) -> None:
         """From now on the second attempt is the only one."""

@@ -108,15 +108,26 @@ class UpstreamPool:
             request: head and body.
             fresh: dial anew instead of reusing a connection.
         """
-        idle = self._idle
-        while idle and not fresh:
-            connection = idle.pop()
-            if connection.usable:
-                connection.send(receiver, request)
-                return connection
+        sent = None if fresh else self.send_ahead(request)
+        if sent is not None:
+            sent.attach(receiver)
+            return sent
         connection = Connection(self)
         connection.connect(receiver, request)
         return connection
+
+    def send_ahead(self, request: Sequence[bytes]) -> Connection | None:
+        """Send a request over a connection that is kept warm; ``None`` if there is none.
+
+        Who gets the answer must be attached before the event loop goes on.
+        """
+        idle = self._idle
+        while idle:
+            connection = idle.pop()
+            if connection.usable:
+                connection.send_ahead(request)
+                return connection
+        return None
 
     async def dial(self, connection: Connection) -> None:
         """Open the socket.
