@@ -82,17 +82,16 @@ class Lanes:
             if lane.room_tokens < prompt:
                 full.append(lane)
                 continue
-            group = lane.group
             ends_s = lane.backlog_ends_s
             if ends_s > limit or lane.late_from_s < overdue:
                 _keep_soonest(later, "busy", lane, 0.0, now)
                 continue
-            leader = first.get(group)
-            if leader is None:
+            group, key = lane.group, lane.key
+            if group not in first:
                 first[group] = lane
-            elif lane.key < leader.key:
-                first[group], second[group] = lane, leader
-            elif group not in second or lane.key < second[group].key:
+            elif key < first[group].key:
+                first[group], second[group] = lane, first[group]
+            elif group not in second or key < second[group].key:
                 second[group] = lane
             if holders and lane.name in holders:
                 holding.append(lane)
