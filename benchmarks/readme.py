@@ -115,7 +115,7 @@ def gateway() -> str:
         "for the gateways, which take turns in each of seven rounds: medians, and in brackets the "
         "ratio to vllm-router (Rust) within the rounds with its 95 % interval. Peers take engines "
         "in turn, the least they can do; `:cache_aware` is the rule that they have by default, in "
-        "four of the rounds. LiteLLM is left out: without the internet it waits half a minute for "
+        "three of the rounds. LiteLLM is left out: without the internet it waits half a minute for "
         "a tokenizer, over and over. "
         f"`{command}`"
     )

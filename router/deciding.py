@@ -105,7 +105,11 @@ class Deciding(Paired):
             claimed = self._claimed
             taken = [claimed[b.index] for b in options if b.index in claimed]
             options = [b for b in options if b.index not in claimed]
-        chosen = self._choose(request, options, taken, now) if options else None
+        chosen: BackendView | Hold | None = None
+        if taken:
+            chosen = self._choose(request, options, taken, now) if options else None
+        elif options:
+            chosen = self._policy.choose(request, options, now)
         if self.pairing is not None:
             pair = self._pair(request, chosen_of(chosen), tried, now, barred=self._claimed)
             if pair is not None:

@@ -9,7 +9,7 @@ says how sure they are. Figures are CPU microseconds of all the gateway's proces
 they are those of the engines. Compare ratios within a run, not numbers between machines.
 
 ``--peers`` installs those that PyPI has and runs them too: in turn, which is the least that they
-can do, and as ``NAME:cache_aware`` by the rule that they have unless told otherwise, in four of the
+can do, and as ``NAME:cache_aware`` by the rule that they have unless told otherwise, in three
 rounds. One that does not start here is named under the table. ``--beside DIR`` measures the Motley
 of another checkout as well. Eight minutes with three peers, each with both rules.
 """
@@ -48,7 +48,7 @@ SETTLE_S = 0.12
 DIRECT = "direct"
 """No gateway: nothing is compared with it, so ..."""
 DIRECT_ROUNDS = 2
-ASIDE_ROUNDS = 4
+ASIDE_ROUNDS = 3
 """Of a peer that is measured with another rule already."""
 SLOW = "litellm"
 MOST_SLOW_STREAMS = 64

@@ -101,7 +101,7 @@ class Asked(Outbound):
             prefix_block_tokens=self.sizer.tokens_in(model, BLOCK_BYTES) if hashes else 0,
             slo=targets_of(headers, slo.of_model(model)) if headers else None,
             fallbacks=self._fallbacks(model, headers, grant) if settings.fallbacks else (),
-            explain=self._explains(headers, now),
+            explain=(headers or now >= self._explain_next_s) and self._explains(headers, now),
             whole=pairs and not shareable(call.path, call.body),
         )
 

@@ -62,7 +62,6 @@ class Exchange(Trying):
         self._give_up_s = request.arrival_s + engine.limits.total_s
         if engine.continuation is not None:
             self._going_on = going_on(self, call, fields, engine.continuation)
-        engine.joined(self, request.request_id)
         dispatcher = engine.dispatcher
         decision = dispatcher.dispatch(request, request.arrival_s, booked=False)
         decided_s = engine.now()
@@ -70,6 +69,8 @@ class Exchange(Trying):
             self._follow(decision, decided_s)
         finally:
             dispatcher.book()
+        if not self._over:
+            engine.joined(self, request.request_id)
         engine.events.worked("dispatch", decided_s - request.arrival_s)
 
     def decided(self, decision: Decision) -> None:

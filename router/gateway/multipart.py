@@ -35,7 +35,7 @@ def fields_of(body: bytes, content_type: bytes, max_depth: int = NO_LIMIT) -> Ro
     Raises:
         BadRequestError: it is neither, or names no model.
     """
-    if not is_form(content_type):
+    if content_type == b"application/json" or not is_form(content_type):
         return routing_fields(body, max_depth)
     spans = _fields(body, content_type)
     if b"model" not in spans:

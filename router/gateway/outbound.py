@@ -64,7 +64,7 @@ class Outbound:
 
         ``accept-encoding`` is held back, so that usage can be read in passing.
         """
-        settings = self._settings
+        settings, ready = self._settings, call.passed
         model = settings.aliases.get(asked, asked)
         if model not in settings.adapters:
             model = backend.served_model or backend.model
@@ -85,7 +85,7 @@ class Outbound:
             address.authority,
             len(body),
             call.request_id.encode(),
-            _passed(call, drop),
+            (ready.get(drop) if ready is not None else None) or _passed(call, drop),
             more,
         )
         return (head, body) if len(body) > MOST_JOINED else (head + body,)
@@ -124,12 +124,9 @@ class Outbound:
 
 def _passed(call: Call, drop: frozenset[bytes]) -> bytes:
     """The lines of the client's own head that go on, each after a line's end."""
-    ready = call.passed
-    lines = ready.get(drop) if ready is not None else None
-    if lines is None:
-        lines = b"".join([b"\r\n%b: %b" % pair for pair in end_to_end(call.headers, drop)])
-        if ready is not None:
-            ready[drop] = lines
+    lines = b"".join([b"\r\n%b: %b" % pair for pair in end_to_end(call.headers, drop)])
+    if call.passed is not None:
+        call.passed[drop] = lines
     return lines
 
 

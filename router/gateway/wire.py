@@ -176,7 +176,9 @@ def token_limit(fields: RoutingFields) -> int | None:
 
 def prompt_bytes(body: bytes) -> int:
     """Bytes that cost prompt tokens: the body, with base64 images counted as what they cost."""
-    return len(_IMAGE.sub(_IMAGE_STAND_IN, body)) if has_images(body) else len(body)
+    if b";" not in body or not has_images(body):
+        return len(body)
+    return len(_IMAGE.sub(_IMAGE_STAND_IN, body))
 
 
 def has_images(body: bytes) -> bool:
