@@ -11,7 +11,7 @@ they are those of the engines. Compare ratios within a run, not numbers between 
 ``--peers`` installs those that PyPI has and runs them too: in turn, which is the least that they
 can do, and as ``NAME:cache_aware`` by the rule that they have unless told otherwise, in three
 rounds. One that does not start here is named under the table. ``--beside DIR`` measures the Motley
-of another checkout as well. Eight minutes with three peers, each with both rules.
+of another checkout as well. Nearly nine minutes with three peers, each with both rules.
 """
 
 from __future__ import annotations
