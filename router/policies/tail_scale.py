@@ -10,8 +10,8 @@ with T and E in units of their 98th percentiles. There the mean of T^4 is about 
 about 0.2, whatever the workload, and that is taken for granted: measured over the last few hundred,
 while the percentiles move, they were off by a factor of three either way. Whoever weighs TTFT less
 than that leans towards E2E; he has less reason to the more of E2E is TTFT, for a second of it is
-then one off both. So ``worth`` grows with the one percentile over the other, up to 3.3 times, where
-that is ``PART``: no more leaning than that takes back a ``ttft_weight`` of 0.3.
+then one off both. So ``worth`` grows with the one percentile over the other, up to 5 times, where
+that is ``PART``: no more leaning than that takes back a ``ttft_weight`` of 0.2.
 Nothing is tuned to a workload: any trace, model and fleet sets its own scales.
 
 Until ``BEGIN_AT`` answers are over the tails are guesses, and generous ones. A guess of 1 s of TTFT
@@ -36,7 +36,7 @@ PRIOR_E2E_MOMENT = 0.2
 LEAST_MOMENT = 0.01
 WORTH = 0.5 * 0.2 / 0.13
 PART = 0.25
-MOST_TIMES = 3.3
+MOST_TIMES = 5.0
 MOST_E2E_MOMENT = 6.0
 """One outlier counts for at most 2.4 times the 98th percentile of E2E."""
 TAIL_SLOPE = 3.5

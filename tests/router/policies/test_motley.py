@@ -43,9 +43,9 @@ def own_pain(ttft: float, tau: float) -> float:
     z = 1.2816 + math.log((E2E98_S - ttft) / tau / 200) / 0.1
     beyond = 1 / (1 + math.exp(1.702 * z)) if z < 20 else 0.0
     # A percentile of 0.98 moves by P / (3.5 * 0.02); (E / E98)^2 is 0.2 on average: 2 * 0.2 / 0.07.
-    # TTFT is a part of E2E: where it is a quarter, it counts 3.3 times.
-    worth = 0.2 / 0.26 * (1.0 + 2.3 * TTFT98_S / (0.25 * E2E98_S))
-    return 0.3 * worth * late**4 + long**2 + 0.4 / 0.07 * beyond
+    # TTFT is a part of E2E: where it is a quarter, it counts 5 times.
+    worth = 0.2 / 0.26 * (1.0 + 4.0 * TTFT98_S / (0.25 * E2E98_S))
+    return 0.2 * worth * late**4 + long**2 + 0.4 / 0.07 * beyond
 
 
 def fast_pain(n: int, price: float = 0.0) -> float:
