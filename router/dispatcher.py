@@ -87,6 +87,8 @@ class Dispatcher(Deciding):
                 f"give each request an id of its own"
             )
         self.arrived += 1
+        if self._unbooked is not None:
+            self.book()  # whoever is decided on knows of everybody before
         self._books_later = not booked
         try:
             decision = self._place(request, FRESH, now)

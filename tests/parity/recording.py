@@ -44,11 +44,15 @@ class Recording:
     Args:
         policy: name of the policy.
         calls: how many requests to send.
+        send_first: whether books are opened after the request was sent, as the gateway does.
         settings: further sections of the configuration.
     """
 
-    def __init__(self, policy: str, calls: int = 120, **settings: Any) -> None:
+    def __init__(
+        self, policy: str, calls: int = 120, *, send_first: bool = False, **settings: Any
+    ) -> None:
         self.log: list[bytes] = []
+        self._send_first = send_first
         self._halves = "disaggregation" in settings
         config = load_config(
             {
@@ -86,7 +90,8 @@ class Recording:
             (n % 9, 100 + n % 9, 1_000 + n),
             256,
         )
-        decision = self._dispatcher.dispatch(request, self._now)
+        decision = self._dispatcher.dispatch(request, self._now, booked=not self._send_first)
+        self._dispatcher.book()
         self._follow(request.request_id, decision)
 
     def _follow(self, name: str, decision: object) -> None:

@@ -81,7 +81,18 @@ def test_every_call_that_changes_the_dispatcher_is_in_the_log(log: list[bytes]):
     }
     hedging = {"enabled": True, "extra": 1.0, "gain": 0.0}
     log = Recording("motley", hedging=hedging, disaggregation={"enabled": True}).log
-    assert public - set(calls(log)) == {"next_poll_s", "hedge_due_s", "known"}, "which only ask"
+    only_ask = {"next_poll_s", "hedge_due_s", "known"}
+    told_with_dispatch = {"book"}
+    assert public - set(calls(log)) == only_ask | told_with_dispatch
+
+
+@pytest.mark.parametrize("classes", [False, True])
+def test_books_that_are_opened_after_sending_write_the_same_log(classes: bool):
+    settings = {"admission": {"enabled": True}} if classes else {}
+    at_once, afterwards = (
+        Recording("motley", send_first=late, **settings).log for late in (False, True)
+    )
+    assert afterwards == at_once
 
 
 def test_the_run_has_every_kind_of_answer(log: list[bytes]):

@@ -105,6 +105,13 @@ class TestLife:
         dispatcher.cancel("s", 0.3)
         assert counts(dispatcher) == {"arrived": 2, "cancelled": 1, "in_flight": 1}
 
+    def test_the_next_is_decided_on_with_all_before_it_booked(self):
+        dispatcher = make_dispatcher("a", "b")
+        for n in range(4):
+            dispatcher.dispatch(ask(f"r{n}"), 0.0, booked=False)
+        dispatcher.book()
+        assert loads(dispatcher) == {"a": 2, "b": 2}
+
     def test_only_who_is_assigned_is_booked(self):
         dispatcher = make_dispatcher("a", policy=LimitPolicy(1))
         dispatcher.dispatch(ask("r"), 0.0)
