@@ -211,7 +211,8 @@ def answer(data: bytes) -> None:
     size = data[0] + 1 if data else 1
     connection, receiver = Connection(_Home()), _Receiver()
     connection.connection_made(_Socket())  # type: ignore[arg-type]
-    connection.send(receiver, [b"POST / HTTP/1.1\r\n\r\n"])
+    connection.send_ahead([b"POST / HTTP/1.1\r\n\r\n"])
+    connection.attach(receiver)
     for at in range(1, len(data), size):
         connection.data_received(data[at : at + size])
     connection.connection_lost(None)
