@@ -14,6 +14,8 @@ BACK_OFF = 0.9
 RECOVERY = 0.0005
 LATE_S = 0.3
 LATE_SHARE = 0.5
+LEAST_FIRST_S = 0.1
+"""A shorter first prompt that is late tells of steps and networks, not of the engine's speed."""
 TRUST_GAIN = 0.1
 NEVER = -math.inf
 _exp = math.exp
@@ -31,6 +33,7 @@ class Lane:
         late_from_s: when the first of them should be; infinity if none are.
         room_tokens: longest prompt that the engine would admit now.
         prefix_trust: cached tokens that the engine found, over those the index promised.
+        crowd: counts how often the engine was seen idle; who is met there is met in one of these.
     """
 
     __slots__ = (
@@ -39,11 +42,13 @@ class Lane:
         "_busy_since_s",
         "_context_s",
         "_decoding",
-        "_first_s",
+        "_first_pairs",
         "_first_since_s",
+        "_first_tokens",
         "_fixed_s",
         "_in_flight",
         "_kv_limit",
+        "_last_sent_s",
         "_left_each_tokens",
         "_left_tokens",
         "_mean_arrival_s",
@@ -56,10 +61,12 @@ class Lane:
         "_prefill_s",
         "_price",
         "_seq_s",
+        "_share_s",
         "_shared_step_s",
         "_stall",
         "_step_s",
         "backlog_ends_s",
+        "crowd",
         "group",
         "key",
         "late_from_s",
@@ -79,8 +86,10 @@ class Lane:
         self.prefix_trust = 1.0
         self._busy_s = 0.0
         self._busy_since_s = 0.0
-        self._first_since_s, self._first_s = NEVER, 0.0
+        self._first_since_s, self._first_tokens, self._first_pairs = NEVER, 0.0, 0.0
+        self._last_sent_s = NEVER
         self._kv_limit = KV_LIMIT
+        self.crowd = 0
         self._met = 0
         self._met_weight = 0.0
 
@@ -94,6 +103,7 @@ class Lane:
         self._in_flight = in_flight
         self._prefill_s, self._pair_s = cost.prefill_s, cost.pair_s
         self._seq_s, self._context_s = cost.seq_s, cost.context_s
+        self._share_s = share_s
         self._per_token_s = cost.prefill_s + share_s / view.chunk_tokens
         self._fixed_s = share_s * (1.5 if in_flight else 1.0)
         self._step_s = cost.step_s + cost.seq_s * (in_flight + 1) + held_s
@@ -101,8 +111,9 @@ class Lane:
         self._decoding = view.decoding
         self._stall = cost.prefill_s * view.decoding
         self._left_tokens = view.pending_output_tokens
-        if not in_flight:
+        if not in_flight and self._met:
             self._met, self._met_weight = 0, 0.0
+            self.crowd += 1
         self._weigh_others()
         if in_flight:
             self._mean_arrival_s = view.mean_arrival_s
@@ -126,7 +137,8 @@ class Lane:
         self._met, self._met_weight = known._met, known._met_weight
         self._weigh_others()
         if known._first_since_s == self._first_since_s and self.backlog_ends_s > NEVER:
-            self._first_s = known._first_s
+            self._first_tokens, self._first_pairs = known._first_tokens, known._first_pairs
+            self._last_sent_s = known._last_sent_s
             self._watch_first(self.backlog_ends_s - self._first_since_s)
         self.room_tokens = self._room_tokens()
 
@@ -142,18 +154,28 @@ class Lane:
             return self._behind_s + self._per_late_s * late_s
         return self.backlog_ends_s - now if self.backlog_ends_s > NEVER else 0.0
 
+    def is_busy(self, now: float, backlog_s: float) -> bool:
+        """Whether nothing more is sent here: too much to prefill, or too late with it."""
+        return self.backlog_ends_s > now + backlog_s or self.late_from_s < now - backlog_s
+
     def _watch_first(self, backlog_s: float) -> None:
         """Prompts are computed in their order: those there since the last one was are the first.
 
-        What is sent later must not hide that they are late.
+        So are those that come within the step that the engine was at: they share its next one. What
+        is sent later must not hide that the first are late.
         """
-        since_s = self.view.prefill_since_s
-        if since_s != self._first_since_s:
-            self._first_since_s, self._first_s = since_s, backlog_s
-        first_s = min(self._first_s, backlog_s)
+        view = self.view
+        since_s = view.prefill_since_s
+        with_them = 0.0 <= self._last_sent_s - since_s <= self._share_s
+        if since_s != self._first_since_s or with_them:
+            self._first_since_s = since_s
+            self._first_tokens = view.pending_prefill_tokens
+            self._first_pairs = view.pending_prefill_pairs
+        first_s = self._per_token_s * self._first_tokens + self._share_s
+        first_s = min(first_s + self._pair_s * self._first_pairs, backlog_s)
         self.late_from_s = since_s + first_s
         self._behind_s = backlog_s - first_s
-        self._per_late_s = backlog_s / first_s if first_s > 0.0 else 1.0
+        self._per_late_s = backlog_s / max(first_s, min(LEAST_FIRST_S, backlog_s))
 
     def room_wait_s(self, prompt: int, ahead: int = 0) -> float:
         """Seconds until the engine would admit a prompt, behind others of so many tokens.
@@ -188,7 +210,7 @@ class Lane:
         """A prompt was sent here."""
         decay = _exp((self._busy_since_s - now) / MEMORY_S)
         self._busy_s = self._busy_s * decay + self.view.cost.prompt_s(prompt, cached)
-        self._busy_since_s = now
+        self._busy_since_s = self._last_sent_s = now
 
     def judge_prefix(self, promised: int, found: int) -> None:
         """The engine told how much of the promised prefix it really had."""
@@ -244,16 +266,17 @@ class Lane:
             pain += ask.per_price * e2e * self._price * engine_s / ask.tail_square
         return pain
 
-    def enter(self, weight: float) -> None:
-        """A request whose delay counts so much was sent here."""
+    def enter(self, weight: float) -> int:
+        """A request whose delay counts so much was sent here; in which crowd it is."""
         self._met += 1
         self._met_weight += weight
+        return self.crowd
 
-    def leave(self, weight: float) -> None:
-        """One that was sent here is over."""
-        if self._met:
+    def leave(self, weight: float, crowd: int) -> None:
+        """One that was sent here is over; nothing if its crowd was gone before it."""
+        if crowd == self.crowd and self._met:
             self._met -= 1
-            self._met_weight -= weight
+            self._met_weight = self._met_weight - weight if self._met else 0.0
 
     def _weigh_others(self) -> None:
         """What is inflicted counts as much as those who are met here do, on average."""

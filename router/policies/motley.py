@@ -120,12 +120,13 @@ class Motley:
         self._index = PrefixIndex()
         self._book = Lanes(self._index, self._scale, self._weights, self._backlog_s)
         self._urgency = Urgency(context.slos)
-        self._sent: dict[str, tuple[Lane, int, float]] = {}
+        self._sent: dict[str, tuple[Lane, int, float, int]] = {}
         self.prefix_audit: dict[str, list[int]] = {}
 
     def observe(self, outcome: Outcome) -> None:
         """Keep the scales of TTFT and E2E current, and the trust in what is cached where."""
-        self._scale.observe(outcome, self._urgency.of(outcome.slo_class, outcome.slo))
+        urgency = self._urgency.of(outcome.slo_class, outcome.slo, outcome.model)
+        self._scale.observe(outcome, urgency)
         self._book.scale_changed()
         lane, promised = self._over(outcome.request_id)
         found = outcome.cached_tokens if outcome.status == "completed" else None
@@ -185,10 +186,9 @@ class Motley:
         cached = self._credit(lane, request, promised) if promised else 0
         if request.request_id in self._sent:  # an attempt that was taken back
             self._over(request.request_id)
-        urgency = self._urgency.of(request.slo_class, request.slo)
+        urgency = self._urgency.of(request.slo_class, request.slo, request.model)
         weight = urgency * urgency
-        self._sent[request.request_id] = (lane, promised, weight)
-        lane.enter(weight)
+        self._sent[request.request_id] = (lane, promised, weight, lane.enter(weight))
         lane.add_prefill(request.prompt_tokens, cached, now)
         self._index.insert(
             backend.spec.name,
@@ -200,9 +200,9 @@ class Motley:
 
     def _over(self, request_id: str) -> tuple[Lane | None, int]:
         """It is no longer where it was sent; whose lane that was, and what was promised of it."""
-        lane, promised, weight = self._sent.pop(request_id, (None, 0, 0.0))
+        lane, promised, weight, crowd = self._sent.pop(request_id, (None, 0, 0.0, 0))
         if lane is not None:
-            lane.leave(weight)
+            lane.leave(weight, crowd)
         return lane, promised
 
     def explain(
@@ -219,7 +219,7 @@ class Motley:
             if known is not None and known.view is view:
                 lane.take_over(known)
         cached = self._cached(lane, request)
-        urgency = self._urgency.of(request.slo_class, request.slo)
+        urgency = self._urgency.of(request.slo_class, request.slo, request.model)
         scale, weights = self._scale, self._weights
         return score_of(lane, request, cached, scale, weights, self._backlog_s, now, urgency)
 
@@ -255,7 +255,7 @@ class Motley:
         """Of lanes and what there is to wait besides their prompts: the least pain."""
         waited_s = now - request.arrival_s
         prompt, forecast = request.prompt_tokens, request.forecast
-        urgency = self._urgency.of(request.slo_class, request.slo)
+        urgency = self._urgency.of(request.slo_class, request.slo, request.model)
         ask = Ask(prompt, forecast, waited_s, now, self._scale, self._weights, urgency)
         (best, _), least = next(iter(lanes)), math.inf
         hashes, adds = request.prefix_hashes, self._weights.add

@@ -52,7 +52,7 @@ def score_of(  # noqa: PLR0917
     note = ""
     if lane.room_tokens < request.prompt_tokens:
         note = "has no KV room or no free sequence for it"
-    elif wait_s > backlog_limit_s:
+    elif lane.is_busy(now, backlog_limit_s):
         late = "; it should have begun by now" if lane.late_from_s < now else ""
         note = f"busy: {wait_s:.2g} s of prefill before it{late}"
     return Score(sum(terms.values()), cached, terms, note)

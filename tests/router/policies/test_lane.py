@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -10,7 +11,14 @@ import pytest
 from router.domain.request import LengthForecast
 from router.domain.state import LinearCost
 from router.policies.ask import Ask, Weights
-from router.policies.lane import KV_LIMIT, LATE_S, LATE_SHARE, PREFILL_SHARE_LIMIT, Lane
+from router.policies.lane import (
+    KV_LIMIT,
+    LATE_S,
+    LATE_SHARE,
+    LEAST_FIRST_S,
+    PREFILL_SHARE_LIMIT,
+    Lane,
+)
 from router.policies.tail_scale import TailScale
 from tests.fakes import FAST, view
 
@@ -87,6 +95,30 @@ class TestTheFirstInLine:
         rest_s = self.ALL_S - self.FIRST_S
         late = self.behind().wait_s(5.0 + 2 * self.FIRST_S)
         assert late == pytest.approx(self.FIRST_S + 2 * rest_s)
+
+    def test_what_came_within_the_step_before_it_shares_its_step(self):
+        found = lane(5.0, **{**self.FIRST, "pending_prefill_tokens": 20})
+        found.add_prefill(8_172, 0, 5.009)
+        found.view = view(**{**self.MORE, "in_flight": 2, "prefilling": 2})
+        found.refresh(5.5)
+        assert found.late_from_s == found.backlog_ends_s
+
+    def test_a_first_that_is_short_tells_of_a_step_and_not_of_speed(self):
+        found = lane(5.0, **{**self.FIRST, "pending_prefill_tokens": 20})
+        found.view = view(**self.MORE)
+        found.refresh(5.2)
+        assert found.late_from_s == pytest.approx(5.0 + 20 * 0.000105 + 0.010, abs=0.01)
+        late_s = 6.0 - found.late_from_s
+        behind_s = found.backlog_ends_s - found.late_from_s
+        assert found.wait_s(6.0) == pytest.approx(behind_s + self.ALL_S / LEAST_FIRST_S * late_s)
+
+    def test_a_correction_of_the_speed_counts_for_the_first_too(self):
+        found = self.behind()
+        cost = replace(FAST, prefill_s=10 * FAST.prefill_s)
+        found.view = view(**self.MORE, cost=cost)
+        found.refresh(5.3)
+        first_s = found.late_from_s - 5.0
+        assert first_s == pytest.approx(2_048 * 0.001 + 0.010 + 0.010)
 
     def test_once_it_is_through_the_next_is_the_first(self):
         found = self.behind()

@@ -14,8 +14,8 @@ from router.policies.urgency import LEAST, Urgency
 from tests.fakes import SLOW, ask, outcome, view, views
 from tests.router.policies.picking import picked, policy_of
 
-OWN = Slo("bulk", ttft_s=4.0)
-LATE = Slo("bulk", ttft_s=3_600.0)
+OWN = Slo("", ttft_s=4.0)
+LATE = Slo("", ttft_s=3_600.0)
 EAGER = Slo("interactive", ttft_s=0.5)
 
 
@@ -25,21 +25,45 @@ EAGER = Slo("interactive", ttft_s=0.5)
         ("interactive", None, 1.0),
         ("throughput", None, 0.4),  # 0.1 / 0.25 a token; of TTFT it would be 0.2
         ("bulk", None, LEAST),
-        ("bulk", OWN, 0.5),
-        ("bulk", LATE, LEAST),
+        ("interactive", OWN, 0.5),
+        ("interactive", LATE, LEAST),
         ("interactive", EAGER, 1.0),
+        ("bulk", OWN, LEAST),  # asking for more than its class gets it nothing
         ("never heard of", None, 1.0),
     ],
 )
 def test_the_tightest_target_of_a_class_says_how_much_its_seconds_count(
     slo_class: str, own: Slo | None, counts: float
 ):
-    assert Urgency(DEFAULT_SLOS).of(slo_class, own) == pytest.approx(counts)
+    assert Urgency(DEFAULT_SLOS).of(slo_class, own, "m") == pytest.approx(counts)
+
+
+def test_a_loose_target_of_a_kind_that_nobody_else_has_makes_nobody_urgent():
+    """An hour of E2E beside 2 s and 0.1 s a token, which are 27 s for a typical answer."""
+    urgency = Urgency({**DEFAULT_SLOS, "batch": Slo("batch", e2e_s=3_600.0)})
+    assert urgency.of("batch", None, "m") == LEAST
+    assert urgency.of("interactive", None, "m") == 1.0
+    tight = Urgency({**DEFAULT_SLOS, "voice": Slo("voice", e2e_s=5.0)})
+    assert tight.of("voice", None, "m") == 1.0
+
+
+def test_targets_for_one_model_count_for_that_model():
+    tight = {"small": Slo("interactive", ttft_s=0.5, tpot_s=0.05)}
+    urgency = Urgency(
+        {
+            "interactive": Slo("interactive", models=tight),
+            "throughput": Slo("throughput", ttft_s=10.0, tpot_s=0.25),
+        }
+    )
+    assert urgency.of("interactive", None, "small") == 1.0
+    assert urgency.of("throughput", None, "small") == pytest.approx(LEAST)
+    assert urgency.of("interactive", None, "large") == LEAST
+    assert urgency.of("throughput", None, "large") == 1.0
 
 
 def test_where_nobody_has_a_target_all_count_alike():
-    assert Urgency({"bulk": Slo("bulk")}).of("bulk", None) == 1.0
-    assert Urgency({}).of("bulk", OWN) == 1.0
+    assert Urgency({"bulk": Slo("bulk")}).of("bulk", None, "m") == 1.0
+    assert Urgency({}).of("bulk", OWN, "m") == 1.0
 
 
 def crowd(n: int, **state: Any) -> dict[str, Any]:
@@ -118,6 +142,22 @@ def test_an_idle_engine_forgets_whom_it_should_have_met():
         picked(policy, fleet, ask(forecast=100.0, arrival_s=600.0), 600.0)
     pains = externality(policy, fleet)
     assert pains["a"] == pytest.approx(pains["b"])
+
+
+def test_whoever_ends_after_its_crowd_was_gone_takes_nobody_elses_place():
+    """A second attempt won elsewhere, and meanwhile the engine was idle and others came."""
+    policy, fleet = visited("interactive", n=1)
+    for state in ({"in_flight": 0, "decoding": 0}, crowd(2)):
+        for name, value in state.items():
+            setattr(fleet[0], name, value)
+        fleet[0].version += 1
+        picked(policy, fleet, ask(forecast=100.0, arrival_s=600.0), 600.0)
+    for k in (1, 2):
+        policy.dispatched(ask(f"{k}", slo_class="bulk"), fleet[0], 600.0)
+    policy.observe(outcome("a", request_id="0", slo_class="interactive"))
+    fleet[0].version += 1
+    pains = externality(policy, [fleet[0], view("c", 2, **crowd(2))])
+    assert pains["a"] == pytest.approx(0.04 * pains["c"], rel=0.02), "bulk alone is there"
 
 
 def test_the_tails_are_those_of_the_urgent_in_their_seconds():
