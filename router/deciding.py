@@ -66,6 +66,10 @@ class Deciding(Paired):
         """Those requests, in the order of the queue."""
         return [entry.request for entry in self._waiting]
 
+    def holds(self, request: Request) -> bool:
+        """Whether this very request waits here or is in flight; for the rare case, not quick."""
+        return any(one is request for one in (*self.waiting, *(f.request for f in self.flights)))
+
     # -- inside ------------------------------------------------------------------------------
 
     def _hedge_options(

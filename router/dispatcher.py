@@ -80,6 +80,8 @@ class Dispatcher(Deciding):
         Raises:
             BadInputError: a request of this id is not over yet.
         """
+        if self._unbooked is not None:
+            self.book()  # whoever is decided on knows of everybody before
         request_id = request.request_id
         if request_id in self._flights or request_id in self._waiting:
             raise BadInputError(
@@ -87,11 +89,14 @@ class Dispatcher(Deciding):
                 f"give each request an id of its own"
             )
         self.arrived += 1
-        if self._unbooked is not None:
-            self.book()  # whoever is decided on knows of everybody before
         self._books_later = not booked
         try:
             decision = self._place(request, FRESH, now)
+        except Exception:
+            self._unbooked = None
+            if not self.holds(request):
+                self.failed += 1  # it has arrived, and nobody can end it any more
+            raise
         finally:
             self._books_later = False
         if type(decision) is Reject:

@@ -142,8 +142,14 @@ class Flights(Informed):
     def book(self) -> None:
         """Open the books of what was assigned, where ``dispatch`` left that for later."""
         unbooked, self._unbooked = self._unbooked, None
-        if unbooked is not None:
+        if unbooked is None:
+            return
+        try:
             self._enter(*unbooked)
+        except Exception:
+            if unbooked[0].request_id not in self._flights:
+                self.failed += 1  # it has arrived, and nobody can end it any more
+            raise
 
     # -- inside ------------------------------------------------------------------------------
 

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 DEFAULT_URL = "http://127.0.0.1:8000"
+MOST_CARDS = 64
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,7 +58,7 @@ def init(
         typer.Option(help="Which card, one per --probe or one for all: engines do not tell."),
     ] = None,
     tensor_parallel: Annotated[
-        list[int] | None, typer.Option(help="Cards per engine, likewise.")
+        list[int] | None, typer.Option(min=1, max=MOST_CARDS, help="Cards per engine, likewise.")
     ] = None,
     force: Annotated[bool, typer.Option("--force", help="Overwrite the file.")] = False,
     api_key: Annotated[
@@ -183,6 +184,18 @@ def _known_engine(name: str) -> str:
     return name
 
 
+def _some_cards(typed: str) -> str:
+    if typed not in map(str, range(1, MOST_CARDS + 1)):
+        raise BadInputError(f"{typed!r} is no number of cards: 1 to {MOST_CARDS}")
+    return typed
+
+
+def _some_model(name: str) -> str:
+    if not name:
+        raise BadInputError("the model needs a name, as the engine serves it")
+    return name
+
+
 def _or_again(check: Callable[[str], str]) -> Callable[[str], str]:
     """Of what a person types: a slip is asked for again, and costs nothing of the rest."""
 
@@ -204,16 +217,17 @@ def _asked(path: Path) -> list[Line]:
     while True:
         default = DEFAULT_URL if not lines else ""
         url = typer.prompt("URL of an engine", default=default, show_default=bool(default))
+        url = url.strip() or default
         if not url:
             return lines
         card = "  card (a100-80, v100-32, t4, l4 ...)"
         gpu = typer.prompt(card, value_proc=_or_again(_known_gpu))
-        cards = typer.prompt("  cards per engine", default=1, type=int)
+        cards = typer.prompt("  cards per engine", default="1", value_proc=_or_again(_some_cards))
         engine = typer.prompt(
             "  vllm, sglang or llamacpp", default="vllm", value_proc=_or_again(_known_engine)
         )
-        model = typer.prompt("  model", default="llama-3.1-8b")
-        lines.append(Line(url, gpu, engine, model, cards))
+        model = typer.prompt("  model", default="llama-3.1-8b", value_proc=_or_again(_some_model))
+        lines.append(Line(url, gpu, engine, model, int(cards)))
 
 
 def document(lines: Sequence[Line]) -> str:

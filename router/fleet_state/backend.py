@@ -15,6 +15,7 @@ from router.domain.state import NO_LOAD, EngineSignals, LinearCost, RemoteLoad
 from router.fleet_state.flight import Flight
 from router.health.breaker import BreakerConfig, CircuitBreaker
 from router.health.care import FailureShare
+from router.perf.feasible import MIN_CONTEXT_TOKENS
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,6 +49,7 @@ class BackendState:
     __slots__ = (
         "_context_limit_tokens",
         "_correction",
+        "_least_kv_tokens",
         "_prefilled_pairs",
         "_prefilled_s",
         "_prefilled_tokens",
@@ -94,6 +96,7 @@ class BackendState:
         self.kv_bytes_per_token = capability.kv_bytes_per_token
         self._context_limit_tokens = capability.max_context_tokens
         self.max_context_tokens = min(capability.max_context_tokens, capability.kv_capacity_tokens)
+        self._least_kv_tokens = min(MIN_CONTEXT_TOKENS, self.max_context_tokens // 2)
         self.chunk_tokens = capability.chunk_tokens
         self.max_num_seqs = capability.max_num_seqs
         self.in_flight = 0
@@ -266,10 +269,14 @@ class BackendState:
         )
 
     def scraped(self, signals: EngineSignals) -> None:
-        """The engine said something of itself."""
+        """The engine said something of itself.
+
+        A KV cache that holds next to nothing is a gauge gone wrong: believed, it would keep every
+        request from a backend that serves.
+        """
         self.signals = signals
         capacity = signals.kv_capacity_tokens
-        if capacity and capacity != self.kv_capacity_tokens:
+        if capacity and capacity != self.kv_capacity_tokens and capacity >= self._least_kv_tokens:
             self.kv_capacity_tokens = capacity
             self.max_context_tokens = min(self._context_limit_tokens, capacity)
             self.version += 1

@@ -63,7 +63,7 @@ class EngineReading:
                 for line in self.lines():
                     log.info("%s", line)
                 for name, report in self.scraper.signals_report().items():
-                    for note in self._gpu_notes(name, report.accelerator):
+                    for note in self._notes(name, report.accelerator):
                         log.warning("backend %s: %s", name, note)
 
     def forget_stale(self, now: float) -> None:
@@ -99,7 +99,7 @@ class EngineReading:
             one = report.as_dict(now)
             one["orca_headers"] = self.orca.read.get(name, 0)
             one["values"] = self._values(name, now)
-            one["notes"] = [*report.notes(), *self._gpu_notes(name, report.accelerator)]
+            one["notes"] = [*report.notes(), *self._notes(name, report.accelerator)]
             shown[name] = one
         return shown
 
@@ -110,6 +110,22 @@ class EngineReading:
         values = {f: getattr(signals, f) for f in signals.__dataclass_fields__}
         del values["observed_s"]
         return {"age_s": max(0.0, now - signals.observed_s), **values}
+
+    def _notes(self, name: str, accelerator: str) -> list[str]:
+        return [*self._gpu_notes(name, accelerator), *self._kv_notes(name)]
+
+    def _kv_notes(self, name: str) -> list[str]:
+        """Whether the engine tells a KV size that cannot be."""
+        signals = _signals(self.engine, name)
+        if signals is None or signals.kv_capacity_tokens is None:
+            return []
+        believed = self.engine.dispatcher.state.get(name).kv_capacity_tokens
+        if signals.kv_capacity_tokens == believed:
+            return []
+        return [
+            f"says that its KV cache holds {signals.kv_capacity_tokens} tokens, which is not "
+            f"believed; counted with {believed}"
+        ]
 
     def _gpu_notes(self, name: str, accelerator: str) -> list[str]:
         """Whether the engine runs on the card that the configuration says."""

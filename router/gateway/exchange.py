@@ -9,6 +9,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from router.domain.decision import Assign, Decision, Reject
+from router.domain.request import Request
 from router.gateway.continuation.going_on import going_on
 from router.gateway.multipart import fields_of
 from router.gateway.problems import Problem, from_reject, model_gone
@@ -60,8 +61,16 @@ class Exchange(Trying):
         self._size_bytes = whole if size_bytes == whole else 0
         self._streams = fields.stream is True
         self._give_up_s = request.arrival_s + engine.limits.total_s
-        if engine.continuation is not None:
-            self._going_on = going_on(self, call, fields, engine.continuation)
+        try:
+            if engine.continuation is not None:
+                self._going_on = going_on(self, call, fields, engine.continuation)
+            self._dispatch(request)
+        except Exception:
+            self._fell()
+            raise
+
+    def _dispatch(self, request: Request) -> None:
+        engine = self.engine
         dispatcher = engine.dispatcher
         decision = dispatcher.dispatch(request, request.arrival_s, booked=False)
         decided_s = engine.now()
@@ -72,6 +81,21 @@ class Exchange(Trying):
         if not self._over:
             engine.joined(self, request.request_id)
         engine.events.worked("dispatch", decided_s - request.arrival_s)
+
+    def _fell(self) -> None:
+        """An error of ours: nothing stays under way that nobody would watch."""
+        if self._over:
+            return
+        request, engine = self.request, self.engine
+        if self.attempt is not None:
+            self.attempt.cancel()
+        elif request is not None and engine.dispatcher.holds(request):
+            engine.dispatcher.cancel(request.request_id, engine.now())
+            engine.poke()
+        try:
+            self._answered(500)
+        finally:
+            self._close()
 
     def decided(self, decision: Decision) -> None:
         """The dispatcher's queue let the request go."""

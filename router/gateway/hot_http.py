@@ -214,6 +214,7 @@ class HotHttp(StrictHttp):
             cycle, app = self.pipeline.pop()
             self._start_asgi_task(cycle, app)
             return
+        self._forget_ready()
         if self._last is not None:  # clients say the same again: here is what it will come into
             self._ready = self._cycle_for(self._last[1])
             self._ready.prepare()

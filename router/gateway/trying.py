@@ -99,9 +99,14 @@ class Trying(Answering):
         pool = engine.pool(backend)
         request = self._request_for(backend, pool, self.body)
         sent = pool.send_ahead(request)
-        engine.dispatcher.book()
-        self._ticket = Ticket(engine.dispatcher, self.request.request_id, engine.poke)
-        self.attempt = self.attempt_at(backend, self, self._ticket, now)
+        try:
+            engine.dispatcher.book()
+            self._ticket = Ticket(engine.dispatcher, self.request.request_id, engine.poke)
+            self.attempt = self.attempt_at(backend, self, self._ticket, now)
+        except Exception:
+            if sent is not None:
+                sent.abort()  # nobody would read the answer
+            raise
         self.attempt.begin(pool, request, sent)
         self._sent(backend, now, first=first)
         if not self._streams:

@@ -83,7 +83,12 @@ KNOWN: Mapping[str, Mapping[str, _Arg]] = {
     "llamacpp": {
         "parallel": _count("max_num_seqs"),
         "batch_size": _count("max_num_batched_tokens"),
-        "ctx_size": _count("kv_tokens"),
+        "ctx_size": _Arg(  # 0, its own default, stands for the model's
+            "kv_tokens",
+            "a whole number of at least 0",
+            lambda given: _whole(given) or (given == 0 and type(given) is int),
+            lambda given: given or None,
+        ),
         "cache_prompt": _switch("prefix_caching"),
     },
 }

@@ -372,3 +372,38 @@ def test_a_prompt_too_long_is_rejected_or_by_an_estimate_left_to_the_engine():
     assert decision.reason == "context_too_long"
     lenient = make_dispatcher("a", capabilities=limits, strict_context=False)
     assert assigned(lenient.dispatch(ask("r", prompt_tokens=5_000), 0.0)) == "a"
+
+
+class TestBookedLater:
+    def test_its_id_is_taken_all_the_same(self):
+        dispatcher = make_dispatcher("a", "b")
+        dispatcher.dispatch(ask("r"), 0.0, booked=False)
+        with pytest.raises(BadInputError, match="'r' is taken"):
+            dispatcher.dispatch(ask("r"), 0.0, booked=False)
+        dispatcher.book()
+        dispatcher.complete("r", 1.0, output_tokens=1)
+        assert counts(dispatcher) == {"arrived": 1, "completed": 1}
+        assert loads(dispatcher) == {"a": 0, "b": 0}
+
+    def test_a_decision_that_comes_to_grief_is_not_booked_after_all(self, monkeypatch):
+        dispatcher = make_dispatcher("a")
+        decide = dispatcher._decide
+
+        def grief(*args):
+            decide(*args)
+            raise RuntimeError("a defect of ours")
+
+        monkeypatch.setattr(dispatcher, "_decide", grief)
+        with pytest.raises(RuntimeError):
+            dispatcher.dispatch(ask("r"), 0.0, booked=False)
+        dispatcher.book()
+        assert counts(dispatcher) == {"arrived": 1, "failed": 1}
+        assert loads(dispatcher) == {"a": 0}
+
+    def test_books_that_cannot_be_opened_are_closed(self, monkeypatch):
+        dispatcher = make_dispatcher("a")
+        monkeypatch.setattr(dispatcher, "_enter", lambda *_: 1 / 0)
+        dispatcher.dispatch(ask("r"), 0.0, booked=False)
+        with pytest.raises(ZeroDivisionError):
+            dispatcher.book()
+        assert counts(dispatcher) == {"arrived": 1, "failed": 1}

@@ -114,3 +114,28 @@ def test_a_slip_of_a_person_is_asked_for_again_and_costs_nothing(
     first, second = yaml.safe_load(path.read_text())["backends"]
     assert (first["gpu"], first["engine"]) == ("t4", "vllm")
     assert (second["gpu"], second["engine"]) == ("v100-32", "llamacpp")
+
+
+def test_what_makes_no_sense_is_asked_for_again_and_blanks_are_cut_off(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = tmp_path / "fleet.yaml"
+    typed = [" http://a:8000 ", "t4", "0", "-3", "two", " 2 ", "", "   ", " llama-3.1-8b ", "  "]
+    monkeypatch.setattr("sys.stdin", Typed("\n".join([*typed, ""])))
+    assert run(["init", str(path)]) == 0
+    told = capsys.readouterr()
+    for slip in ("0", "-3", "two"):
+        assert f"{slip!r} is no number of cards: 1 to 64" in told.out + told.err
+    assert "the model needs a name" in told.out + told.err
+    (only,) = yaml.safe_load(path.read_text())["backends"]
+    assert (only["url"], only["tensor_parallel"]) == ("http://a:8000", 2)
+    assert only["model"] == "llama-3.1-8b"
+
+
+@pytest.mark.parametrize("cards", ["0", "-3", "65"])
+def test_a_number_of_cards_that_cannot_be_is_refused(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], cards: str
+) -> None:
+    words = ["init", str(tmp_path / "f.yaml"), "--probe", "http://127.0.0.1:9", "--gpu", "t4"]
+    assert run([*words, "--tensor-parallel", cards]) == 2
+    assert "Invalid value for '--tensor-parallel'" in capsys.readouterr().err

@@ -227,3 +227,21 @@ def test_context_follows_the_kv_cache_that_the_engine_really_has():
     assert backend.max_context_tokens == 9_000, "no engine holds nothing"
     backend.scraped(EngineSignals(4.0, kv_capacity_tokens=90_000))
     assert backend.max_context_tokens == 60_000
+
+
+def test_a_kv_cache_that_could_serve_nobody_is_a_broken_gauge():
+    able = capability(max_context_tokens=60_000, kv_capacity_tokens=40_000)
+    backend = BackendState(spec("t4-0"), 0, able, BreakerConfig())
+    backend.scraped(EngineSignals(1.0, kv_capacity_tokens=16))
+    assert (backend.kv_capacity_tokens, backend.max_context_tokens) == (40_000, 40_000)
+    backend.scraped(EngineSignals(2.0))
+    assert backend.max_context_tokens == 40_000
+    backend.scraped(EngineSignals(3.0, kv_capacity_tokens=2_048))
+    assert backend.max_context_tokens == 2_048, "as little as may be configured is believed"
+
+
+def test_an_engine_that_was_made_small_may_say_so():
+    able = capability(max_context_tokens=60_000, kv_capacity_tokens=1_000)
+    backend = BackendState(spec("t4-0"), 0, able, BreakerConfig())
+    backend.scraped(EngineSignals(1.0, kv_capacity_tokens=992))
+    assert backend.max_context_tokens == 992

@@ -5,14 +5,18 @@ from __future__ import annotations
 import asyncio
 import socket
 from collections.abc import Sequence
+from types import SimpleNamespace
 from typing import Any
 
+import httpx
 import pytest
 import uvloop
 
 from router.gateway.connection import Connection
+from router.gateway.hot_cycle import HotCycle
+from router.gateway.hot_http import HotHttp
 from tests.router.gateway.conftest import StartEngine, StartGateway
-from tests.router.gateway.fakes import chat
+from tests.router.gateway.fakes import REQUEST, Gateway, Received, chat, eventually, hang
 
 
 async def test_a_warm_connection_carries_it_before_it_is_booked(
@@ -55,3 +59,93 @@ def test_the_event_loop_writes_at_once() -> None:
         return arrived
 
     assert uvloop.run(write()) == b"head body"
+
+
+async def fails(gate: Gateway) -> None:
+    """One request, which the front end answers as any defect: with a 500 or not at all."""
+    try:
+        answer = await gate.post()
+    except httpx.RemoteProtocolError:
+        return
+    assert answer.status_code == 500
+
+
+def raises(*_: Any) -> int:
+    raise RuntimeError("a defect of ours")
+
+
+async def test_an_error_between_sending_and_booking_leaves_no_engine_working_for_nobody(
+    engine: StartEngine, gateway: StartGateway, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    backend = await engine(chat(), hang)
+    gate = await gateway(backend)
+    await gate.post()
+    monkeypatch.setattr(
+        gate.relay.engine.dispatcher, "_listener", SimpleNamespace(dispatched=raises)
+    )
+    await fails(gate)
+    await eventually(lambda: len(backend.received) == 2 and left(backend.received[1]))
+    assert gate.books["failed"] == 1
+    gate.assert_at_rest()
+
+
+async def test_an_error_after_booking_ends_the_attempt_too(
+    engine: StartEngine, gateway: StartGateway, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    backend = await engine(chat(), hang)
+    gate = await gateway(backend)
+    await gate.post()
+    monkeypatch.setattr(gate.relay.engine, "sent", raises)
+    entered: list[str] = []
+    monkeypatch.setattr(gate.relay.engine.gate, "left", entered.append)
+    await fails(gate)
+    assert gate.books["cancelled"] == len(entered) == 1
+    gate.assert_at_rest()
+    await eventually(lambda: all(map(left, backend.received[1:])))
+
+
+def left(request: Received) -> bool:
+    return request.client_left.is_set()
+
+
+@pytest.mark.parametrize("front_end", ["protocol"], indirect=True)
+async def test_what_was_made_ready_and_not_used_is_let_go(
+    engine: StartEngine, gateway: StartGateway, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A request whose head began during the answer before comes into nothing made ready."""
+    made: list[HotCycle] = []
+    make = HotHttp._cycle_for
+
+    def noted(protocol: HotHttp, head: Any) -> HotCycle:
+        made.append(make(protocol, head))
+        return made[-1]
+
+    monkeypatch.setattr(HotHttp, "_cycle_for", noted)
+    go = asyncio.Event()
+
+    async def when_told(request: Received) -> bool | None:
+        await go.wait()
+        return await chat()(request)
+
+    gate = await gateway(await engine(chat(), when_told, chat()))
+    reader, writer = await gate.connect()
+    head = b"POST /v1/chat/completions HTTP/1.1\r\nhost: g\r\ncontent-length: %d\r\n\r\n"
+    whole = head % len(REQUEST) + REQUEST
+
+    async def answer() -> None:
+        told = await reader.readuntil(b"\r\n\r\n")
+        await reader.readexactly(int(told.lower().split(b"content-length: ")[1].split()[0]))
+
+    writer.write(whole)
+    await answer()
+    writer.write(whole)
+    await asyncio.sleep(0.05)
+    writer.write(whole[:9])
+    await asyncio.sleep(0.05)
+    go.set()
+    await answer()
+    writer.write(whole[9:])
+    await answer()
+    writer.close()
+    assert len(made) == 3
+    assert [cycle.ready is not None for cycle in made] == [False, False, True]

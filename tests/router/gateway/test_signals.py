@@ -132,18 +132,30 @@ async def test_another_engine_behind_one_address_is_learned_anew(gateway: StartG
 async def test_an_engine_with_less_kv_than_a_request_needs_is_not_asked(
     engine: StartEngine, gateway: StartGateway
 ) -> None:
-    told = 'vllm:cache_config_info{block_size="16",num_gpu_blocks="100"} 1.0\n'
+    told = 'vllm:cache_config_info{block_size="16",num_gpu_blocks="200"} 1.0\n'
     roomy = await engine(chat())
-    body = json.dumps({"model": MODEL, "prompt": "tell " * 2_000}).encode()
+    body = json.dumps({"model": MODEL, "prompt": "tell " * 4_000}).encode()
     async with serving(lambda *_: page(told)) as (small, _):
         gate = await gateway(
             small, roomy, telemetry={"scrape_interval_s": 3600.0}, policy={"name": "round-robin"}
         )
         await gate.relay._rest.state.runtime.reading.scraper.scrape("e0")
-        assert gate.relay.engine.dispatcher.state.get("e0").max_context_tokens == 1_600
+        assert gate.relay.engine.dispatcher.state.get("e0").max_context_tokens == 3_200
         for _ in range(4):
             answered = await gate.post("/v1/completions", body)
             assert answered.headers["x-motley-backend"] == "e1"
+
+
+async def test_a_kv_size_that_cannot_be_is_shown_and_keeps_nobody_away(
+    engine: StartEngine, gateway: StartGateway
+) -> None:
+    told = 'vllm:cache_config_info{block_size="16",num_gpu_blocks="1"} 1.0\n'
+    async with serving(lambda *_: page(told)) as (broken, _):
+        gate = await gateway(broken, telemetry={"scrape_interval_s": 3600.0})
+        await gate.relay._rest.state.runtime.reading.scraper.scrape("e0")
+        assert gate.relay.engine.dispatcher.state.get("e0").max_context_tokens > 100_000
+        shown = (await gate.get("/debug/signals")).json()["backends"]["e0"]
+        assert "KV cache holds 16 tokens, which is not believed" in shown["notes"][-1]
 
 
 async def test_a_llama_server_is_read_by_its_own_names(gateway: StartGateway) -> None:

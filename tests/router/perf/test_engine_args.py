@@ -68,6 +68,15 @@ def test_sglang_s_memory_follows_from_the_chunk_it_was_given() -> None:
     )
 
 
+def test_llama_server_s_context_of_0_is_the_model_s_own() -> None:
+    plain = kv_capacity_tokens(backend("a100-80", engine="llamacpp"))
+    assert kv_capacity_tokens(started("a100-80", "llamacpp", ctx_size=0)) == plain
+    assert kv_capacity_tokens(started("a100-80", "llamacpp", ctx_size=4096)) == 4096
+    for given in (-1, False, 0.0):
+        with pytest.raises(ConfigError, match="must be a whole number of at least 0"):
+            engine_defaults(started("a100-80", "llamacpp", ctx_size=given))
+
+
 def test_a_measured_capacity_beats_the_flags() -> None:
     spec = replace(started("a100-80", "vllm", num_gpu_blocks_override=9), kv_capacity_tokens=1600)
     assert kv_capacity_tokens(spec) == 1600
