@@ -81,7 +81,7 @@ def test_every_call_that_changes_the_dispatcher_is_in_the_log(log: list[bytes]):
     }
     hedging = {"enabled": True, "extra": 1.0, "gain": 0.0}
     log = Recording("motley", hedging=hedging, disaggregation={"enabled": True}).log
-    only_ask = {"next_poll_s", "hedge_due_s", "known"}
+    only_ask = {"next_poll_s", "hedge_due_s", "holds", "known"}
     told_with_dispatch = {"book"}
     assert public - set(calls(log)) == only_ask | told_with_dispatch
 
