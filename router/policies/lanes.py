@@ -68,7 +68,7 @@ class Lanes:
         the soonest of each group of those that are busy, and of those that have no room.
         """
         lanes, prompt = self._lanes, request.prompt_tokens
-        limit, overdue = now + self._backlog_s, now - self._backlog_s
+        limit, overdue, never = now + self._backlog_s, now - self._backlog_s, math.inf
         holders = self._index.holders(request.prefix_hashes)
         first: dict[str, Lane] = {}
         second: dict[str, Lane] = {}
@@ -82,8 +82,8 @@ class Lanes:
             if lane.room_tokens < prompt:
                 full.append(lane)
                 continue
-            ends_s = lane.backlog_ends_s
-            if ends_s > limit or lane.late_from_s < overdue:
+            late_s = lane.late_from_s
+            if late_s != never and (late_s < overdue or lane.backlog_ends_s > limit):
                 _keep_soonest(later, "busy", lane, 0.0, now)
                 continue
             group, key = lane.group, lane.key

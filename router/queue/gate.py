@@ -131,8 +131,8 @@ class Gate:
             tau = seen.tau_s + (added := seen.context_s * needed)
             limit_s = tau_limit_s + of_idle * (seen.alone_s + added)
             if needed <= seen.room_tokens and tau * seen.stretch <= limit_s:
-                own = seen.prefill_s * prompt + seen.pair_s * half_pairs
-                own += (prompt * seen.chunks_per_token + 1.0) * tau
+                own = prompt * (seen.prefill_s + seen.chunks_per_token * tau)
+                own += seen.pair_s * half_pairs + tau
                 if seen.backlog_ends_s > now:
                     own += seen.backlog_ends_s - now
                 if own <= cap_s and (may_end_late or own + output * tau <= e2e_s):

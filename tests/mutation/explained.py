@@ -99,7 +99,11 @@ EXPLAINED: dict[tuple[str, str, str], str] = {
     ): "a guard against rounding, of a ten-thousandth of a token",
     (GATE, "_CLEAR = 1.0 - 1e-9", "Sub -> Add"): "a guard against rounding, of a billionth",
     (GATE, "_CLEAR = 1.0 - 1e-9", "1e-09 -> 1.000000001"): _LOOKED_AT,
-    (GATE, "own += (prompt * seen.chunks_per_token + 1.0) * tau", "Mult -> Div"): _LOOKED_AT,
+    (
+        GATE,
+        "own = prompt * (seen.prefill_s + seen.chunks_per_token * tau)",
+        "Mult -> Div",
+    ): _LOOKED_AT,
     (GATE, "needed = prompt + 0.5 * output", "0.5 -> 1.5"): _LOOKED_AT,
     (GATE, "self.idle = held <= 0", "LtE -> Lt"): _LOOKED_AT,
     (GATE, "half_pairs = 0.5 * prompt * prompt", "0.5 -> 1.5"): _LOOKED_AT,
