@@ -32,6 +32,9 @@ class TokenReader(Protocol):
     def grant(self, token: bytes) -> Grant | None:
         """What the token allows; ``None`` if it is no valid one."""
 
+    def grant_of(self, holder: str) -> Grant:
+        """What every token of this holder allows."""
+
     async def keep_fresh(self) -> None:
         """Keep the provider's keys current, for ever."""
 
@@ -104,8 +107,15 @@ class Gate:
             grant = self.tokens.grant(offered)
         return UNAUTHORIZED if grant is None else self._caller(grant)
 
-    def caller_of(self, holder: str) -> Caller | None:
-        """Somebody who has been let in before, for what is done later in their name."""
+    def caller_of(self, holder: str, *, by_token: bool = False) -> Caller | None:
+        """Somebody who has been let in before, for what is done later in their name.
+
+        Args:
+            holder: of the key or the token.
+            by_token: whether it was a token: nobody has to show it again, it may be over by now.
+        """
+        if by_token:
+            return self._caller(self.tokens.grant_of(holder)) if self.tokens is not None else None
         for grant in self._ring.grants():
             if grant.holder == holder:
                 return self._caller(grant)

@@ -77,6 +77,10 @@ class OidcReader:
             return None
         return self._verified(token, digest)
 
+    def grant_of(self, holder: str) -> Grant:
+        """What every token of this holder allows."""
+        return grant_of(holder, self._settings.grant)
+
     async def keep_fresh(self) -> None:
         """Read the keys again and again."""
         while True:
@@ -137,7 +141,7 @@ class OidcReader:
         holder = claims.get(settings.tenant_claim)
         if not isinstance(holder, str) or not holder:
             return None
-        grant = grant_of(holder, settings.grant)
+        grant = self.grant_of(holder)
         if settings.admin_claim is None:
             return grant
         held = claims.get(settings.admin_claim)

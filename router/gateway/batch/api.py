@@ -5,16 +5,17 @@ from __future__ import annotations
 import logging
 import re
 import sqlite3
-from typing import Any
+from dataclasses import dataclass
+from typing import Annotated, Any, Literal
 
 import msgspec
-from fastapi import APIRouter, Depends, Request
+from fastapi import APIRouter, Depends, Query, Request
 from fastapi.responses import Response
 from pydantic import BaseModel
 
 from router.gateway.batch.lines import ENDPOINTS
 from router.gateway.batch.runner import Runner
-from router.gateway.batch.store import OPEN, Batch, StoredFile, new_id
+from router.gateway.batch.store import Batch, StoredFile, new_id
 from router.gateway.door import too_large
 from router.gateway.multipart import form_of
 from router.gateway.problems import Problem, ProblemError
@@ -43,7 +44,24 @@ async def _owner(request: Request) -> str:
     return "" if caller is None else str(caller.grant.holder)
 
 
+@dataclass(frozen=True, slots=True)
+class _Page:
+    limit: int
+    after: str | None
+    order: str
+
+
+def _page(
+    limit: Annotated[int, Query(ge=1, le=10_000)] = 10_000,
+    after: str | None = None,
+    order: Literal["asc", "desc"] = "desc",
+) -> _Page:
+    """Which part of a list is meant."""
+    return _Page(limit, after, order)
+
+
 Owner = Depends(_owner)
+Page = Annotated[_Page, Depends(_page)]
 batch_api = APIRouter(tags=["batch"])
 
 
@@ -53,9 +71,11 @@ async def upload(request: Request, owner: str = Owner) -> dict[str, Any]:
     runner = _runner(request)
     limit = request.app.state.runtime.config.server.max_body_bytes
     parts: list[bytes] = []
+    size = 0
     async for part in request.stream():
         parts.append(part)
-        if sum(map(len, parts)) > limit:
+        size += len(part)
+        if size > limit:
             raise ProblemError(too_large(limit))
     content_type = request.headers.get("content-type", "").encode("latin-1")
     form = form_of(b"".join(parts), content_type)
@@ -74,9 +94,12 @@ async def upload(request: Request, owner: str = Owner) -> dict[str, Any]:
 
 
 @batch_api.get("/v1/files")
-async def files(request: Request, owner: str = Owner) -> dict[str, Any]:
-    """The caller's files."""
-    return _list([_file(file) for file in _runner(request).store.files(owner)])
+async def files(
+    request: Request, page: Page, purpose: str | None = None, owner: str = Owner
+) -> dict[str, Any]:
+    """The caller's files, the newest first."""
+    kept = _runner(request).store.files(owner)
+    return _list([_file(one) for one in kept if purpose in (None, one.purpose)], page)
 
 
 @batch_api.get("/v1/files/{file_id}")
@@ -135,6 +158,7 @@ async def create(request: Request, asked: NewBatch, owner: str = Owner) -> dict[
         created_unix_s=now_s,
         expires_unix_s=now_s + 3600 * int(window[1]),
         metadata=msgspec.json.encode(asked.metadata).decode(),
+        by_token=bool(runner.gate) and runner.gate.caller_of(owner) is None,
     )
     try:
         runner.store.save(batch)
@@ -152,10 +176,10 @@ def _no_room(error: Exception) -> ProblemError:
 
 
 @batch_api.get("/v1/batches")
-async def batches(request: Request, owner: str = Owner) -> dict[str, Any]:
+async def batches(request: Request, page: Page, owner: str = Owner) -> dict[str, Any]:
     """The caller's batches, the newest first."""
     runner = _runner(request)
-    return _list([_batch(runner.live.get(b.id, b)) for b in runner.store.batches(owner)])
+    return _list([_batch(runner.live.get(b.id, b)) for b in runner.store.batches(owner)], page)
 
 
 @batch_api.get("/v1/batches/{batch_id}")
@@ -168,12 +192,14 @@ async def batch(request: Request, batch_id: str, owner: str = Owner) -> dict[str
 async def cancel(request: Request, batch_id: str, owner: str = Owner) -> dict[str, Any]:
     """Send nothing more of a batch; what is under way is still answered."""
     runner = _runner(request)
-    kept = _kept(request, batch_id, owner)
-    if kept.status in OPEN:
-        kept.status = "cancelling"
-        runner.store.save(kept)
-        runner.wake()
-    return _batch(kept)
+    try:
+        kept = runner.store.cancel(batch_id, owner)
+    except KeyError:
+        raise ProblemError(_missing("batch", batch_id)) from None
+    live = runner.live.get(batch_id)
+    if live is not None and kept.status == "cancelling":
+        live.status = kept.status
+    return _batch(live or kept)
 
 
 def _stored(request: Request, file_id: str, owner: str) -> StoredFile:
@@ -200,9 +226,17 @@ def _bad(message: str, param: str) -> Problem:
     return Problem(400, message, code="invalid_request", param=param)
 
 
-def _list(data: list[dict[str, Any]]) -> dict[str, Any]:
-    ends = {"first_id": data[0]["id"], "last_id": data[-1]["id"]} if data else {}
-    return {"object": "list", "data": data, "has_more": False, **ends}
+def _list(data: list[dict[str, Any]], page: _Page) -> dict[str, Any]:
+    if page.order == "asc":
+        data.reverse()
+    if page.after is not None:
+        ids = [one["id"] for one in data]
+        if page.after not in ids:
+            raise BadRequestError(_bad(f"after: there is no {page.after!r} in this list.", "after"))
+        data = data[ids.index(page.after) + 1 :]
+    shown = data[: page.limit]
+    ends = {"first_id": shown[0]["id"], "last_id": shown[-1]["id"]} if shown else {}
+    return {"object": "list", "data": shown, "has_more": len(shown) < len(data), **ends}
 
 
 def _file(kept: StoredFile) -> dict[str, Any]:

@@ -1,7 +1,8 @@
 """Works batches off through the relay engine, a few requests at a time, in the bulk class.
 
 A line is done once it is in the output or the error file; after a restart the others are sent
-again. A request that the fleet has no room for (429, 503) is tried again until the batch expires.
+again. Of several processes that share the folder one works, and another where that one ends. A
+request that the fleet has no room for (429, 503) is tried again until the batch expires.
 """
 
 from __future__ import annotations
@@ -25,7 +26,8 @@ from router.gateway.wire import Call, Headers
 
 log = logging.getLogger("motley.batch")
 
-LOOK_S = 10.0
+LOOK_S = 1.0
+"""How soon a batch that another process took, or cancelled, is seen."""
 BUSY_S = 1.0
 BUSY = (429, 503)
 SAVE_EVERY = 20
@@ -95,13 +97,24 @@ class Runner:
         room = asyncio.Semaphore(self.concurrency)
         async with asyncio.TaskGroup() as group:
             while True:
-                for batch in self.store.unfinished():
-                    if batch.id not in self.live:
-                        self.live[batch.id] = batch
-                        group.create_task(self._work(batch, room))
+                told = self._woken.is_set()
                 self._woken.clear()
+                if self.store.claim() and (self.store.changed() or told):
+                    for batch in self._news():
+                        group.create_task(self._work(batch, room))
                 with suppress(TimeoutError):
                     await asyncio.wait_for(self._woken.wait(), LOOK_S)
+
+    def _news(self) -> list[Batch]:
+        """Batches to begin; those that were cancelled elsewhere hear of it."""
+        begun: list[Batch] = []
+        for batch in self.store.unfinished():
+            live = self.live.setdefault(batch.id, batch)
+            if live is batch:
+                begun.append(batch)
+            elif batch.status == "cancelling":
+                live.status = batch.status
+        return begun
 
     async def _work(self, batch: Batch, room: asyncio.Semaphore) -> None:
         try:
@@ -191,7 +204,7 @@ class Runner:
         path = batch.endpoint.encode()
         request_id = request_id_of(None)
         call = Call(path, b"", headers, dict(headers), request_id, HOT_PATHS[path], task.body)
-        call.caller = self.gate.caller_of(batch.owner)
+        call.caller = self.gate.caller_of(batch.owner, by_token=batch.by_token)
         if self.gate and call.caller is None:
             return request_id, 401, b'{"error":{"message":"The key is no longer valid."}}'
         reply = _Reply()

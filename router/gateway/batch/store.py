@@ -6,14 +6,16 @@ leaving the folder.
 
 from __future__ import annotations
 
+import fcntl
 import os
 import re
 import secrets
 import sqlite3
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import TypeVar
+from typing import BinaryIO, TypeVar
 
 import msgspec
 
@@ -23,6 +25,7 @@ _T = TypeVar("_T")
 _ID = re.compile(r"(?:file|batch)-[0-9a-f]{24}")
 OPEN = ("validating", "in_progress", "cancelling", "finalizing")
 """States in which a batch is not over."""
+_GOING_ON = ("validating", "in_progress")
 
 
 @dataclass(slots=True)
@@ -57,6 +60,7 @@ class Batch:
     error_file_id: str = ""
     metadata: str = "null"
     errors: str = "null"
+    by_token: bool = False  # begun by somebody who holds no key
 
 
 class Store:
@@ -68,6 +72,8 @@ class Store:
 
     def __init__(self, folder: str) -> None:
         self._folder = Path(folder)
+        self._claim: BinaryIO | None = None
+        self._version = -1
         try:
             (self._folder / "files").mkdir(parents=True, exist_ok=True)
             self._db = sqlite3.connect(
@@ -83,8 +89,34 @@ class Store:
             raise ConfigError(f"batch.directory: cannot use {folder}: {error}") from error
 
     def close(self) -> None:
-        """Let go of the database."""
+        """Let go of the database, and of the batches."""
         self._db.close()
+        if self._claim is not None:
+            self._claim.close()
+
+    # Several processes may share the folder
+
+    def claim(self) -> bool:
+        """Whether batches are this process's to work off: one at a time has them, until it
+        closes the store or dies.
+
+        Raises:
+            OSError: the disk does not let anybody have them.
+        """
+        if self._claim is None:
+            lock = (self._folder / "working.lock").open("wb")
+            try:
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                lock.close()
+                return False
+            self._claim = lock
+        return True
+
+    def changed(self) -> bool:
+        """Whether another process has written since this was asked last; true the first time."""
+        before, self._version = self._version, self._db.execute("PRAGMA data_version").fetchone()[0]
+        return before != self._version
 
     # Files
 
@@ -140,8 +172,27 @@ class Store:
     # Batches
 
     def save(self, batch: Batch) -> None:
-        """Keep a batch as it is now."""
-        self._put("batches", batch.id, batch.owner, batch)
+        """Keep a batch as it is now; one that was cancelled meanwhile, elsewhere, becomes so."""
+        with self._alone():
+            row = self._db.execute("SELECT content FROM batches WHERE id = ?", (batch.id,))
+            kept = row.fetchone()
+            cancelled = kept and msgspec.json.decode(kept[0], type=Batch).status == "cancelling"
+            if cancelled and batch.status in _GOING_ON:
+                batch.status = "cancelling"
+            self._put("batches", batch.id, batch.owner, batch)
+
+    def cancel(self, batch_id: str, owner: str) -> Batch:
+        """Say that nothing more of a batch is to be sent; nothing changes once it is over.
+
+        Raises:
+            KeyError: there is none.
+        """
+        with self._alone():
+            batch = self.batch(batch_id, owner)
+            if batch.status in OPEN:
+                batch.status = "cancelling"
+                self._put("batches", batch.id, batch.owner, batch)
+        return batch
 
     def batch(self, batch_id: str, owner: str) -> Batch:
         """One batch of this owner.
@@ -162,6 +213,17 @@ class Store:
         return (batch for batch in batches if batch.status in OPEN)
 
     # Rows
+
+    @contextmanager
+    def _alone(self) -> Iterator[None]:
+        """Nobody else writes between what is read and what is written in here."""
+        self._db.execute("BEGIN IMMEDIATE")
+        try:
+            yield
+        except BaseException:
+            self._db.execute("ROLLBACK")
+            raise
+        self._db.execute("COMMIT")
 
     def _put(self, table: str, row_id: str, owner: str, thing: StoredFile | Batch) -> None:
         self._db.execute(

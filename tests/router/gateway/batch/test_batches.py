@@ -14,6 +14,7 @@ from openai import AsyncOpenAI, NotFoundError
 from router.gateway.batch.store import Store
 from tests.router.gateway.conftest import StartEngine, StartGateway
 from tests.router.gateway.fakes import MODEL, Gateway, Received, answer, chat, fleet, running
+from tests.router.gateway.test_oidc import Provider, section
 
 
 @pytest.fixture
@@ -254,3 +255,70 @@ async def test_a_file_in_use_stays_and_batches_may_be_off(
     assert (await openai.files.delete(batch.input_file_id)).deleted
     with pytest.raises(NotFoundError):
         await openai.files.retrieve(batch.input_file_id)
+
+
+async def test_processes_that_share_the_folder_send_every_request_once(
+    engine: StartEngine, tmp_path: Path
+) -> None:
+    """Several workers, or an old gateway that still drains beside the new one: one of them works
+    batches off, whoever is asked, and what is cancelled at another is cancelled."""
+    arrived, go_on = asyncio.Event(), asyncio.Event()
+
+    async def held(request: Received) -> bool:
+        arrived.set()
+        await go_on.wait()
+        return bool(await chat()(request))
+
+    backend = await engine(held)
+    config = fleet(backend, batch={"directory": str(tmp_path), "concurrency": 1})
+    async with running(config) as first, running(config) as second:
+        one, other = client(first), client(second)
+        kept = await begun(other, jsonl(*(line(n) for n in range(5))))
+        await arrived.wait()
+        dropped = await begun(other, jsonl(*(line(n) for n in range(10, 40))))
+        assert (await other.batches.cancel(dropped.id)).status == "cancelling"
+        await asyncio.sleep(1.5)  # both have looked
+        assert len(backend.received) <= 2, "one of each batch at most, by one process"
+        go_on.set()
+        for asked in (one, other):
+            assert (await over(asked, dropped.id)).status == "cancelled"
+            batch = await over(asked, kept.id)
+            assert batch.request_counts.completed == 5
+            assert len(await read(asked, batch.output_file_id)) == 5
+    assert len(backend.received) <= 6
+
+
+async def test_who_shows_a_token_may_leave_before_the_batch_is_done(
+    engine: StartEngine, gateway: StartGateway, tmp_path: Path
+) -> None:
+    """A token is over long before a batch is: its holder keeps what tokens are granted."""
+    provider = Provider()
+    provider.add_key("k1")
+    (tmp_path / "jwks").write_bytes(provider.jwks())
+    access = section(str(tmp_path / "jwks"), grant={"models": [MODEL]})
+    gate = await gateway(
+        await engine(chat()), access=access, batch={"directory": str(tmp_path / "batches")}
+    )
+    ann = client(gate, provider.token(sub="ann"))
+    batch = await over(ann, (await begun(ann, jsonl(line(0)))).id)
+    assert (batch.request_counts.completed, batch.request_counts.failed) == (1, 0)
+
+
+async def test_lists_come_in_pages(gateway: StartGateway, tmp_path: Path) -> None:
+    gate = await gateway("http://127.0.0.1:9", batch={"directory": str(tmp_path)})
+    openai = client(gate)
+    made = [
+        (await openai.files.create(file=(f"{n}", b"x"), purpose=purpose)).id
+        for n, purpose in enumerate(("batch", "user_data", "batch", "batch", "batch"))
+    ]
+    newest_first = [made[4], made[3], made[2], made[0]]
+    page = await openai.files.list(purpose="batch", limit=3)
+    assert ([one.id for one in page.data], page.has_more) == (newest_first[:3], True)
+    assert [one.id async for one in openai.files.list(purpose="batch", limit=1)] == newest_first
+    assert [one.id async for one in openai.files.list(order="asc", limit=2)] == made
+    batch = await begun(openai, b"{")
+    assert [one.id async for one in openai.batches.list(limit=1)] == [batch.id]
+    for wrong in ("limit=0", "limit=many", "order=up", "after=file-x"):
+        answered = await gate.get(f"/v1/files?{wrong}")
+        assert answered.status_code == 400, wrong
+        assert wrong.partition("=")[0] in answered.json()["error"]["message"]
