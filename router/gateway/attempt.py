@@ -123,7 +123,8 @@ class Attempt(Relaying):
     def on_end(self) -> None:
         """Close the books, or find that there was no answer."""
         if self.stage is Stage.REFUSED:
-            self._refused(from_engine(self._status, self._held, self._backend))
+            headers = dict(self._headers)
+            self._refused(from_engine(self._status, self._held, self._backend, headers))
             return
         if self.stage is Stage.PEEKING:
             if self._tally.events and not first_event(self._held, at_end=True):

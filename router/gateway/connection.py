@@ -268,8 +268,8 @@ class Connection(asyncio.Protocol):
             self._discard = True
 
     def on_header(self, name: bytes, value: bytes) -> None:
-        """Note one header."""
-        if not self._complete:
+        """Note one header; what comes behind the body (trailers) is none."""
+        if not self._open and not self._complete:
             self._headers.append((name.lower(), value))
 
     def on_headers_complete(self) -> None:

@@ -7,6 +7,8 @@ others (recorded from vLLM, SGLang and llama.cpp): flat objects, ``{"error": "te
 
 from __future__ import annotations
 
+import zlib
+from collections.abc import Mapping
 from dataclasses import dataclass
 from math import ceil
 from typing import Any
@@ -20,6 +22,10 @@ GONE_RETRY_S = 5.0
 
 RETRY_AFTER_S = 1.0
 """What a client should wait when nobody knows better."""
+
+_GZIP_OR_ZLIB = 47  # zlib's number for "see for yourself"
+MOST_PLAIN_BYTES = 65_536
+_NONE: Mapping[bytes, bytes] = {}
 
 _TYPES = {
     400: "invalid_request_error",
@@ -101,18 +107,21 @@ def model_gone(model: str) -> Reject:
     return Reject("no_healthy_backend", message, retry_after_s=GONE_RETRY_S)
 
 
-def from_engine(status: int, body: bytes, backend: str) -> Problem:
+def from_engine(
+    status: int, body: bytes, backend: str, headers: Mapping[bytes, bytes] = _NONE
+) -> Problem:
     """An engine's error answer, brought into the one shape.
 
     Args:
         status: the engine's HTTP status.
         body: the engine's answer, whole or its beginning.
         backend: named in the message when the engine gave none.
+        headers: of the answer, by name in lower case.
     """
-    fields = _fields(body)
+    fields = _fields(_plain(body) if b"content-encoding" in headers else body)
     message = fields.get("message") or f"Backend {backend} answered {status} and said nothing."
     code = fields.get("code")
-    retry = RETRY_AFTER_S if status in (429, 503) else None
+    retry = _retry_after_s(headers.get(b"retry-after", b"")) if status in (429, 503) else None
     return Problem(
         status,
         str(message),
@@ -145,6 +154,19 @@ def in_band(event: bytes, backend: str) -> Problem | None:
         status = code if isinstance(code, int) and 400 <= code <= 599 else 500
         return from_engine(status, bytes(line[5:]), backend)
     return None
+
+
+def _plain(body: bytes) -> bytes:
+    """What was compressed on the way, though nobody asked for that; empty if it cannot be read."""
+    try:
+        return zlib.decompressobj(_GZIP_OR_ZLIB).decompress(body, MOST_PLAIN_BYTES)
+    except zlib.error:
+        return b""
+
+
+def _retry_after_s(told: bytes) -> float:
+    """When an engine wants to be asked again; a date is not read."""
+    return float(told) if told.isdigit() and len(told) <= 5 else RETRY_AFTER_S
 
 
 def _fields(body: bytes) -> dict[str, Any]:

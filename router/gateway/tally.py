@@ -150,8 +150,11 @@ NONE_YET = Tally(events=False)
 
 
 def is_event_stream(headers: Headers) -> bool:
-    """Whether an answer with these headers comes in events."""
-    return dict(headers).get(b"content-type", b"").startswith(b"text/event-stream")
+    """Whether an answer with these headers comes in events that can be read in passing; something
+    on the way may have compressed them, though nobody asked for that."""
+    names = dict(headers)
+    told = names.get(b"content-type", b"").lower().startswith(b"text/event-stream")
+    return told and names.get(b"content-encoding", b"identity").lower() == b"identity"
 
 
 def _joined(first: Usage | None, last: Usage | None) -> Usage | None:

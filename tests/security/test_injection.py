@@ -82,6 +82,29 @@ async def test_an_engines_headers_do_not_split_the_answer(
     assert "set-cookie" not in got.headers
 
 
+async def test_what_follows_the_body_is_no_header_of_the_answer(
+    engine: StartEngine, gateway: StartGateway
+) -> None:
+    """Trailers come after a head that has been read, in the same read or in a later one."""
+    trailers = b"set-cookie: c=d\r\nconnection: content-type\r\nx-a: b\r\n\r\n"
+
+    async def behave(request: Received) -> bool:
+        await request.send(
+            b"HTTP/1.1 200 OK\r\ncontent-type: application/json\r\ntrailer: x-a\r\n"
+            b"transfer-encoding: chunked\r\n\r\n2\r\n{}\r\n0\r\n" + trailers
+        )
+        return True
+
+    backend = await engine(behave)
+    gate = await gateway(backend)
+    async with gate.client() as client:
+        for _ in range(2):
+            got = await client.post("/v1/chat/completions", content=REQUEST)
+            assert (got.text, got.headers["content-type"]) == ("{}", "application/json")
+            assert not {"set-cookie", "x-a"} & set(got.headers)
+    assert backend.connections == 1
+
+
 # Where workers may be
 
 

@@ -190,5 +190,6 @@ def _join(runtime: Runtime, fields: dict[str, Any]) -> BackendState:
     taken = {backend.spec.name for backend in runtime.engine.dispatcher.state.backends}
     spec: BackendSpec = new_spec(entry, taken, runtime.config.hardware)
     assert runtime.roster is not None
+    joined = runtime.roster.add(spec)
     runtime.engine.guards[spec.name] = addresses.guard(runtime.config.admin)
-    return runtime.roster.add(spec)
+    return joined

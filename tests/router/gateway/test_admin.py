@@ -220,6 +220,18 @@ async def test_a_name_that_later_points_elsewhere_gains_nothing(
     assert backend.received == []
 
 
+async def test_a_worker_that_is_refused_changes_nothing_for_its_namesake(
+    engine: StartEngine, gateway: StartGateway
+) -> None:
+    """Where workers may be does not hold for the file's own backends."""
+    admin = {**ADMIN, "worker_networks": ["10.0.0.0/8"]}
+    gate = await gateway(await engine(chat()), admin=admin)
+    async with gate.client(**OPS) as client:
+        entry = {"name": "e0", "url": "http://10.0.0.1:1", "model": MODEL, "gpu": "l4"}
+        assert (await client.post("/workers", json=entry)).status_code == 400
+    assert (await gate.post()).status_code == 200
+
+
 # Looking inside
 
 

@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import gzip
 import json
 from functools import partial
 from typing import Any
@@ -14,11 +15,15 @@ import pytest
 from tests.router.gateway.conftest import StartEngine, StartGateway
 from tests.router.gateway.fakes import (
     DONE,
+    END,
     MODEL,
     REQUEST,
+    STREAM_HEAD,
     FakeEngine,
+    Received,
     answer,
     chat,
+    chunk,
     event,
     events,
     eventually,
@@ -100,6 +105,29 @@ async def test_a_full_fleet_is_a_503_with_a_time_to_come_back(
     assert answered.status_code == 503
     assert answered.headers["retry-after"] == "1"
     assert answered.json()["error"]["message"] == "The request queue is full."
+
+
+async def test_the_time_that_a_busy_engine_asks_for_is_passed_on(
+    engine: StartEngine, gateway: StartGateway
+) -> None:
+    busy = await engine(answer(429, {"error": {"message": "slow down"}}, ("retry-after", "37")))
+    answered = await (await gateway(busy)).post()
+    assert (answered.status_code, answered.headers["retry-after"]) == (429, "37")
+
+
+async def test_a_stream_that_was_compressed_on_the_way_passes(
+    engine: StartEngine, gateway: StartGateway
+) -> None:
+    """By a proxy that does not care that no compression was asked for."""
+    packed = gzip.compress(event({"content": "a"}) + DONE)
+
+    async def behave(request: Received) -> bool:
+        head = STREAM_HEAD.replace(b"\r\n\r\n", b"\r\ncontent-encoding: gzip\r\n\r\n")
+        await request.send(head, chunk(packed), END)
+        return True
+
+    answered = await (await gateway(await engine(behave))).post()
+    assert (answered.status_code, answered.content) == (200, event({"content": "a"}) + DONE)
 
 
 async def test_a_dead_engine_core_is_a_failure_although_the_stream_ends_well(

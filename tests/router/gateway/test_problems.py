@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import gzip
 import json
+import zlib
 
 import pytest
 
@@ -60,6 +62,22 @@ def test_every_engines_error_comes_out_in_one_shape(
     assert json.loads(problem.body()) == {
         "error": {"message": message, "type": kind, "param": param, "code": code}
     }
+
+
+@pytest.mark.parametrize(
+    ("told", "seconds"), [(b"37", b"37"), (b"0", b"1"), (b"1.5", b"1"), (b"9" * 400, b"1")]
+)
+def test_an_engine_that_says_when_to_come_back_is_quoted(told: bytes, seconds: bytes) -> None:
+    problem = from_engine(429, b"", "t4-0", {b"retry-after": told})
+    assert (b"retry-after", seconds) in problem.headers()
+
+
+def test_an_error_that_was_compressed_on_the_way_is_read() -> None:
+    for packed in (gzip.compress(VLLM), zlib.compress(VLLM)):
+        told = from_engine(400, packed, "t4-0", {b"content-encoding": b"gzip"})
+        assert told == from_engine(400, VLLM, "t4-0")
+    torn = from_engine(400, b"\x1f\x8b no gzip", "t4-0", {b"content-encoding": b"gzip"})
+    assert torn.message == "Backend t4-0 answered 400 and said nothing."
 
 
 def test_busy_engines_tell_clients_when_to_come_back() -> None:
