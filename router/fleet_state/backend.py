@@ -39,6 +39,7 @@ class Capability:
     kv_bytes_per_token: float = 0.0
 
 
+KV_TOLD_S = 60.0
 TOGETHER_S = 0.002
 """First tokens within this of each other came out of the same iteration."""
 
@@ -49,6 +50,8 @@ class BackendState:
     __slots__ = (
         "_context_limit_tokens",
         "_correction",
+        "_kv_before_tokens",
+        "_kv_told_s",
         "_least_kv_tokens",
         "_prefilled_pairs",
         "_prefilled_s",
@@ -92,7 +95,7 @@ class BackendState:
         self.index = index
         self.version = 0
         self.prior = self.cost = capability.cost
-        self.kv_capacity_tokens = capability.kv_capacity_tokens
+        self.kv_capacity_tokens = self._kv_before_tokens = capability.kv_capacity_tokens
         self.kv_bytes_per_token = capability.kv_bytes_per_token
         self._context_limit_tokens = capability.max_context_tokens
         self.max_context_tokens = min(capability.max_context_tokens, capability.kv_capacity_tokens)
@@ -119,7 +122,7 @@ class BackendState:
         self.remote = NO_LOAD
         self._until_s = self._seq_s = self._prefilled_pairs = 0.0
         self._prefills = self._prefilled_tokens = 0
-        self._prefilled_s = -math.inf
+        self._prefilled_s = self._kv_told_s = -math.inf
 
     @property
     def usable(self) -> bool:
@@ -272,11 +275,18 @@ class BackendState:
         """The engine said something of itself.
 
         A KV cache that holds next to nothing is a gauge gone wrong: believed, it would keep every
-        request from a backend that serves.
+        request from a backend that serves. A size no longer told counts for ``KV_TOLD_S``, then
+        that from before any telemetry: it may be another engine by now.
         """
         self.signals = signals
-        capacity = signals.kv_capacity_tokens
-        if capacity and capacity != self.kv_capacity_tokens and capacity >= self._least_kv_tokens:
+        capacity = signals.kv_capacity_tokens or 0
+        if capacity >= self._least_kv_tokens:
+            self._kv_told_s = signals.observed_s
+        elif signals.observed_s > self._kv_told_s + KV_TOLD_S:
+            capacity = self._kv_before_tokens
+        else:
+            return
+        if capacity != self.kv_capacity_tokens:
             self.kv_capacity_tokens = capacity
             self.max_context_tokens = min(self._context_limit_tokens, capacity)
             self.version += 1

@@ -148,6 +148,22 @@ def test_a_scrape_replaces_the_last_and_tells_the_capacity_if_it_knows():
     assert backend.kv_capacity_tokens == 50_000, "unknown is not zero"
 
 
+def test_a_capacity_that_the_engine_no_longer_tells_is_forgotten():
+    """It may be another engine by now, or one whose gauge was wrong and was mended."""
+    able = capability(max_context_tokens=60_000, kv_capacity_tokens=40_000)
+    backend = BackendState(spec("t4-0"), 0, able, BreakerConfig())
+    backend.scraped(EngineSignals(1.0, kv_capacity_tokens=2_048))
+    backend.scraped(EngineSignals(61.0, running=1))
+    assert backend.max_context_tokens == 2_048, "a scrape or two may lack it"
+    version = backend.version
+    backend.scraped(EngineSignals(62.0, running=1))
+    assert (backend.kv_capacity_tokens, backend.max_context_tokens) == (40_000, 40_000)
+    assert backend.version > version
+    backend.scraped(EngineSignals(63.0, kv_capacity_tokens=9_000))
+    backend.scraped(EngineSignals(130.0, kv_capacity_tokens=16))
+    assert backend.kv_capacity_tokens == 40_000, "nor is such a one told"
+
+
 def test_corrections_multiply_the_prior_and_do_not_pile_up():
     backend = view()
     backend.correct(3.0, 5.0)
