@@ -74,34 +74,27 @@ def raises(*_: Any) -> int:
     raise RuntimeError("a defect of ours")
 
 
-async def test_an_error_between_sending_and_booking_leaves_no_engine_working_for_nobody(
-    engine: StartEngine, gateway: StartGateway, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize(("when", "ends"), [("booking", "failed"), ("booked", "cancelled")])
+async def test_an_error_after_sending_leaves_no_engine_working_for_nobody(
+    engine: StartEngine,
+    gateway: StartGateway,
+    monkeypatch: pytest.MonkeyPatch,
+    when: str,
+    ends: str,
 ) -> None:
     backend = await engine(chat(), hang)
     gate = await gateway(backend)
     await gate.post()
-    monkeypatch.setattr(
-        gate.relay.engine.dispatcher, "_listener", SimpleNamespace(dispatched=raises)
-    )
+    core, entered = gate.relay.engine, []
+    if when == "booking":
+        monkeypatch.setattr(core.dispatcher, "_listener", SimpleNamespace(dispatched=raises))
+    else:
+        monkeypatch.setattr(core, "sent", raises)
+    monkeypatch.setattr(core.gate, "left", entered.append)
     await fails(gate)
+    assert gate.books[ends] == len(entered) == 1
+    gate.assert_at_rest()
     await eventually(lambda: len(backend.received) == 2 and left(backend.received[1]))
-    assert gate.books["failed"] == 1
-    gate.assert_at_rest()
-
-
-async def test_an_error_after_booking_ends_the_attempt_too(
-    engine: StartEngine, gateway: StartGateway, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    backend = await engine(chat(), hang)
-    gate = await gateway(backend)
-    await gate.post()
-    monkeypatch.setattr(gate.relay.engine, "sent", raises)
-    entered: list[str] = []
-    monkeypatch.setattr(gate.relay.engine.gate, "left", entered.append)
-    await fails(gate)
-    assert gate.books["cancelled"] == len(entered) == 1
-    gate.assert_at_rest()
-    await eventually(lambda: all(map(left, backend.received[1:])))
 
 
 def left(request: Received) -> bool:
