@@ -13,7 +13,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any, Self, cast
 
 from router.deciding import SATURATED, chosen_of
-from router.dispatcher import Dispatcher
+from router.dispatcher import Decided, Dispatcher
 from router.domain.decision import Assign, Decision, Reject, Wait
 from router.domain.protocols import Hold, Policy
 from router.domain.request import Request
@@ -39,26 +39,6 @@ class ClassDispatcher(Recalling):
         self._claims: dict[int, Claim] = {}
         return self
 
-    def poll(self, now: float) -> list[tuple[Request, Assign | Reject]]:
-        """Decide what can be decided of the queued requests, in order of rank."""
-        decided: list[tuple[Request, Assign | Reject]] = []
-        self._look_s = math.inf
-        self._claims.clear()
-        desk = self.desk
-        for entry in desk.room.expired(now):
-            decided.append((entry.request, self._last_chance(entry, now)))
-        turns = desk.room.turns(now)
-        while (turn := turns.next()) is not None:
-            decision = self._again_by_class(turn, now)
-            if decision is None:
-                turns.stays(turn)
-            else:
-                decided.append((turn.request, decision))
-        for entry in desk.room.surplus():
-            self._leave(entry, now)
-            decided.append((entry.request, self._rejected(entry, desk.shed(entry, (), now), now)))
-        return decided
-
     def use_policy(self, policy: Policy, recipe: Mapping[str, Any], now: float) -> None:
         """Decide with another policy, and schedule by the classes and targets that come with it."""
         super().use_policy(policy, recipe, now)
@@ -68,6 +48,26 @@ class ClassDispatcher(Recalling):
             self._look_s = now
 
     # -- hooks of the plain dispatcher -------------------------------------------------------
+
+    def _decide_queued(self, decided: list[Decided], now: float) -> None:
+        """In order of rank."""
+        self._claims.clear()
+        desk = self.desk
+        for entry in desk.room.expired(now):
+            self._turn = entry.request
+            decided.append((entry.request, self._last_chance(entry, now)))
+        turns = desk.room.turns(now)
+        while (turn := turns.next()) is not None:
+            self._turn = turn.request
+            decision = self._again_by_class(turn, now)
+            if decision is None:
+                turns.stays(turn)
+            else:
+                decided.append((turn.request, decision))
+        for entry in desk.room.surplus():
+            self._turn = entry.request
+            self._leave(entry, now)
+            decided.append((entry.request, self._rejected(entry, desk.shed(entry, (), now), now)))
 
     def cancel(self, request_id: str, now: float, *, output_tokens: int = 0) -> None:
         """The client left, whether the request waits here or is in flight."""

@@ -70,7 +70,23 @@ class Deciding(Paired):
         """Whether this very request waits here or is in flight; for the rare case, not quick."""
         return any(one is request for one in (*self.waiting, *(f.request for f in self.flights)))
 
+    def book(self) -> None:
+        """Open the books of what was assigned, where ``dispatch`` left that for later."""
+        unbooked, self._unbooked = self._unbooked, None
+        if unbooked is None:
+            return
+        try:
+            self._enter(*unbooked)
+        except Exception:
+            self._lose(unbooked[0])
+            raise
+
     # -- inside ------------------------------------------------------------------------------
+
+    def _lose(self, request: Request) -> None:
+        """An error of ours: whoever is nowhere any more cannot be ended, so he has failed."""
+        if not self.holds(request):
+            self.failed += 1
 
     def _hedge_options(
         self, request: Request, tried: frozenset[str], now: float

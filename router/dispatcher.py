@@ -23,12 +23,14 @@ from collections.abc import Sequence
 
 from router.deciding import FRESH, SATURATED, Deciding
 from router.domain.decision import Assign, Decision, Reject, Wait
-from router.domain.errors import BadInputError
+from router.domain.errors import BadInputError, PollError
 from router.domain.protocols import LengthPredictor, Observer, Policy
 from router.domain.request import Request
 from router.fleet_state.backend import BackendState
 from router.fleet_state.fleet import FleetState
 from router.queue.waiting_room import Waiting, WaitingRoom
+
+Decided = tuple[Request, Assign | Reject]
 
 
 class Dispatcher(Deciding):
@@ -66,6 +68,7 @@ class Dispatcher(Deciding):
         room = WaitingRoom(queue_size, queue_timeout_s)
         super().__init__(state, policy, predictor, observers, room, strict_context=strict_context)
         self._look_s = math.inf
+        self._turn: Request | None = None  # while the queue is decided
         self.fell_back: Counter[tuple[str, str]] = Counter()
 
     def dispatch(self, request: Request, now: float, *, booked: bool = True) -> Decision:
@@ -94,8 +97,7 @@ class Dispatcher(Deciding):
             decision = self._place(request, FRESH, now)
         except Exception:
             self._unbooked = None
-            if not self.holds(request):
-                self.failed += 1  # it has arrived, and nobody can end it any more
+            self._lose(request)
             raise
         finally:
             self._books_later = False
@@ -155,23 +157,28 @@ class Dispatcher(Deciding):
         self._spare(flight)
         self._tell(flight, "cancelled", now, output_tokens, None, None)
 
-    def poll(self, now: float) -> list[tuple[Request, Assign | Reject]]:
+    def poll(self, now: float) -> list[Decided]:
         """Decide what can be decided of the queued requests, first in first out.
 
         Call it when something ended, began to decode or was scraped while ``queued`` is not 0,
         and at ``next_poll_s``. Nobody overtakes: a backend that somebody waits for is not for
         those who came later, queued or not. So a prompt that needs much KV gets its turn, and one
         that may go to some backends only holds nobody up who may go elsewhere.
+
+        Raises:
+            PollError: an error of ours with one of them; it says who had been decided before.
         """
-        decided: list[tuple[Request, Assign | Reject]] = []
-        self._drop_claims()
+        decided: list[Decided] = []
         self._look_s = math.inf
-        hopeless: set[str] = set()
-        for entry in self._waiting:
-            decision = self._reconsider(entry, hopeless, now)
-            if decision is not None:
-                self._waiting.leave(entry.request.request_id)
-                decided.append((entry.request, decision))
+        try:
+            self._decide_queued(decided, now)
+        except Exception as error:
+            if self._turn is None:
+                raise
+            self._lose(self._turn)
+            raise PollError(self._turn, decided) from error
+        finally:
+            self._turn = None
         return decided
 
     def next_poll_s(self) -> float | None:
@@ -181,6 +188,17 @@ class Dispatcher(Deciding):
         return min(self._waiting.next_deadline_s(), self.state.next_half_open_s(), self._look_s)
 
     # -- inside ------------------------------------------------------------------------------
+
+    def _decide_queued(self, decided: list[Decided], now: float) -> None:
+        """One after the other; ``_turn`` is whose turn it is."""
+        self._drop_claims()
+        hopeless: set[str] = set()
+        for entry in self._waiting:
+            self._turn = entry.request
+            decision = self._reconsider(entry, hopeless, now)
+            if decision is not None:
+                self._waiting.leave(entry.request.request_id)
+                decided.append((entry.request, decision))
 
     def _place(self, request: Request, tried: frozenset[str], now: float) -> Decision:
         options = self._options(request, tried, now)

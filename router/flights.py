@@ -141,23 +141,9 @@ class Flights(Informed):
 
     def book(self) -> None:
         """Open the books of what was assigned, where ``dispatch`` left that for later."""
-        unbooked, self._unbooked = self._unbooked, None
-        if unbooked is None:
-            return
-        try:
-            self._enter(*unbooked)
-        except Exception:
-            if unbooked[0].request_id not in self._flights:
-                self.failed += 1  # it has arrived, and nobody can end it any more
-            raise
+        raise NotImplementedError
 
     # -- inside ------------------------------------------------------------------------------
-
-    def _enter(
-        self, request: Request, backend: BackendState, tried: frozenset[str], now: float
-    ) -> None:
-        """Open the books of one assignment."""
-        raise NotImplementedError
 
     def _flight(self, request_id: str) -> Flight:
         flight = self._flights.get(request_id)

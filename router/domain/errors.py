@@ -11,6 +11,7 @@ MotleyError
 ├── PlanError                  the planner has no usable answer
 │   ├── InfeasiblePlanError    says which constraint and by how much
 │   └── SolverError            the solver is missing, timed out or answered nonsense
+├── PollError                  an error of ours in the midst of the queue; says what stands
 └── ReplayError                a decision log does not reproduce its own choices
 """
 
@@ -18,6 +19,11 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from difflib import get_close_matches
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from router.domain.decision import Assign, Reject
+    from router.domain.request import Request
 
 
 class MotleyError(Exception):
@@ -88,6 +94,19 @@ class InfeasiblePlanError(PlanError):
 
 class SolverError(PlanError):
     """The solver is missing, ran out of time or answered nonsense."""
+
+
+class PollError(MotleyError):
+    """An error of ours with one of those who wait; it is the cause of this one.
+
+    Args:
+        request: whose turn it was.
+        decided: who was decided before, and how.
+    """
+
+    def __init__(self, request: Request, decided: list[tuple[Request, Assign | Reject]]) -> None:
+        self.request, self.decided = request, decided
+        super().__init__(f"request {request.request_id} could not be decided")
 
 
 class ReplayError(MotleyError):

@@ -8,9 +8,11 @@ from __future__ import annotations
 import asyncio
 import math
 from collections.abc import Callable
+from contextlib import ExitStack
 
-from router.dispatcher import Dispatcher
+from router.dispatcher import Decided, Dispatcher
 from router.domain.decision import Assign, Decision
+from router.domain.errors import PollError
 from router.domain.request import Request
 from router.gateway.access.gate import Gate
 from router.gateway.account import Account
@@ -18,7 +20,7 @@ from router.gateway.asked import Asked
 from router.gateway.exchange import Exchange
 from router.gateway.limits import Limits
 from router.gateway.presumed import Presumed
-from router.gateway.problems import Problem
+from router.gateway.problems import DEFECT, Problem
 from router.gateway.seams import Client, Events
 from router.gateway.settings import EngineSettings
 from router.gateway.wire import Call
@@ -198,12 +200,26 @@ class Engine(Asked):
 
     def _poll(self) -> None:
         self._poked = None
-        for request, decision in self.dispatcher.poll(self.now()):
-            self.recall(decision)
-            exchange = self._live.get(request.request_id)
-            if exchange is not None:
-                exchange.decided(decision)
-        self._set_alarm()
+        with ExitStack() as then:  # whatever comes of one, the others hear of theirs
+            then.callback(self._set_alarm)
+            try:
+                self._tell_each(self.dispatcher.poll(self.now()), then)
+            except PollError as error:
+                fallen = self._live.get(error.request.request_id)
+                if fallen is not None:
+                    then.callback(fallen.fell, DEFECT)
+                self._tell_each(error.decided, then)
+                raise
+
+    def _tell_each(self, decided: list[Decided], then: ExitStack) -> None:
+        for request, decision in reversed(decided):
+            then.callback(self._tell, request, decision)
+
+    def _tell(self, request: Request, decision: Decision) -> None:
+        self.recall(decision)
+        exchange = self._live.get(request.request_id)
+        if exchange is not None:
+            exchange.decided(decision)
 
     def recall(self, decision: Decision) -> None:
         """Break off the attempts that the dispatcher took back; their requests wait again."""

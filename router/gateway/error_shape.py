@@ -8,7 +8,7 @@ from fastapi.responses import Response
 from starlette.exceptions import HTTPException
 
 from router.gateway.door import HOT_PATHS
-from router.gateway.problems import Problem, ProblemError
+from router.gateway.problems import DEFECT, Problem, ProblemError
 from router.gateway.request_id import request_id_of
 
 
@@ -76,5 +76,4 @@ def _is_mistyped(request: Request, error: RequestValidationError) -> bool:
 
 
 async def _unexpected(request: Request, error: Exception) -> Response:  # noqa: ARG001
-    message = "The gateway failed on this request; its log says why."
-    return _answer(request, Problem(500, message, code="internal_error"))
+    return _answer(request, DEFECT)

@@ -12,7 +12,7 @@ from router.domain.decision import Assign, Decision, Reject
 from router.domain.request import Request
 from router.gateway.continuation.going_on import going_on
 from router.gateway.multipart import fields_of
-from router.gateway.problems import Problem, from_reject, model_gone
+from router.gateway.problems import DEFECT, Problem, from_reject, model_gone
 from router.gateway.seams import LEFT_EARLY, NO_MODEL
 from router.gateway.tally import Usage
 from router.gateway.told import LOAD, NOT_FOR_CLIENTS
@@ -66,7 +66,7 @@ class Exchange(Trying):
                 self._going_on = going_on(self, call, fields, engine.continuation)
             self._dispatch(request)
         except Exception:
-            self._fell()
+            self.fell()
             raise
 
     def _dispatch(self, request: Request) -> None:
@@ -82,8 +82,12 @@ class Exchange(Trying):
             engine.joined(self, request.request_id)
         engine.events.worked("dispatch", decided_s - request.arrival_s)
 
-    def _fell(self) -> None:
-        """An error of ours: nothing stays under way that nobody would watch."""
+    def fell(self, problem: Problem | None = None) -> None:
+        """An error of ours: nothing stays under way that nobody would watch.
+
+        Args:
+            problem: what to answer; ``None`` where whoever asked hears of the error itself.
+        """
         if self._over:
             return
         request, engine = self.request, self.engine
@@ -93,14 +97,23 @@ class Exchange(Trying):
             engine.dispatcher.cancel(request.request_id, engine.now())
             engine.poke()
         try:
-            self._answered(500)
+            if problem is None:
+                self._answered(500)
+            else:
+                self._answer(problem)
         finally:
-            self._close()
+            if not self._over:
+                self._close()
 
     def decided(self, decision: Decision) -> None:
         """The dispatcher's queue let the request go."""
-        if not self._over:
+        if self._over:
+            return
+        try:
             self._follow(decision, self.engine.now())
+        except Exception:
+            self.fell(DEFECT)
+            raise
 
     def recalled(self) -> None:
         """The dispatcher took the request back before its first byte; it waits again."""

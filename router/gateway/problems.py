@@ -84,6 +84,11 @@ class Problem:
         return {"message": self.message, "type": kind, "param": self.param, "code": self.code}
 
 
+DEFECT = Problem(
+    500, "The gateway failed on this request; its log says why.", code="internal_error"
+)
+
+
 def from_reject(reject: Reject) -> Problem:
     """The answer to a request that the dispatcher would not place."""
     status, param, code = {

@@ -14,11 +14,13 @@ import pytest
 
 from router.class_dispatcher import ClassDispatcher
 from router.domain.decision import Assign, Decision, Reject, Wait
+from router.domain.errors import PollError
 from router.domain.protocols import Policy
 from router.domain.request import LengthForecast
 from router.domain.slo import Slo
 from router.fleet_state.backend import Capability
 from router.perf.length import ConstantLengthPredictor
+from router.queue.class_room import Entry
 from router.queue.desk import ClassRules, Desk
 from tests.fakes import LimitPolicy, ask, assigned, balance, capability, fleet_state, outcome
 
@@ -426,3 +428,24 @@ def test_when_the_policy_holds_back_until_time_is_up_it_is_sent_all_the_same():
     assert due is not None
     assert answers(dispatcher, due - 0.01) == {}
     assert answers(dispatcher, due) == {"s": "a"}
+
+
+def test_an_error_of_ours_with_one_says_who_was_decided_before(monkeypatch: pytest.MonkeyPatch):
+    dispatcher = serving("a", policy=LimitPolicy(1))
+    for name, slo_class in (("r", "interactive"), ("bulk", "bulk"), ("chat", "interactive")):
+        dispatcher.dispatch(ask(name, slo_class=slo_class), 0.0)
+    dispatcher.complete("r", 1.0, output_tokens=1)
+    again = dispatcher._again_by_class
+
+    def grieves(entry: Entry, now: float) -> Assign | Reject | None:
+        if entry.request.request_id == "bulk":
+            raise RuntimeError("a defect of ours")
+        return again(entry, now)
+
+    monkeypatch.setattr(dispatcher, "_again_by_class", grieves)
+    with pytest.raises(PollError) as told:
+        dispatcher.poll(1.0)
+    assert [r.request_id for r, _ in told.value.decided] == ["chat"]
+    assert told.value.request.request_id == "bulk"
+    dispatcher.cancel("bulk", 1.0)
+    assert answers(dispatcher, 1.0) == {}

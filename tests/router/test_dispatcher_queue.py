@@ -5,12 +5,16 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 
+import pytest
+
 from router.deciding import MOST_BEHIND
 from router.dispatcher import Dispatcher
 from router.domain.decision import Assign, Reject, Wait
+from router.domain.errors import PollError
 from router.domain.protocols import Hold, Taken
 from router.domain.request import Request
 from router.domain.state import BackendView
+from router.queue.waiting_room import Waiting
 from tests.fakes import LimitPolicy, ask, assigned, balance, capability, make_dispatcher, spec
 
 SHORT_AND_LONG = {
@@ -322,3 +326,46 @@ class TestWaitingBehindOthers:
         dispatcher.complete("first", 1.0, output_tokens=1)
         assert decided(dispatcher, 1.0) == {"r0": "fast"}
         assert dispatcher.queued == MOST_BEHIND
+
+
+class Grieves(LimitPolicy):
+    """Raises over one request, once it is asked about it again."""
+
+    def choose(
+        self, request: Request, candidates: Sequence[BackendView], now: float
+    ) -> BackendView | Hold | None:
+        """As ever, but for ``s`` after it has waited."""
+        if request.request_id == "s" and now > request.arrival_s:
+            raise RuntimeError("a defect of ours")
+        return super().choose(request, candidates, now)
+
+
+def test_an_error_of_ours_with_one_says_who_was_decided_before():
+    dispatcher = make_dispatcher("a", "b", policy=Grieves(1))
+    for name in ("q", "r", "first", "s", "last"):
+        dispatcher.dispatch(ask(name), 0.0)
+    for done in ("q", "r"):
+        dispatcher.complete(done, 1.0, output_tokens=1)
+    with pytest.raises(PollError) as told:
+        dispatcher.poll(1.0)
+    assert isinstance(told.value.__cause__, RuntimeError)
+    assert [r.request_id for r, _ in told.value.decided] == ["first"]
+    assert told.value.request.request_id == "s"
+    assert dispatcher.queued == 2, "whoever it was stays until he is ended"
+    dispatcher.cancel("s", 1.0)
+    assert decided(dispatcher, 1.0) == {"last": "b"}
+
+
+def test_who_is_nowhere_after_an_error_of_ours_has_failed(monkeypatch: pytest.MonkeyPatch):
+    dispatcher = make_dispatcher("a", policy=LimitPolicy(1))
+    dispatcher.dispatch(ask("r"), 0.0)
+    dispatcher.dispatch(ask("s"), 0.0)
+
+    def drops(entry: Waiting, *_: object) -> None:
+        dispatcher._waiting.leave(entry.request.request_id)
+        raise RuntimeError("a defect of ours")
+
+    monkeypatch.setattr(dispatcher, "_reconsider", drops)
+    with pytest.raises(PollError):
+        dispatcher.poll(1.0)
+    assert (dispatcher.failed, balance(dispatcher)) == (1, 0)

@@ -3,12 +3,18 @@
 from __future__ import annotations
 
 import asyncio
+import json
 from collections.abc import Sequence
+from typing import Any
+
+import pytest
 
 from router.domain.request import Request
 from router.domain.state import BackendView
+from router.gateway.exchange import Exchange
 from tests.router.gateway.conftest import StartEngine, StartGateway
 from tests.router.gateway.fakes import (
+    REQUEST,
     Gateway,
     Received,
     chat,
@@ -138,3 +144,52 @@ async def test_a_first_token_can_free_capacity(engine: StartEngine, gateway: Sta
     await eventually(lambda: len(backend.received) == 2)
     assert gate.books["completed"] == 0
     await asyncio.gather(*both)
+
+
+LONG_TOKENS = 1000
+MUCH = [{"role": "user", "content": "word " * 5000}]
+
+
+class Letting(OneAtATime):
+    """Keeps everybody waiting until it is ``open``; then raises over prompts that are too long."""
+
+    open = False
+    longest_tokens = LONG_TOKENS
+
+    def choose(
+        self, request: Request, candidates: Sequence[BackendView], now: float
+    ) -> BackendView | None:
+        if self.open and request.prompt_tokens > self.longest_tokens:
+            raise RuntimeError("a defect of ours")
+        return candidates[0] if self.open else None
+
+
+@pytest.mark.parametrize("where", ["deciding", "sending"])
+async def test_an_error_of_ours_with_one_is_none_with_the_others(
+    engine: StartEngine, gateway: StartGateway, monkeypatch: pytest.MonkeyPatch, where: str
+) -> None:
+    """He is answered 500 at once; who was decided with him, before or after, is served."""
+    gate = await gateway(await engine(chat()))
+    gate.relay.engine.dispatcher._policy = policy = Letting()
+    if where == "sending":
+        policy.longest_tokens = 10**6
+        start = Exchange._try
+
+        def grieves(exchange: Exchange, *args: Any) -> None:
+            if exchange.request is not None and exchange.request.prompt_tokens > LONG_TOKENS:
+                raise RuntimeError("a defect of ours")
+            start(exchange, *args)
+
+        monkeypatch.setattr(Exchange, "_try", grieves)
+    long = json.dumps(json.loads(REQUEST) | {"messages": MUCH}).encode()
+    asked = []
+    for n, body in enumerate((None, long, None)):
+        asked.append(asyncio.create_task(gate.post(body=body)))
+        await eventually(lambda n=n: gate.books["queued"] == n + 1)
+    policy.open = True
+    got = [await task for task in asked]
+    assert [answer.status_code for answer in got] == [200, 500, 200]
+    assert got[1].json()["error"]["code"] == "internal_error"
+    assert gate.books["completed"] == 2
+    await eventually(lambda: gate.relay.engine.live == 0)
+    gate.assert_at_rest()
