@@ -18,7 +18,8 @@ async def test_two_minutes_of_churn_leave_everything_flat() -> None:
     # Two minutes are too short for the slope of memory: the allocator still settles.
     assert [fault for fault in verdict.faults if not fault.startswith("memory")] == []
     assert verdict.trends["memory"].per_min < 0.05 * verdict.trends["memory"].median
-    assert set(soak.ends) == {"ok", "error", "cut", "left"}
+    # All backends are away at once less than once a minute: only then is there an error.
+    assert {"ok", "cut", "left"} <= set(soak.ends) <= {"ok", "cut", "left", "error"}
 
 
 def samples(noise_s: float = 0.0, **leak: float) -> list[Sample]:
