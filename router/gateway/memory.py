@@ -12,21 +12,17 @@ import logging
 import os
 import threading
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from router.config.schema import LearnedSection
-from router.dispatcher import Dispatcher
 from router.domain.errors import LearnedError
-from router.gateway.prompt_size import PromptSizer
-from router.perf.length import BucketLengthPredictor
+from router.gateway.pupils import Pupils, Recalled
 from router.perf.length_kept import LengthCell
 from telemetry import metric_table as table
-from telemetry.feedback import Feedback
 from telemetry.learned import Learned, described, encode
 from telemetry.learned_file import LearnedFile, read_learned
 from telemetry.metrics import GatewayMetrics, Sample
-from telemetry.speeds import Before, Speed
+from telemetry.speeds import Before
 
 log = logging.getLogger("motley.learned")
 
@@ -34,71 +30,6 @@ LOOK_S = 1.0
 SLICE = 250
 Result = Literal["ok", "failed", "left"]
 """Written; could not be; left to another process, which has the file."""
-
-
-@dataclass(frozen=True, slots=True)
-class Pupils:
-    """Those who learn.
-
-    Attributes:
-        lengths, prompts: of answers and prompts.
-        feedback: speeds; ``None`` where the configuration forbids it.
-        dispatcher: has the policy, and hears of what it knew.
-        policy: its name now.
-    """
-
-    lengths: BucketLengthPredictor
-    prompts: PromptSizer
-    feedback: Feedback | None
-    dispatcher: Dispatcher
-    policy: Callable[[], str]
-
-    def restore(self, learned: Learned, now_unix_s: float, now: float) -> dict[str, int]:
-        """Know it again, as far as nothing newer is known; how much of what that was."""
-        away_s = learned.age_s(now_unix_s)
-        taken = {
-            "lengths": self.lengths.restore(learned.lengths, keep=learned.lengths_keep(now_unix_s)),
-            "speeds": 0,
-            "prompts": self.prompts.restore(learned.prompts),
-        }
-        if self.feedback is not None and learned.origin == "gateway":
-            taken["speeds"] = self.feedback.restore(learned.speeds, away_s, now)
-            for name, (prefill, decode) in self.feedback.changes().items():
-                self.dispatcher.correct(name, prefill=prefill, decode=decode, now=now)
-        known = learned.policies.get(self.policy())
-        taken["policies"] = 0
-        if known and not self.dispatcher.arrived:
-            self.dispatcher.recall(known, now)
-            taken["policies"] = 1
-        return taken
-
-    def learned(self, lengths: list[LengthCell], speeds: list[Speed], unix_s: float) -> Learned:
-        """All of it, to be written; ``speeds`` are the feedback's, or those that nobody used."""
-        known = self.dispatcher.known()
-        return Learned(
-            "gateway",
-            unix_s,
-            lengths,
-            speeds,
-            self.prompts.sums(),
-            {self.policy(): known} if known else {},
-        )
-
-
-@dataclass(slots=True)
-class Recalled:
-    """What was known again.
-
-    Attributes:
-        file: where from.
-        origin, written_unix_s: of what was in it.
-        counts: how much of what was taken over.
-    """
-
-    file: str
-    origin: str
-    written_unix_s: float
-    counts: dict[str, int] = field(default_factory=dict)
 
 
 class Memory:
@@ -163,6 +94,15 @@ class Memory:
         if self._file is not None:
             self._report(self._save(self._file, self._learned(self._pupils.lengths.cells())))
             self._file.release()
+
+    async def so_far(self) -> Learned:
+        """What is known now, for this file or for another."""
+        lengths: list[LengthCell] = []
+        for number, cell in enumerate(self._pupils.lengths.each_cell(), start=1):
+            lengths.append(cell)
+            if number % SLICE == 0:
+                await asyncio.sleep(0)  # requests first: ten thousand cells take 20 ms
+        return self._learned(lengths)
 
     def described(self) -> dict[str, Any] | None:
         """What came from before, for people to read."""
@@ -249,12 +189,7 @@ class Memory:
         if self._claim(file):
             if not was_ours:  # whoever wrote it until now has stopped, and may have known more
                 self._recall(file)
-            lengths: list[LengthCell] = []
-            for number, cell in enumerate(self._pupils.lengths.each_cell(), start=1):
-                lengths.append(cell)
-                if number % SLICE == 0:
-                    await asyncio.sleep(0)  # requests first: ten thousand cells take 20 ms
-            self._report(await asyncio.to_thread(self._save, file, self._learned(lengths)))
+            self._report(await asyncio.to_thread(self._save, file, await self.so_far()))
 
     def _save(self, file: LearnedFile, learned: Learned) -> str | None:
         """Write, in any thread: what went wrong, "" if nothing did, ``None`` if nothing was to be

@@ -28,9 +28,10 @@ from router.gateway.health_probe import HealthProbe
 from router.gateway.instruments import Instruments, build_instruments
 from router.gateway.kv_events.build import KvEvents, kv_events_of
 from router.gateway.log_file import LogFile
-from router.gateway.memory import Memory, Pupils
+from router.gateway.memory import Memory
 from router.gateway.metering import Metering
 from router.gateway.outcome_queue import OutcomeQueue
+from router.gateway.pupils import Pupils
 from router.gateway.reload import without_canary
 from router.gateway.runtime import Chore, Runtime
 from router.gateway.trial_watch import TrialWatch, ask_trial

@@ -44,6 +44,8 @@ BEGIN_AT = 10
 BEGIN_UNTIL = 200
 FLOOR_S = 1e-3
 MOST_BEFORE_S = 3600.0
+KNOWN = "counted_e2e_s"
+"""In seconds as they count (``urgency.py``); under ``e2e_s`` plain ones were kept, which differ."""
 
 
 class TailScale:
@@ -110,11 +112,11 @@ class TailScale:
         """
         if self._before_s is None and self._first is not None and len(self._first[0]) < BEGIN_AT:
             return {}
-        return {"e2e_s": self.e2e_s, "e2e_moment": self._e2e_moment}
+        return {KNOWN: self.e2e_s, "e2e_moment": self._e2e_moment}
 
     def recall(self, known: Mapping[str, float]) -> None:
         """Begin with what was known before a restart, if it is that."""
-        e2e_s, moment = known.get("e2e_s", 0.0), known.get("e2e_moment", 0.0)
+        e2e_s, moment = known.get(KNOWN, 0.0), known.get("e2e_moment", 0.0)
         if not (0.0 < e2e_s < math.inf and 0.0 < moment < math.inf):
             return
         self.e2e_s = self._before_s = min(max(e2e_s, FLOOR_S), MOST_BEFORE_S)

@@ -359,7 +359,7 @@ LEARNED = encode(
         ],
         [Speed("e0", "g", "c", _COST, 3.0, 40, FILTER, None, {"decode": Level(0.3, 0.1, 0.2)})],
         {"m": (8800.0, 2000.0)},
-        {"motley": {"e2e_s": 9.0, "e2e_moment": 0.2}},
+        {"motley": {"counted_e2e_s": 9.0, "e2e_moment": 0.2}},
     )
 )
 TARGETS = {

@@ -28,7 +28,7 @@ HALVES: list[dict[str, Any]] = [
     {"gpu": "a100-80", "name": "then", "model": MODEL, "role": "decode"},
 ]
 OTHER = {"name": "least-request", "params": {}, "seed": 2, "slos": {"interactive": SLO}}
-BEFORE = {"ttft_s": 0.5, "e2e_s": 8.0, "ttft_moment": 0.1, "e2e_moment": 0.2}
+BEFORE = {"ttft_s": 0.5, "counted_e2e_s": 8.0, "ttft_moment": 0.1, "e2e_moment": 0.2}
 """What the policy knew before a restart."""
 JOINING = BackendEntry(gpu="l4", model=MODEL, max_model_len=8_192)
 

@@ -35,7 +35,7 @@ def learned() -> Learned:
 def test_a_simulation_learns_all_that_is_kept(learned: Learned) -> None:
     assert learned.lengths
     assert {speed.name for speed in learned.speeds} == {b.name for b in FLEET.fleet.backends}
-    assert learned.policies["motley"]["e2e_s"] > 0.0
+    assert learned.policies["motley"]["counted_e2e_s"] > 0.0
     assert decode(encode(learned)) == (learned, [])
 
 

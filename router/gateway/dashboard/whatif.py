@@ -1,7 +1,7 @@
 """What-if from the page: ``motley whatif`` in a process of its own, one at a time.
 
-It runs at the lowest priority and is told nothing but the fleet as it is now and where the
-traffic record lies, so it can neither slow the gateway down nor change it.
+It runs at the lowest priority and is told nothing but the fleet as it is now, what has been learned
+so far and where the traffic record lies, so it can neither slow the gateway down nor change it.
 """
 
 from __future__ import annotations
@@ -26,6 +26,7 @@ from router.domain.errors import BadInputError
 from router.domain.fleet import BackendSpec
 from router.gateway.problems import Problem, ProblemError
 from router.gateway.runtime import Runtime
+from telemetry.learned import encode
 
 LIMIT_S = 900.0
 NICEST = 19
@@ -110,9 +111,12 @@ class WhatIf:
             fleet = Path(folder) / "fleet.yaml"
             backends = [b.spec for b in self._runtime.engine.dispatcher.state.backends]
             fleet.write_text(yaml.safe_dump(world(self._runtime.config, backends)))
+            learned = Path(folder) / "learned.json"
+            learned.write_bytes(encode(await self._runtime.memory.so_far()))
+            command = [*_MOTLEY, *words(ask, fleet, directory), f"--learned={learned}"]
             try:
                 async with asyncio.timeout(LIMIT_S):
-                    await self._study([*_MOTLEY, *words(ask, fleet, directory)], report)
+                    await self._study(command, report)
             except TimeoutError:
                 self._kill()
                 report.state, report.error = "failed", f"it took longer than {LIMIT_S:g} s"

@@ -80,6 +80,24 @@ async def metric(gate: Gateway, name: str) -> dict[str, float]:
     return {row[0].removeprefix(name): float(row[2]) for row in rows}
 
 
+async def test_a_tail_kept_in_plain_seconds_is_not_taken_for_one_in_seconds_as_they_count(
+    engine: StartEngine, front_end: str, tmp_path: Path
+) -> None:
+    """As an older Motley kept it; what else is in its file is known again."""
+    file = tmp_path / "learned.json"
+    config = keeping(file, *await two(engine))
+    async with running(config, front_end) as gate:
+        await teach(gate)
+    document = json.loads(file.read_bytes())
+    known = document["policies"]["motley"]
+    document["policies"]["motley"] = {"e2e_s": 1e3, "e2e_moment": known["e2e_moment"]}
+    file.write_text(json.dumps(document))
+    async with running(config, front_end) as gate:
+        restored = (await gate.get("/debug/beliefs")).json()["before"]["restored"]
+        assert (restored["policies"], restored["speeds"]) == (0, 2)
+        assert gate.relay.engine.dispatcher.known() == {}
+
+
 async def test_the_first_decisions_after_a_restart_are_those_of_one_who_knows(
     engine: StartEngine, front_end: str, tmp_path: Path
 ) -> None:

@@ -11,9 +11,11 @@ import pytest
 import yaml
 
 from router.config.load import load_config
-from router.gateway.dashboard.whatif import Ask, words, world
-from tests.router.gateway.conftest import StartGateway
-from tests.router.gateway.fakes import MODEL, Gateway
+from router.gateway.dashboard.whatif import Ask, Report, WhatIf, words, world
+from telemetry.learned import Learned
+from telemetry.learned_file import read_learned
+from tests.router.gateway.conftest import StartEngine, StartGateway
+from tests.router.gateway.fakes import MODEL, Gateway, eventually, stream
 
 DEAD = "http://127.0.0.1:9"
 PATH = "/dashboard/whatif"
@@ -57,6 +59,30 @@ async def test_the_live_fleet_is_replayed_on_its_own_record(
     assert study["fleet_now"] == {"a100-80/vllm": 2}
     assert study["fleet_then"] == {"a100-80/vllm": 1}
     assert study["policy_now"] == "round-robin"
+
+
+async def test_it_begins_with_what_the_gateway_has_learned(
+    engine: StartEngine, gateway: StartGateway, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    told: list[Learned] = []
+
+    async def study(_: WhatIf, command: list[str], report: Report) -> None:
+        (file,) = [word.partition("=")[2] for word in command if word.startswith("--learned=")]
+        told.append(read_learned(file)[0])
+        report.state = "done"
+
+    monkeypatch.setattr(WhatIf, "_study", study)
+    record = {"directory": str(write_record(tmp_path, 5))}
+    backend = await engine(stream(["a"] * 30))
+    gate = await gateway(backend, telemetry={"enabled": False, "record": record})
+    for _ in range(3):
+        assert (await gate.post()).status_code == 200
+    await eventually(lambda: gate.relay.engine.live == 0)
+    await ask(gate, "POST", load=2.0)
+    await until_over(gate)
+    assert told[0].origin == "gateway"
+    leaf = told[0].lengths[0]
+    assert (leaf.key[0], round(leaf.mean_tokens)) == (MODEL, 30)
 
 
 async def test_what_fails_says_why(gateway: StartGateway, tmp_path: Path) -> None:
