@@ -173,6 +173,8 @@ class Engine(Asked):
     def left(self, request_id: str) -> None:
         """It is over."""
         self._live.pop(request_id, None)
+        if not self._live:
+            self.presumed.close()
         self.gate.left(request_id)
 
     # Deadlines

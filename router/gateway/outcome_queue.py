@@ -4,8 +4,8 @@ None is lost and the order is kept; each outcome carries its own times, so nobod
 at once. Whoever is asked in between (``/metrics``, the end of the gateway) settles first.
 
 A lesson begins when an answer has just ended, not by a timer, which might meet requests that come
-at a steady rate midway, again and again. It is given in slices, and between two of them the loop
-looks after the requests.
+at a steady rate midway, again and again; a timer is there for answers after which no other ends. It
+is given in slices, and between two of them the loop looks after the requests.
 """
 
 from __future__ import annotations
@@ -42,7 +42,8 @@ class OutcomeQueue:
         self._pupil: _Taught | None = None
         self._waiting: list[Outcome] = []
         self._next: asyncio.Handle | None = None
-        self._rested = True
+        self._timed = False
+        self._rests_until_s = 0.0
 
     def teaching(self, predictor: Predictor) -> LengthPredictor:
         """The predictor for the dispatcher; it learns with the others, and last.
@@ -55,9 +56,14 @@ class OutcomeQueue:
     def observe(self, outcome: Outcome) -> None:
         """Keep one outcome until the next lesson."""
         self._waiting.append(outcome)
-        if self._rested:
-            self._rested = False
-            self._then(asyncio.get_running_loop().call_soon(self._lesson))
+        if self._next is not None and not self._timed:
+            return
+        loop = asyncio.get_running_loop()
+        left_s = self._rests_until_s - loop.time()
+        if left_s <= 0.0:
+            self._then(loop.call_soon(self._lesson))
+        elif self._next is None:
+            self._then(loop.call_later(left_s + PATIENCE_S, self._lesson), timed=True)
 
     def settle(self) -> None:
         """Tell everybody everything that waits."""
@@ -65,23 +71,17 @@ class OutcomeQueue:
         self._tell(outcomes)
 
     def _lesson(self) -> None:
-        self._rested = False
         outcomes = self._waiting[:SLICE]
         del self._waiting[:SLICE]
         self._tell(outcomes)
         loop = asyncio.get_running_loop()
-        more = bool(self._waiting)
-        self._then(loop.call_soon(self._lesson) if more else loop.call_later(SETTLE_S, self._rest))
+        self._rests_until_s = loop.time() + SETTLE_S
+        self._then(loop.call_soon(self._lesson) if self._waiting else None)
 
-    def _rest(self) -> None:
-        self._rested = True
-        loop = asyncio.get_running_loop()
-        self._then(loop.call_later(PATIENCE_S, self._lesson) if self._waiting else None)
-
-    def _then(self, handle: asyncio.Handle | None) -> None:
+    def _then(self, handle: asyncio.Handle | None, *, timed: bool = False) -> None:
         if self._next is not None:
             self._next.cancel()
-        self._next = handle
+        self._next, self._timed = handle, timed
 
     def _tell(self, outcomes: Sequence[Outcome]) -> None:
         for observer in self._observers:

@@ -39,11 +39,19 @@ class Presumed:
             self._arm(due_s)
 
     def close(self) -> None:
-        """Tell nobody any more."""
+        """Tell nobody any more: the gateway ends, or nobody is under way who could be told.
+
+        A timer that rings for those who are over would meet the next request, or its answer.
+        """
         self._due.clear()
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
+
+    @property
+    def idle(self) -> bool:
+        """Whether nobody is to be told anything."""
+        return self._timer is None and not self._due
 
     def _arm(self, due_s: float) -> None:
         if self._timer is not None:

@@ -86,7 +86,7 @@ from router.policies.ask import Ask, Weights
 from router.policies.context import PolicyContext
 from router.policies.lane import Lane
 from router.policies.lanes import Lanes
-from router.policies.motley_account import score_of
+from router.policies.motley_account import Account
 from router.policies.prefix_index import PrefixIndex
 from router.policies.tail_scale import TailScale
 from router.policies.urgency import Urgency
@@ -209,19 +209,25 @@ class Motley:
         self, request: Request, candidates: Sequence[BackendView], now: float
     ) -> dict[str, Score]:
         """The pain on each candidate, term by term; changes nothing."""
-        return {view.spec.name: self._score(view, request, now) for view in candidates}
-
-    def _score(self, view: BackendView, request: Request, now: float) -> Score:
-        lane = self._book.known(view.index)
-        if lane is None or lane.view is not view or lane.version != view.version:
-            known, lane = lane, Lane(view)
-            lane.refresh(now)
-            if known is not None and known.view is view:
-                lane.take_over(known)
-        cached = self._cached(lane, request)
         urgency = self._urgency.of(request.slo_class, request.slo, request.model)
-        scale, weights = self._scale, self._weights
-        return score_of(lane, request, cached, scale, weights, self._backlog_s, now, urgency)
+        account = Account(request, self._scale, self._weights, now, urgency)
+        told: dict[str, Score] = {}
+        for view in candidates:
+            lane = self._lane_now(view, now)
+            cached = self._cached(lane, request)
+            told[lane.name] = account.score(lane, cached, self._backlog_s)
+        return told
+
+    def _lane_now(self, view: BackendView, now: float) -> Lane:
+        """The lane of a backend as it is now; one for this once, if it has changed since."""
+        known = self._book.known(view.index)
+        if known is not None and known.view is view and known.version == view.version:
+            return known
+        lane = Lane(view)
+        lane.refresh(now)
+        if known is not None and known.view is view:
+            lane.take_over(known)
+        return lane
 
     def hint(self, backend: BackendView, hashes: Sequence[int], block_tokens: int) -> None:
         """Remember a prompt that another replica sent there."""

@@ -9,11 +9,11 @@ from dataclasses import dataclass
 from router.domain.slo import Slo
 from router.fleet_state.backend import BackendState
 from router.gateway.dashboard.changes import DEGRADED, Changes
+from router.gateway.dashboard.tiles import Spend, state_of, tile_of
 from router.gateway.dashboard.traffic import Traffic
 from router.gateway.dashboard.views import (
     BackendTile,
     ClassRow,
-    Forecast,
     Hello,
     Moment,
     PlanView,
@@ -24,9 +24,8 @@ from router.gateway.dashboard.views import (
     Triple,
 )
 from router.gateway.engine import Engine
-from telemetry.accuracy import FIGURES, Accuracy, AccuracyReport, Figure
+from telemetry.accuracy import Accuracy
 from telemetry.feedback import Feedback
-from telemetry.learner import Estimate
 from telemetry.slo_window import Latency, SloWindow
 
 HISTORY = 600
@@ -34,21 +33,6 @@ HISTORY = 600
 
 MOST_LIVE = 40
 NO_PLAN = PlanView(enabled=False)
-
-
-@dataclass(frozen=True, slots=True)
-class Spend:
-    """What one backend costs now; ``None`` where nobody knows.
-
-    Attributes:
-        usd_per_hour: price of its cards.
-        watts: power of its cards.
-        is_estimate: the power is worked out from the load, not measured.
-    """
-
-    usd_per_hour: float | None = None
-    watts: float | None = None
-    is_estimate: bool = True
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,6 +62,15 @@ class Sources:
     trial: Callable[[], TrialView] = TrialView
 
 
+@dataclass(frozen=True, slots=True)
+class _Known:
+    """A backend, as far as it is compared."""
+
+    name: str
+    state: str
+    degraded: tuple[tuple[str, float], ...]
+
+
 class Board:
     """Builds snapshots and keeps the history for the charts."""
 
@@ -92,54 +85,80 @@ class Board:
         """What a page gets first."""
         return Hello(snapshot, tuple(self.history))
 
-    def tick(self) -> Snapshot:
-        """Take the picture of this moment."""
+    def tick(self) -> None:
+        """Keep what the charts and the events need of this moment, which is little."""
+        ask, traffic = self._ask, self._traffic
+        now, unix_s = ask.engine.now(), ask.unix_s()
+        traffic.advance(now)
+        fleet = {
+            backend.spec.name: _Known(backend.spec.name, state_of(backend), degraded)
+            for backend, degraded in self._backends()
+        }
+        plan, trial, policy = ask.plan(), ask.trial(), ask.engine.policy_name.decode()
+        self.changes.compare([*fleet.values()], plan, policy, unix_s, trial.verdict)
+        requests_per_s, tokens_per_s = traffic.totals(fleet, now - self._started_s)
+        moment = Moment(
+            unix_s,
+            requests_per_s,
+            tokens_per_s,
+            ask.engine.dispatcher.in_flight,
+            ask.engine.dispatcher.queued,
+            traffic.p99(traffic.ttft, now),
+            traffic.p99(traffic.tpot, now),
+            traffic.p99(traffic.e2e, now),
+        )
+        self.history.append(moment)
+
+    def picture(self) -> Snapshot:
+        """All of this moment, for who looks on; the charts' newest point is the last tick's."""
+        if not self.history:
+            self.tick()
         ask, now = self._ask, self._ask.engine.now()
         uptime_s, unix_s = now - self._started_s, ask.unix_s()
         self._traffic.advance(now)
         tiles = tuple(self._tiles(now, uptime_s))
-        plan, trial, policy = ask.plan(), ask.trial(), ask.engine.policy_name.decode()
-        self.changes.compare(tiles, plan, policy, unix_s, trial.verdict)
-        totals = self._totals(tiles)
-        moment = self._moment(totals, now, unix_s)
-        self.history.append(moment)
         groups = {tile.name: tile.group for tile in tiles}
         return Snapshot(
             at_unix_s=unix_s,
             uptime_s=uptime_s,
             version=ask.version,
-            policy=policy,
-            totals=totals,
+            policy=ask.engine.policy_name.decode(),
+            totals=self._totals(tiles),
             backends=tiles,
             classes=tuple(self._classes(now)),
             flow=tuple(self._traffic.flow(groups)),
             requests=(*self._live(now), *self._traffic.recent(now)),
-            plan=plan,
-            trial=trial,
+            plan=ask.plan(),
+            trial=ask.trial(),
             events=self.changes.events,
-            moment=moment,
+            moment=self.history[-1],
         )
+
+    def _backends(self) -> Iterator[tuple[BackendState, tuple[tuple[str, float], ...]]]:
+        """Each with the phases that have become slower, and how many times as long they take."""
+        drift = self._ask.feedback.drift if self._ask.feedback else None
+        degraded: dict[str, tuple[tuple[str, float], ...]] = {}
+        for (name, phase), factor in (drift.degradations() if drift else {}).items():
+            if factor > DEGRADED:
+                degraded[name] = (*degraded.get(name, ()), (phase, factor))
+        for backend in self._ask.engine.dispatcher.state.backends:
+            yield backend, degraded.get(backend.spec.name, ())
 
     def _tiles(self, now: float, uptime_s: float) -> Iterator[BackendTile]:
         ask = self._ask
         rates, spend = self._traffic.rates(uptime_s), ask.spend()
         forecasts = ask.accuracy.report(now)
         estimates = ask.feedback.estimates() if ask.feedback else {}
-        drift = ask.feedback.drift if ask.feedback else None
-        degraded: dict[str, list[tuple[str, float]]] = {}
-        for (name, phase), factor in (drift.degradations() if drift else {}).items():
-            if factor > DEGRADED:
-                degraded.setdefault(name, []).append((phase, factor))
-        for backend in ask.engine.dispatcher.state.backends:
+        for backend, degraded in self._backends():
             name = backend.spec.name
-            yield _tile(
+            yield tile_of(
                 backend,
                 now,
                 rates.get(name, (0.0, 0.0)),
                 spend.get(name, Spend()),
                 estimates.get(name),
-                tuple(degraded.get(name, ())),
-                tuple(_forecasts(forecasts.get(name, {}))),
+                degraded,
+                forecasts.get(name, {}),
             )
 
     def _totals(self, tiles: tuple[BackendTile, ...]) -> Totals:
@@ -161,19 +180,6 @@ class Board:
             None if usd is None or not tokens_per_s else usd / 3600.0 / tokens_per_s * 1e6,
             watts,
             None if watts is None or not tokens_per_s else watts / tokens_per_s,
-        )
-
-    def _moment(self, totals: Totals, now: float, unix_s: float) -> Moment:
-        traffic = self._traffic
-        return Moment(
-            unix_s,
-            totals.requests_per_s,
-            totals.output_tokens_per_s,
-            totals.in_flight,
-            totals.queued,
-            traffic.p99(traffic.ttft, now),
-            traffic.p99(traffic.tpot, now),
-            traffic.p99(traffic.e2e, now),
         )
 
     def _classes(self, now: float) -> Iterator[ClassRow]:
@@ -218,74 +224,6 @@ class Board:
                 None,
                 flight.predicted_ttft_s if flight.predicted_ttft_s >= 0.0 else None,
                 e2e_s if e2e_s >= 0.0 else None,
-            )
-
-
-def _tile(  # noqa: PLR0917 - one row of a table
-    backend: BackendState,
-    now: float,
-    rates: tuple[float, float],
-    spend: Spend,
-    estimate: Estimate | None,
-    degraded: tuple[tuple[str, float], ...],
-    forecasts: tuple[Forecast, ...],
-) -> BackendTile:
-    spec, signals = backend.spec, backend.signals
-    told = signals.kv_usage if signals else None
-    believed = backend.context_tokens / max(1, backend.kv_capacity_tokens)
-    learned = estimate is not None and estimate.learned > 0
-    return BackendTile(
-        name=spec.name,
-        gpu=spec.gpu,
-        cards=spec.tensor_parallel,
-        engine=spec.engine,
-        model=spec.model,
-        group=spec.group,
-        zone=spec.zone,
-        state=_state(backend),
-        in_flight=backend.in_flight,
-        prefilling=backend.prefilling,
-        decoding=backend.decoding,
-        engine_waiting=signals.waiting if signals else None,
-        kv_usage=min(1.0, told if told is not None else believed),
-        kv_is_told=told is not None,
-        kv_capacity_tokens=backend.kv_capacity_tokens,
-        signal_age_s=max(0.0, now - signals.observed_s) if signals else None,
-        prefill_factor=estimate.prefill if estimate and learned else None,
-        prefill_deviation=estimate.prefill_deviation if estimate and learned else None,
-        decode_factor=estimate.decode if estimate and learned else None,
-        decode_deviation=estimate.decode_deviation if estimate and learned else None,
-        degraded=degraded,
-        price=backend.price,
-        requests_per_s=rates[0],
-        output_tokens_per_s=rates[1],
-        usd_per_hour=spend.usd_per_hour,
-        watts=spend.watts,
-        watts_are_estimated=spend.is_estimate,
-        forecasts=forecasts,
-    )
-
-
-def _state(backend: BackendState) -> str:
-    if backend.draining:
-        return "draining"
-    if not backend.healthy:
-        return "down"
-    state = backend.breaker.state
-    return "up" if state == "closed" else state
-
-
-def _forecasts(reports: Mapping[Figure, AccuracyReport]) -> Iterator[Forecast]:
-    for figure in FIGURES:
-        report = reports.get(figure)
-        if report is not None:
-            yield Forecast(
-                figure,
-                report.count,
-                report.bias,
-                report.p50_error,
-                report.p95_error,
-                report.coverage,
             )
 
 

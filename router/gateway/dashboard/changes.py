@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Iterable, Mapping, Sequence
 from itertools import count
+from typing import Protocol
 
-from router.gateway.dashboard.views import BackendTile, Event, PlanView
+from router.gateway.dashboard.views import Event, PlanView
 
 MOST_EVENTS = 100
 DEGRADED = 1.15
@@ -19,6 +20,22 @@ _STATES: Mapping[str, tuple[str, str]] = {
     "open": ("bad", "is cut off: its breaker is open"),
     "half_open": ("warn", "is on probation: its breaker lets a probe through"),
 }
+
+
+class Known(Protocol):
+    """What is compared of a backend."""
+
+    @property
+    def name(self) -> str:
+        """Its name."""
+
+    @property
+    def state(self) -> str:
+        """As in ``BackendTile``."""
+
+    @property
+    def degraded(self) -> tuple[tuple[str, float], ...]:
+        """Phases that take longer than when it was new, and how many times as long."""
 
 
 class Changes:
@@ -44,15 +61,15 @@ class Changes:
 
     def compare(
         self,
-        tiles: Sequence[BackendTile],
+        fleet: Sequence[Known],
         plan: PlanView,
         policy: str,
         at: float,
         verdict: str = "",
     ) -> None:
         """Tell what is different from the last tick; the first tells nothing."""
-        self._compare_states(tiles, at)
-        self._compare_speeds(tiles, at)
+        self._compare_states(fleet, at)
+        self._compare_speeds(fleet, at)
         if plan.failures > self._failures:
             self.tell("warn", "planner", f"a round failed: {plan.last_failure}", at)
         self._failures = plan.failures
@@ -63,8 +80,8 @@ class Changes:
             self.tell("bad", "policy", verdict, at)
         self._verdict = verdict
 
-    def _compare_states(self, tiles: Iterable[BackendTile], at: float) -> None:
-        states = {tile.name: tile.state for tile in tiles}
+    def _compare_states(self, fleet: Iterable[Known], at: float) -> None:
+        states = {one.name: one.state for one in fleet}
         before, self._states = self._states, states
         if before is None:
             return
@@ -77,8 +94,8 @@ class Changes:
                 severity, text = _STATES.get(state, ("info", f"is now {state}"))
                 self.tell(severity, name, text, at)
 
-    def _compare_speeds(self, tiles: Iterable[BackendTile], at: float) -> None:
-        now = {(tile.name, phase): x for tile in tiles for phase, x in tile.degraded}
+    def _compare_speeds(self, fleet: Iterable[Known], at: float) -> None:
+        now = {(one.name, phase): x for one in fleet for phase, x in one.degraded}
         for (name, phase), factor in now.items():
             was = self._degraded.get((name, phase), 1.0)
             if factor > max(DEGRADED, was * DEGRADED):

@@ -1,4 +1,8 @@
-"""One tick a second for all pages: built once, encoded once, dropped for pages that are slow."""
+"""One tick a second for all pages: built once, encoded once, dropped for pages that are slow.
+
+Where nobody looks on, only what charts and events need is kept: the whole picture takes 1.3 ms of
+64 backends, for which one request in a hundred would have to wait.
+"""
 
 from __future__ import annotations
 
@@ -33,11 +37,12 @@ class Feed:
             await asyncio.sleep(TICK_S)
 
     def tick(self) -> None:
-        """One picture to every page."""
-        self._last = self._board.tick()
+        """One picture to every page; none is made where nobody looks on."""
+        self._board.tick()
+        self._last = None
         if not self._pages:
             return
-        event = _event(b"tick", self._encoder.encode(self._last))
+        event = _event(b"tick", self._encoder.encode(self._current()))
         for page in self._pages:
             if page.full():
                 page.get_nowait()
@@ -67,7 +72,10 @@ class Feed:
             page.put_nowait(b"")
 
     def _current(self) -> Snapshot:
-        return self._last or self._board.tick()
+        """One a tick at most, however many ask."""
+        if self._last is None:
+            self._last = self._board.picture()
+        return self._last
 
     @contextmanager
     def _page(self) -> Iterator[asyncio.Queue[bytes]]:

@@ -7,7 +7,8 @@ from collections.abc import Callable, Mapping
 from dataclasses import asdict
 from typing import TYPE_CHECKING
 
-from router.gateway.dashboard.board import Sources, Spend
+from router.gateway.dashboard.board import Sources
+from router.gateway.dashboard.tiles import Spend
 from router.gateway.dashboard.views import (
     CanaryView,
     PlanShare,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Container, Iterator
 from dataclasses import dataclass, field
 
 from router.domain.outcome import Outcome
@@ -31,6 +31,7 @@ class Traffic:
 
     def __init__(self) -> None:
         self._minute: deque[_Second] = deque()
+        self._counts: dict[_Key, list[int]] = {}
         self._recent: deque[Outcome] = deque(maxlen=RECENT)
         self.ttft, self.tpot, self.e2e = (SlidingWindow(WINDOW_S, SLOTS) for _ in range(3))
 
@@ -42,9 +43,11 @@ class Traffic:
         now = outcome.finished_s
         if not self._minute or self._minute[-1].number < math.floor(now):
             self._minute.append(_Second(math.floor(now)))
-        kept = self._minute[-1].counts.setdefault((outcome.slo_class, outcome.backend), [0, 0])
-        kept[0] += 1
-        kept[1] += outcome.output_tokens
+        key = outcome.slo_class, outcome.backend
+        for counts in (self._minute[-1].counts, self._counts):
+            kept = counts.setdefault(key, [0, 0])
+            kept[0] += 1
+            kept[1] += outcome.output_tokens
         self.e2e.add(outcome.e2e_s, now)
         if outcome.ttft_s is not None:
             self.ttft.add(outcome.ttft_s, now)
@@ -54,13 +57,24 @@ class Traffic:
     def advance(self, now: float) -> None:
         """Forget what is older than a minute."""
         while self._minute and self._minute[0].number <= now - WINDOW_S:
-            self._minute.popleft()
+            for key, (requests, tokens) in self._minute.popleft().counts.items():
+                kept = self._counts[key]
+                kept[0] -= requests
+                kept[1] -= tokens
+                if not kept[0]:
+                    del self._counts[key]
+
+    def totals(self, fleet: Container[str], uptime_s: float) -> tuple[float, float]:
+        """Requests and output tokens per second of the backends in the fleet."""
+        mine = [kept for (_, backend), kept in self._counts.items() if backend in fleet]
+        span_s = _span_s(uptime_s)
+        return sum(n for n, _ in mine) / span_s, sum(tokens for _, tokens in mine) / span_s
 
     def rates(self, uptime_s: float) -> dict[str, tuple[float, float]]:
         """Requests and output tokens per second by backend."""
-        span_s = max(1.0, min(WINDOW_S, uptime_s))
+        span_s = _span_s(uptime_s)
         counts: dict[str, list[int]] = {}
-        for (_, backend), (requests, tokens) in self._by_key():
+        for (_, backend), (requests, tokens) in self._counts.items():
             kept = counts.setdefault(backend, [0, 0])
             kept[0] += requests
             kept[1] += tokens
@@ -69,16 +83,12 @@ class Traffic:
     def flow(self, groups: dict[str, str]) -> Iterator[FlowCell]:
         """Who served whom; ``groups`` maps the backends of the fleet to their groups."""
         counts: dict[_Key, list[int]] = {}
-        for (slo_class, backend), (requests, tokens) in self._by_key():
+        for (slo_class, backend), (requests, tokens) in self._counts.items():
             kept = counts.setdefault((slo_class, groups.get(backend, "(gone)")), [0, 0])
             kept[0] += requests
             kept[1] += tokens
         for (slo_class, group), (requests, tokens) in sorted(counts.items()):
             yield FlowCell(slo_class, group, requests, tokens)
-
-    def _by_key(self) -> Iterator[tuple[_Key, list[int]]]:
-        for second in self._minute:
-            yield from second.counts.items()
 
     def p99(self, window: SlidingWindow, now: float) -> float | None:
         """P99 of the last minute."""
@@ -101,6 +111,10 @@ class Traffic:
                 _finite(outcome.predicted_ttft_s),
                 _finite(_predicted_e2e_s(outcome)),
             )
+
+
+def _span_s(uptime_s: float) -> float:
+    return max(1.0, min(WINDOW_S, uptime_s))
 
 
 def _predicted_e2e_s(outcome: Outcome) -> float:

@@ -65,6 +65,7 @@ class FakeEngine:
         self.probes: list[str] = []
         self.probe_keys: list[str] = []
         self.probe_status = 200
+        self.probe_delay_s = 0.0
         self.listed: dict[str, Any] | None = {"data": []}
         self.connections = 0
         self.port = 0
@@ -105,6 +106,7 @@ class FakeEngine:
                 if request.head.startswith("GET "):
                     self.probes.append(request.head.split()[1])
                     self.probe_keys.append(request.headers.get("authorization", ""))
+                    await asyncio.sleep(self.probe_delay_s)
                     keep = bool(await self._page(request.head.split()[1])(request))
                     continue
                 self.received.append(request)

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import asyncio
+from itertools import pairwise
+
 import pytest
 
 from router.config.schema import ReliabilitySection
+from router.fleet_state.backend import BackendState
 from router.gateway.breaker_watch import BreakerWatch
 from router.gateway.health_probe import HealthProbe
 from tests.router.gateway.conftest import StartEngine, StartGateway
@@ -86,6 +90,38 @@ async def test_probes_go_on_by_themselves(engine: StartEngine, gateway: StartGat
     backend = await engine(chat())
     await gateway(backend, reliability={"health_interval_s": 0.02})
     await eventually(lambda: len(backend.probes) >= 3)
+
+
+async def test_a_fleet_is_probed_one_after_the_other(
+    engine: StartEngine, gateway: StartGateway, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """All at once would hold up every request that comes meanwhile."""
+    engines = [await engine(chat()) for _ in range(4)]
+    asked: list[tuple[str, float]] = []
+    probe = HealthProbe.probe
+
+    async def noted(self: HealthProbe, backend: BackendState) -> None:
+        asked.append((backend.spec.name, asyncio.get_running_loop().time()))
+        await probe(self, backend)
+
+    monkeypatch.setattr(HealthProbe, "probe", noted)
+    await gateway(*engines, reliability={"health_interval_s": 0.4})
+    await eventually(lambda: len(asked) >= 8)
+    names = [name for name, _ in asked[:8]]
+    assert names == [f"e{n}" for n in range(4)] * 2
+    times = [at for _, at in asked[:8]]
+    assert min(after - before for before, after in pairwise(times)) > 0.05
+
+
+async def test_one_that_hangs_is_not_asked_again_and_delays_nobody(
+    engine: StartEngine, gateway: StartGateway
+) -> None:
+    hangs, well = await engine(chat()), await engine(chat())
+    hangs.probe_delay_s = 30.0
+    reliability = {"health_interval_s": 0.04, "health_timeout_s": 30.0}
+    await gateway(hangs, well, reliability=reliability)
+    await eventually(lambda: well.probes.count("/health") >= 4)
+    assert hangs.probes.count("/health") == 1
 
 
 async def test_the_log_says_whom_the_breaker_cuts_off_and_who_is_back(

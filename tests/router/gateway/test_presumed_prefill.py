@@ -51,3 +51,11 @@ async def test_a_stream_nobody_announced_corrects_the_presumption(
     assert MODEL.encode() in REQUEST
     await gate.post()
     assert outcomes[0].first_token_s is not None
+
+
+async def test_no_timer_is_left_for_those_who_are_over(
+    engine: StartEngine, gateway: StartGateway
+) -> None:
+    gate = await gateway(await engine(chat()))
+    await gate.post()
+    assert gate.relay.engine.presumed.idle

@@ -46,6 +46,18 @@ def test_rates_and_flow_are_those_of_the_last_minute() -> None:
     ]
 
 
+def test_totals_are_those_of_the_fleet_as_it_is_and_what_is_over_is_not_kept() -> None:
+    traffic = Traffic()
+    for n in range(120):
+        traffic.observe(outcome(n, "ab"[n % 2], float(n)))
+        traffic.advance(float(n))
+    assert traffic.totals({"a", "b"}, uptime_s=120.0) == pytest.approx((1.0, 11.0))
+    assert traffic.totals({"a"}, uptime_s=120.0) == pytest.approx((0.5, 5.5))
+    traffic.advance(300.0)
+    assert traffic.totals({"a", "b"}, uptime_s=300.0) == (0.0, 0.0)
+    assert traffic.rates(uptime_s=300.0) == {}
+
+
 def test_a_young_gateway_is_not_divided_by_a_whole_minute() -> None:
     traffic = Traffic()
     traffic.observe(outcome(0, "a", 10.0))
