@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import random
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Awaitable, Callable, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 
 from router.domain.fleet import BackendSpec
@@ -78,6 +78,7 @@ class Scraper:
         on_restart: called with the name of a backend whose engine started anew: its prefix
             cache is cold.
         on_identity: called with the name of a backend where another engine or model answers.
+        rest: how to wait for the next visit: so long at least.
     """
 
     def __init__(
@@ -93,9 +94,10 @@ class Scraper:
         on_error: ErrorSink | None = None,
         on_restart: RestartSink | None = None,
         on_identity: RestartSink | None = None,
+        rest: Callable[[float], Awaitable[None]] = asyncio.sleep,
     ) -> None:
         self._sink, self._on_error, self._on_restart = sink, on_error, on_restart
-        self._on_identity = on_identity
+        self._on_identity, self._rest = on_identity, rest
         self._interval_s, self._timeout_s = interval_s, timeout_s
         self._rng, self._clock = rng, clock
         shared: Fetcher = HttpGetter() if fetcher is None else fetcher
@@ -143,12 +145,12 @@ class Scraper:
             visit.task = self._group.create_task(self._keep_visiting(visit))
 
     async def _keep_visiting(self, visit: _Visit) -> None:
-        await asyncio.sleep(self._rng.uniform(0.0, self._interval_s))
+        await self._rest(self._rng.uniform(0.0, self._interval_s))
         while True:
             await self.scrape(visit.target.name)
             slower = min(1 + visit.report.consecutive_failures, MOST_BACKOFF)
             jitter = self._rng.uniform(1.0 - JITTER, 1.0 + JITTER)
-            await asyncio.sleep(self._interval_s * slower * jitter)
+            await self._rest(self._interval_s * slower * jitter)
 
     async def scrape(self, name: str) -> bool:
         """Visit one backend once, now; whether it gave any signal.

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import asyncio
 import logging
 
 from router.dispatcher import Dispatcher
+from router.gateway.lull import Rest
 
 log = logging.getLogger("motley.health")
 
@@ -33,8 +33,8 @@ class BreakerWatch:
             log.warning("backend %s is used again: its breaker is closed", name)
         self._cut_off = cut_off
 
-    async def keep_looking(self) -> None:
+    async def keep_looking(self, rest: Rest) -> None:
         """The chore."""
         while True:
             self.look()
-            await asyncio.sleep(LOOK_S)
+            await rest(LOOK_S)

@@ -19,6 +19,7 @@ from router.gateway.account import Account
 from router.gateway.asked import Asked
 from router.gateway.exchange import Exchange
 from router.gateway.limits import Limits
+from router.gateway.lull import Lull
 from router.gateway.presumed import Presumed
 from router.gateway.problems import DEFECT, Problem
 from router.gateway.seams import Client, Events
@@ -51,6 +52,7 @@ class Engine(Asked):
         missed: given (class, now) of every request that got no answer for our fault.
         begin_span: called with every call, where requests are traced.
         sent: told (request, backend) of every attempt, where replicas share.
+        lull: for chores, which go on when an answer has ended.
     """
 
     def __init__(
@@ -73,6 +75,7 @@ class Engine(Asked):
         self.sent: Callable[[Request, str], None] | None = None
         self.continuation = settings.continuation
         self.max_json_depth = settings.max_json_depth
+        self.lull = Lull()
         self._awaited: dict[str, float] = {}
         self.presumed = Presumed(clock)
         self._live = live
@@ -134,6 +137,7 @@ class Engine(Asked):
             exchange.cut()
         super().close()
         self.presumed.close()
+        self.lull.close()
         for handle in (self._poked, self._alarm, self._watch):
             if handle is not None:
                 handle.cancel()
@@ -176,6 +180,7 @@ class Engine(Asked):
         if not self._live:
             self.presumed.close()
         self.gate.left(request_id)
+        self.lull.answered()
 
     # Deadlines
 

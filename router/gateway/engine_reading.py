@@ -56,7 +56,7 @@ class EngineReading:
         loop = asyncio.get_running_loop()
         report_s: float | None = loop.time() + FIRST_REPORT_S + self.config.telemetry.timeout_s
         while True:
-            await asyncio.sleep(LOOK_S)
+            await self.engine.lull.rest(LOOK_S)
             self.forget_stale(self.clock.now())
             if report_s is not None and loop.time() >= report_s:
                 report_s = None
@@ -206,6 +206,7 @@ def read_engines(
         on_restart=on_restart,
         on_identity=on_identity,
         fetcher_of=lambda name: fetcher_for(engine, name),
+        rest=engine.lull.rest,
     )
     for target in targets(config.fleet.backends):
         scraper.add(target)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import logging
 from dataclasses import asdict, dataclass
 from functools import partial
@@ -123,7 +122,7 @@ class Instruments:
     async def keep_correcting(self, engine: Engine) -> None:
         """Bring what was learned into the policy's belief, every second."""
         while self.feedback is not None:
-            await asyncio.sleep(CORRECT_EVERY_S)
+            await engine.lull.rest(CORRECT_EVERY_S)
             self.correct(engine, self.feedback)
 
     def correct(self, engine: Engine, feedback: Feedback) -> None:

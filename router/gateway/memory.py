@@ -16,6 +16,7 @@ from typing import Any, Literal
 
 from router.config.schema import LearnedSection
 from router.domain.errors import LearnedError
+from router.gateway.lull import Rest
 from router.gateway.pupils import Pupils, Recalled
 from router.perf.length_kept import LengthCell
 from telemetry import metric_table as table
@@ -80,10 +81,10 @@ class Memory:
             self._claim(self._file)
             self._recall(self._file)
 
-    async def keep_writing(self) -> None:
+    async def keep_writing(self, rest: Rest) -> None:
         """Write every so often, and when the file is another one."""
         while True:
-            await asyncio.sleep(LOOK_S)
+            await rest(LOOK_S)
             self.follow()
             section = self._section()
             if section is not None and self._now() - self._tried_s >= section.every_s:

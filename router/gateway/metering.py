@@ -11,6 +11,7 @@ from router.dispatcher import Dispatcher
 from router.domain.errors import ConfigError
 from router.domain.protocols import Clock
 from router.fleet_state.backend import BackendState
+from router.gateway.lull import Rest
 from telemetry.exposition import MAX_BYTES, Problems
 from telemetry.http_get import FetchError, HttpGetter
 from telemetry.metering import Meter, Metered
@@ -105,10 +106,10 @@ class Metering:
         """The card that DCGM or NVML tells of; empty if none does."""
         return self._cards.get(name, "")
 
-    async def keep_sampling(self) -> None:
+    async def keep_sampling(self, rest: Rest) -> None:
         """Book what is used, every second."""
         while True:
-            await asyncio.sleep(SAMPLE_S)
+            await rest(SAMPLE_S)
             self.sample()
 
     def sample(self) -> None:

@@ -58,7 +58,8 @@ def attach(runtime: Runtime, load: Loader | None, board: Board | None = None) ->
         fleet=config.fleet.backends,
     )
     in_flight = in_flight_of(engine.dispatcher.state.get)
-    chores = [Chore("draining", partial(roster.keep_releasing, in_flight))]
+    rest = engine.lull.rest
+    chores = [Chore("draining", partial(roster.keep_releasing, in_flight, rest))]
 
     def failed(source: str) -> None:
         metrics.count(table.DISCOVERY_ERRORS, (source,))
@@ -70,7 +71,7 @@ def attach(runtime: Runtime, load: Loader | None, board: Board | None = None) ->
             runtime, roster, load, lambda result: metrics.count(table.RELOADS, (result,))
         )
         metrics.ask(table.RELOAD_OK, lambda: [((), float(reloader.last_ok))])
-        chores.append(Chore("reload", reloader.keep_watching))
+        chores.append(Chore("reload", partial(reloader.keep_watching, rest)))
         chores.append(Chore("hangup", partial(_on_hangup, reloader)))
     if config.admin.port is not None:
         listener = bind(config.admin.host, config.admin.port, shared=board is not None)

@@ -7,7 +7,6 @@ policy, timeouts, keys. What only a restart can change is named. Nothing in flig
 
 from __future__ import annotations
 
-import asyncio
 import logging
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, field, replace
@@ -20,6 +19,7 @@ from router.domain.errors import BadInputError
 from router.gateway.access.build import build_ring
 from router.gateway.discovery.roster import CONFIG, Difference, Roster
 from router.gateway.engine_settings import engine_settings
+from router.gateway.lull import Rest
 from router.gateway.runtime import Runtime
 from router.gateway.watch import FileWatch
 from router.policies.registry import from_recipe
@@ -99,10 +99,10 @@ class Reloader:
         self._tell(why, result)
         return result
 
-    async def keep_watching(self) -> None:
+    async def keep_watching(self, rest: Rest) -> None:
         """Reload when the file changes; read the keys again when theirs does."""
         while True:
-            await asyncio.sleep(LOOK_S)
+            await rest(LOOK_S)
             self.look()
 
     def look(self) -> None:

@@ -37,8 +37,9 @@ UNREAD_S = 60.0
 """A client that takes none of what is waiting for it for this long is let go: closing alone would
 wait for it for ever, and with it an engine's sequence, a descriptor and what was not sent."""
 
+TICK_S, DAY_TICKS = 0.1, 864_000
 RENEWAL_TICKS = 10
-"""Ticks, of a tenth of a second, between two looks at the certificate's files."""
+"""Ticks between two looks at the certificate's files."""
 
 _CUT_ON_PURPOSE = "ASGI callable returned without completing response."
 
@@ -110,6 +111,7 @@ class _Server(uvicorn.Server):
         self._renewal = Renewal(tls) if tls is not None else None
         self._on_stop, self._on_drain = app.on_stop, app.on_drain
         self._delay_s = delay_s
+        self._rest = app.engine.lull.rest
         self._leave_s = math.inf
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
@@ -120,6 +122,13 @@ class _Server(uvicorn.Server):
             self._leave_s = time.monotonic() + self._delay_s
         else:
             super().handle_exit(sig, frame)
+
+    async def main_loop(self) -> None:
+        """As uvicorn's, but a tick follows an answer where requests come."""
+        counter = 0
+        while not await self.on_tick(counter):
+            counter = (counter + 1) % DAY_TICKS
+            await self._rest(TICK_S)
 
     async def on_tick(self, counter: int) -> bool:
         """Ten times a second."""

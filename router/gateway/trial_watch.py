@@ -8,7 +8,6 @@ others: the upper end of the one-sided 95 % interval of the difference of the tw
 
 from __future__ import annotations
 
-import asyncio
 import logging
 import math
 from collections import Counter
@@ -19,6 +18,7 @@ from router.config.schema import CanarySection, PolicySection
 from router.dispatcher import Dispatcher
 from router.domain.outcome import Outcome
 from router.domain.slo import Slo
+from router.gateway.lull import Rest
 from router.policies.trial import Comparison, Trial, is_canary
 from telemetry import metric_table as table
 from telemetry.metrics import GatewayMetrics, Sample
@@ -155,11 +155,13 @@ class TrialWatch:
             if why:
                 self._roll_back(self._canary, why)
 
-    async def keep_looking(self, dispatcher: Dispatcher, now: Callable[[], float]) -> None:
+    async def keep_looking(
+        self, dispatcher: Dispatcher, now: Callable[[], float], rest: Rest
+    ) -> None:
         """The chore."""
         while True:
             self.look(dispatcher, now())
-            await asyncio.sleep(LOOK_S)
+            await rest(LOOK_S)
 
     def arms(self, now: float) -> dict[str, Arm]:
         """Both sides of the canary."""

@@ -95,12 +95,7 @@ def build_runtime(config: MotleyConfig, clock: Clock) -> Runtime:
     ask_trial(instruments.metrics, trial, clock.now)
     metering.expose(instruments.metrics, dispatcher, scraper)
     chores = [_probe(engine, config), *(Chore(name, work) for name, work in books.chores)]
-    chores += [
-        Chore("memory", memory.keep_writing),
-        Chore("metering", metering.keep_sampling),
-        Chore("breakers", BreakerWatch(dispatcher).keep_looking),
-        Chore("trial", partial(trial.keep_looking, dispatcher, clock.now)),
-    ]
+    chores += _looking(engine, memory, metering, trial)
     chores += _hearing(kv_events, engine, instruments.metrics)
     if config.telemetry.power:
         chores.append(Chore("power", metering.keep_reading_power))
@@ -117,7 +112,7 @@ def build_runtime(config: MotleyConfig, clock: Clock) -> Runtime:
             engine, instruments, metering, lambda: planned.planning if planned else None, trial
         )
         feed = Feed(Board(asked, traffic))
-        chores.append(Chore("dashboard", feed.run))
+        chores.append(Chore("dashboard", partial(feed.run, engine.lull.rest)))
     runtime = Runtime(
         config=config,
         engine=engine,
@@ -142,6 +137,17 @@ def build_runtime(config: MotleyConfig, clock: Clock) -> Runtime:
         chores += planned.place(runtime)
     chores += attach_batches(runtime, time.time)
     return runtime
+
+
+def _looking(engine: Engine, memory: Memory, metering: Metering, trial: TrialWatch) -> list[Chore]:
+    """Those who look at something every so often."""
+    rest, dispatcher = engine.lull.rest, engine.dispatcher
+    return [
+        Chore("memory", partial(memory.keep_writing, rest)),
+        Chore("metering", partial(metering.keep_sampling, rest)),
+        Chore("breakers", partial(BreakerWatch(dispatcher).keep_looking, rest)),
+        Chore("trial", partial(trial.keep_looking, dispatcher, engine.now, rest)),
+    ]
 
 
 def _reading_chores(reading: EngineReading | None) -> list[Chore]:

@@ -14,6 +14,7 @@ import msgspec
 
 from router.gateway.dashboard.board import Board
 from router.gateway.dashboard.views import Snapshot
+from router.gateway.lull import Rest
 
 TICK_S = 1.0
 MOST_PAGES = 100
@@ -30,11 +31,11 @@ class Feed:
         self._encoder = msgspec.json.Encoder()
         self._last: Snapshot | None = None
 
-    async def run(self) -> None:
+    async def run(self, rest: Rest) -> None:
         """The chore."""
         while True:
             self.tick()
-            await asyncio.sleep(TICK_S)
+            await rest(TICK_S)
 
     def tick(self) -> None:
         """One picture to every page; none is made where nobody looks on."""

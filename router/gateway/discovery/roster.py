@@ -8,7 +8,6 @@ that cannot be is left out, with its reason in the log, and the rest of its flee
 
 from __future__ import annotations
 
-import asyncio
 import logging
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
@@ -20,6 +19,7 @@ from router.domain.errors import ConfigError, UnknownNameError
 from router.domain.fleet import BackendSpec
 from router.fleet_state.backend import BackendState
 from router.gateway.discovery.seam import Seen
+from router.gateway.lull import Rest
 from router.gateway.upstream import parse_address
 from router.perf.hardware import Hardware
 
@@ -230,10 +230,10 @@ class Roster:
 
     # -- leaving -----------------------------------------------------------------------------
 
-    async def keep_releasing(self, in_flight: Callable[[str], int]) -> None:
+    async def keep_releasing(self, in_flight: Callable[[str], int], rest: Rest) -> None:
         """Forget drained backends once they are idle, or their time is over."""
         while True:
-            await asyncio.sleep(LOOK_S)
+            await rest(LOOK_S)
             self.release(in_flight)
 
     def release(self, in_flight: Callable[[str], int]) -> None:

@@ -1,0 +1,79 @@
+"""When chores run: right after an answer, where requests come, for then the next is farthest off.
+
+By timers of their own they would now and then meet a request, or the answer to one, and hold it up;
+and each timer wakes a process up that sleeps between two requests. While few answers end, or more
+is to be done than answers end, a timer it is: nothing waits for long.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from heapq import heappop, heappush
+from itertools import count
+
+Rest = Callable[[float], Awaitable[None]]
+"""How a chore waits for its next turn."""
+
+PATIENCE_S = 0.1
+"""What is due so long begins, whether an answer ends or not."""
+CLOSE_S = 0.5 * PATIENCE_S
+"""A timer that is closer is set anew."""
+
+
+class Lull:
+    """Lets whoever rests go on at a good moment."""
+
+    def __init__(self) -> None:
+        self._resting: list[tuple[float, int, asyncio.Future[None]]] = []
+        self._numbers = count()
+        self._timer: asyncio.TimerHandle | None = None
+        self._rings_s = 0.0
+
+    async def rest(self, seconds: float) -> None:
+        """Sleep for so long and then until an answer has ended, ``PATIENCE_S`` more at most."""
+        loop = asyncio.get_running_loop()
+        due_s = loop.time() + seconds
+        over: asyncio.Future[None] = loop.create_future()
+        heappush(self._resting, (due_s, next(self._numbers), over))
+        if self._timer is None or due_s + PATIENCE_S < self._rings_s:
+            self._arm(loop)
+        await over
+
+    def answered(self) -> None:
+        """An answer has ended: one of those who rest may go on, the others after the next."""
+        resting = self._resting
+        if not resting:
+            return
+        loop = asyncio.get_running_loop()
+        now = loop.time()
+        if resting[0][0] <= now:
+            _wake(heappop(resting)[2])
+        if resting and self._rings_s < now + CLOSE_S:
+            self._arm(loop)  # it need not ring where answers end
+
+    def close(self) -> None:
+        """Wake nobody any more."""
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+
+    def _arm(self, loop: asyncio.AbstractEventLoop) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+        self._rings_s = self._resting[0][0] + PATIENCE_S
+        self._timer = loop.call_later(max(0.0, self._rings_s - loop.time()), self._ring)
+
+    def _ring(self) -> None:
+        self._timer = None
+        loop = asyncio.get_running_loop()
+        latest_s = loop.time() - PATIENCE_S
+        while self._resting and self._resting[0][0] <= latest_s:
+            _wake(heappop(self._resting)[2])
+        if self._resting:
+            self._arm(loop)
+
+
+def _wake(over: asyncio.Future[None]) -> None:
+    if not over.done():  # whoever rested was cancelled
+        over.set_result(None)
