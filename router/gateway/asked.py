@@ -123,14 +123,18 @@ class Asked(Outbound):
             return every_s is not None or wants(headers, EXPLAIN)
         return EXPLAIN in headers and wants(headers, EXPLAIN)
 
+    def meant_by(self, asked: str) -> str:
+        """The model or adapter that a name stands for."""
+        return self._settings.aliases.get(asked, asked)
+
     def serves(self, asked: str) -> bool:
         """Whether a model of this name, an alias or an adapter can be asked for now."""
-        model = self._settings.aliases.get(asked, asked)
+        model = self.meant_by(asked)
         return self._settings.adapters.get(model, model) in self.dispatcher.state.models
 
     def is_adapter(self, asked: str) -> bool:
         """Whether this name, or the one that it is an alias of, is a LoRA adapter's."""
-        return self._settings.aliases.get(asked, asked) in self._settings.adapters
+        return self.meant_by(asked) in self._settings.adapters
 
     def learn(self, model: str, size_bytes: int, usage: Usage) -> None:
         """An engine counted the tokens of a prompt; a size of 0 stands for "no guide"."""

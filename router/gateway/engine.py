@@ -166,7 +166,9 @@ class Engine(Asked):
 
     def enter(self, call: Call, asked: str, request: Request) -> Problem | None:
         """Let the caller's request in, or say why not."""
-        return self.gate.enter(call.caller, asked, request) if call.caller is not None else None
+        if call.caller is None:
+            return None
+        return self.gate.enter(call.caller, asked, self.meant_by(asked), request)
 
     def joined(self, exchange: Exchange, request_id: str) -> None:
         """An exchange has a request in the books."""

@@ -101,9 +101,9 @@ def _models(runtime: Runtime, caller: Caller | None) -> list[dict[str, Any]]:
     for backend in runtime.engine.dispatcher.state.backends:
         served = backend.spec.model
         longest[served] = max(longest.get(served, 0), backend.max_context_tokens)
-    adapters = runtime.config.adapters
+    adapters, meant = runtime.config.adapters, runtime.config.aliases
     roots = {name: name for name in longest} | dict(adapters)
-    roots |= {name: adapters.get(root, root) for name, root in runtime.config.aliases.items()}
+    roots |= {name: adapters.get(root, root) for name, root in meant.items()}
     return [
         {
             "id": name,
@@ -115,5 +115,5 @@ def _models(runtime: Runtime, caller: Caller | None) -> list[dict[str, Any]]:
             "max_model_len": longest[root],
         }
         for name, root in sorted(roots.items())
-        if root in longest and (caller is None or caller.grant.may_use(name, root))
+        if root in longest and (caller is None or caller.grant.may_use(name, meant.get(name, name)))
     ]

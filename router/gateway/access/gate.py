@@ -121,15 +121,16 @@ class Gate:
                 return self._caller(grant)
         return None
 
-    def enter(self, caller: Caller, asked: str, request: Request) -> Problem | None:
+    def enter(self, caller: Caller, asked: str, meant: str, request: Request) -> Problem | None:
         """Let a request in, or say why not.
 
         Args:
             caller: from ``admit``.
-            asked: the model as the client named it; an alias or its target may be granted.
+            asked: the model as the client named it.
+            meant: what that name stands for, which may be granted as well.
             request: as it will be dispatched.
         """
-        refusal = _forbidden(caller.grant, asked, request)
+        refusal = _forbidden(caller.grant, asked, meant, request)
         if refusal is not None or caller.meter is None:
             return refusal
         tokens = request.prompt_tokens + (request.max_tokens or DEFAULT_OUTPUT_TOKENS)
@@ -209,8 +210,8 @@ class Gate:
         return meter
 
 
-def _forbidden(grant: Grant, asked: str, request: Request) -> Problem | None:
-    if not grant.may_use(asked, request.model):
+def _forbidden(grant: Grant, asked: str, meant: str, request: Request) -> Problem | None:
+    if not grant.may_use(asked, meant):
         return Problem(
             403,
             f"This key may not use the model {asked!r}. It may use: "

@@ -13,7 +13,8 @@ class Grant:
 
     Attributes:
         holder: who: the tenant of their requests, and the account of what they use.
-        models: names they may ask for, aliases included; ``None`` for all.
+        models: names they may ask for, those of aliases, of adapters and of what an alias stands
+            for; ``None`` for all.
         classes: service classes they may ask for; ``None`` for all.
         default_class: the one that counts when they ask for none; empty for the gateway's own.
         requests_per_minute, tokens_per_minute, max_concurrent, tokens_per_day, usd_per_day:
@@ -32,9 +33,12 @@ class Grant:
     usd_per_day: float | None = None
     admin: bool = False
 
-    def may_use(self, asked: str, model: str) -> bool:
-        """Whether they may have ``model``, which they called ``asked``."""
-        return self.models is None or asked in self.models or model in self.models
+    def may_use(self, asked: str, meant: str) -> bool:
+        """Whether they may have the model or the adapter ``meant``, which they called ``asked``.
+
+        A model brings no adapters with it: those may be somebody's own.
+        """
+        return self.models is None or asked in self.models or meant in self.models
 
     @property
     def limited(self) -> bool:

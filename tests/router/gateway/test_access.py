@@ -57,6 +57,25 @@ async def test_a_key_opens_its_models_and_no_others(
     assert allowed.status_code == 200
 
 
+async def test_a_model_brings_no_adapter_with_it(
+    engine: StartEngine, gateway: StartGateway
+) -> None:
+    """Adapters are asked for like models, and granted like them: they may be somebody's own."""
+    gate = await gateway(
+        await engine(chat()),
+        access=access(key("base", models=[MODEL]), key("tuned", models=["acme-lora"])),
+        adapters={"acme-lora": MODEL},
+        aliases={"acme": "acme-lora"},
+    )
+    for name, may in {"base": [MODEL], "tuned": ["acme", "acme-lora"]}.items():
+        listed = (await gate.get("/v1/models", **bearer(name))).json()["data"]
+        assert [entry["id"] for entry in listed] == may
+        for model in (MODEL, "acme", "acme-lora"):
+            body = REQUEST.replace(MODEL.encode(), model.encode())
+            answered = await gate.post(body=body, **bearer(name))
+            assert answered.status_code == (200 if model in may else 403), (name, model)
+
+
 async def test_a_key_is_shown_the_models_that_it_may_use(
     engine: StartEngine, gateway: StartGateway
 ) -> None:
@@ -151,7 +170,7 @@ def spend(gate: Gate, clock: list[float], name: str, *, prompt: int, output: int
     """One request from its beginning to its end; returns why it was refused, if it was."""
     caller = gate.admit({b"x-api-key": b"a"})
     request = ask(name, prompt_tokens=prompt, max_tokens=output)
-    refusal = gate.enter(caller, MODEL, request)  # type: ignore[arg-type]
+    refusal = gate.enter(caller, MODEL, MODEL, request)  # type: ignore[arg-type]
     if refusal is not None:
         return f"{refusal.code} {refusal.retry_after_s:g}"
     gate.observe(outcome(request_id=name, prompt_tokens=prompt, output_tokens=output))
@@ -174,7 +193,7 @@ def test_a_request_that_was_never_answered_costs_no_tokens() -> None:
     clock = [NOON]
     gate = gate_with(clock, tokens_per_minute=1000)
     caller = gate.admit({b"x-api-key": b"a"})
-    assert gate.enter(caller, MODEL, ask("1", max_tokens=0)) is None  # type: ignore[arg-type]
+    assert gate.enter(caller, MODEL, MODEL, ask("1", max_tokens=0)) is None  # type: ignore[arg-type]
     gate.observe(outcome(request_id="1", status="failed", output_tokens=0))
     gate.left("1")
     assert spend(gate, clock, "2", prompt=900, output=100) == ""
