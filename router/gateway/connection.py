@@ -19,6 +19,8 @@ from router.gateway.wire import Headers
 FailureKind = Literal["connect", "broken", "garbage", "timeout"]
 
 _BODILESS = (204, 304)
+MAX_HEAD_BYTES = 1 << 20
+"""Of an answer whose head comes in pieces: without bound, its engine would fill our memory."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,6 +84,7 @@ class Connection(asyncio.Protocol):
         "_close_delimited",
         "_complete",
         "_discard",
+        "_head_bytes",
         "_headers",
         "_home",
         "_open",
@@ -114,7 +117,7 @@ class Connection(asyncio.Protocol):
         self._answered = self._complete = self._close_delimited = self._open = False
         self.chunked = False
         self.short_way: ChunkPipe | None = None
-        self._status = 0
+        self._status = self._head_bytes = 0
         self._headers: Headers = []
         self._parts.clear()
         self._own = 0
@@ -207,13 +210,13 @@ class Connection(asyncio.Protocol):
             self._fail("garbage", f"answered something that is not HTTP ({error})")
             return
         if self._status:
-            status, self._status = self._status, 0
-            receiver.on_head(status, self._headers)
+            self._head_read(receiver)
         parts = self._parts
         if self._complete:
             del parts[self._own :]  # the body of what nobody asked for
         if not self._open:
             parts.clear()  # that of an answer which is not the answer yet
+            self._head_goes_on(len(data))
         elif parts and self.receiver is receiver:
             body = parts[0] if len(parts) == 1 else b"".join(parts)
             parts.clear()
@@ -224,6 +227,18 @@ class Connection(asyncio.Protocol):
             self.receiver = None
             self._hand_back()
             receiver.on_end()
+
+    def _head_read(self, receiver: Receiver) -> None:
+        status, self._status = self._status, 0
+        if status < 600:
+            receiver.on_head(status, self._headers)
+        else:
+            self._fail("garbage", f"answered with the status {status}, which is none")
+
+    def _head_goes_on(self, more_bytes: int) -> None:
+        self._head_bytes += more_bytes
+        if self._head_bytes > MAX_HEAD_BYTES:
+            self._fail("garbage", "began an answer whose head does not end")
 
     def _serve(self, protocol: asyncio.Protocol) -> None:
         if self._transport is not None:

@@ -152,9 +152,12 @@ def in_band(event: bytes, backend: str) -> Problem | None:
             document = msgspec.json.decode(line[5:])
         except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
             return None
-        if not isinstance(document, dict) or not document.get("error"):
+        if not isinstance(document, dict):
             return None
-        error = document["error"]
+        error = document if document.get("type") == "error" else None  # the Responses API's
+        error = document.get("error") or error
+        if not error:
+            return None
         code = error.get("code") if isinstance(error, dict) else None
         status = code if isinstance(code, int) and 400 <= code <= 599 else 500
         return from_engine(status, bytes(line[5:]), backend)
@@ -203,8 +206,9 @@ def _code(code: object, status: int, message: str) -> str | None:
 
 
 def _type(kind: object) -> str:
-    """The engine's own type where it is a word; SGLang repeats the status there as well."""
-    return kind if isinstance(kind, str) and not kind.isdigit() else ""
+    """The engine's own type where it is a word; SGLang repeats the status there as well, and an
+    event of the Responses API says only that it is an error."""
+    return kind if isinstance(kind, str) and not kind.isdigit() and kind != "error" else ""
 
 
 UNAUTHORIZED = Problem(

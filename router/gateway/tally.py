@@ -21,6 +21,8 @@ _HEAD_BYTES = 4_096
 TOKEN_MARKS = {b"/v1/messages": b"content_block_delta\ndata:", b"/v1/responses": b".delta\ndata:"}
 """Events that carry tokens, where streams begin with others: Anthropic's ``message_start`` and
 ``ping``, the Responses API's ``response.created``."""
+_ERROR = re.compile(rb'^(?:data: ?\{"error"|event: ?(?:error|response\.failed)\r?$)', re.MULTILINE)
+"""How events begin that tell of one: OpenAI's shape, then Anthropic's and the Responses API's."""
 _USAGE_KEY = b'"usage"'
 
 
@@ -119,9 +121,7 @@ class Tally:
         """What the last reads tell."""
         tail = self.tail[0] if len(self.tail) == 1 else b"".join(self.tail)
         reason = finish_reason_in(tail)
-        in_error = reason == "abort" or (
-            self.events and (b'\ndata: {"error"' in tail or tail.startswith(b'data: {"error"'))
-        )
+        in_error = reason == "abort" or (self.events and _ERROR.search(tail) is not None)
         usage = usage_in(tail)
         if self._head:
             usage = _joined(usage_in(self._head), usage)

@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import msgspec
 
@@ -67,11 +67,15 @@ class RoutingFields(msgspec.Struct):
         return memoryview(self.messages or self.prompt or self.input)
 
 
-class _OnlyModel(msgspec.Struct):
-    model: str | None = None
+class _AnyLimits(RoutingFields):
+    max_tokens: Any = None
+    max_completion_tokens: Any = None
+    max_output_tokens: Any = None
 
 
+_LIMITS = ("max_tokens", "max_completion_tokens", "max_output_tokens")
 _DECODER = msgspec.json.Decoder(RoutingFields)
+_LENIENT = msgspec.json.Decoder(_AnyLimits)
 
 
 @dataclass(slots=True)
@@ -150,9 +154,10 @@ def routing_fields(body: bytes, max_depth: int = NO_LIMIT) -> RoutingFields:
 
 
 def _lenient(body: bytes, error: msgspec.ValidationError) -> RoutingFields:
-    """Token limits of a wrong type are left to the engine's own message; the rest is refused."""
+    """Token limits of a wrong type are the engine's to judge, and some engines take ``"100"`` for
+    a number; the rest is refused."""
     try:
-        return RoutingFields(model=msgspec.json.decode(body, type=_OnlyModel).model)
+        fields = _LENIENT.decode(body)
     except msgspec.ValidationError:
         param = "model" if "$.model" in str(error) else None
         message = f"The request body is not a request object: {error}."
@@ -160,6 +165,11 @@ def _lenient(body: bytes, error: msgspec.ValidationError) -> RoutingFields:
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as broken:
         message = f"The request body is not valid JSON: {broken}."
         raise BadRequestError(_bad(message)) from broken
+    for name in _LIMITS:
+        told = getattr(fields, name)
+        is_number = isinstance(told, str) and told.isascii() and told.isdigit() and len(told) < 10
+        setattr(fields, name, int(told) if is_number else None)
+    return fields
 
 
 def _bad(message: str, *, code: str = "invalid_json", param: str | None = None) -> Problem:

@@ -114,6 +114,8 @@ def test_retry_after_is_rounded_up_to_whole_seconds() -> None:
         (b'data: {"error": {"message": "bad", "code": 400}}', 400),
         (b'data: {"error": {"message": "dead", "code": "oops"}}', 500),
         (b'data: {"error": "dead"}', 500),
+        (b'event: error\ndata: {"type":"error","code":"server_error","message":"dead"}', 500),
+        (b'event: error\ndata: {"type":"error","error":{"type":"api_error"}}', 500),
         (b': comment\ndata: {"error": {"message": "full", "code": 429}}', 429),
     ],
 )
@@ -131,6 +133,7 @@ def test_an_error_inside_a_stream_is_recognised(event: bytes, status: int) -> No
         b'data: {"choices":[],"error":null}',
         b'data: {"choices":[{"error":{"code":500}}]}',
         b'data: "error"',
+        b'data: [{"type":"error"}]',
         b'data: not json "error"',
         b"data: [DONE]",
     ],

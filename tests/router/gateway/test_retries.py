@@ -106,6 +106,29 @@ async def test_a_client_error_inside_a_stream_gets_its_status_back(
     assert answered.json()["error"]["message"] == "no such template"
 
 
+async def answers_with_no_status(request: Received) -> bool:
+    await request.send(b"HTTP/1.1 999 Request denied\r\ncontent-length: 2\r\n\r\n{}")
+    return True
+
+
+async def sends_a_head_without_end(request: Received) -> None:
+    await request.send(b"HTTP/1.1 200 OK\r\n")
+    while True:
+        await request.send(b"x-filler: " + b"a" * 65_536 + b"\r\n")
+
+
+@pytest.mark.parametrize("sick", [answers_with_no_status, sends_a_head_without_end])
+async def test_what_no_http_server_says_is_tried_elsewhere(
+    engine: StartEngine, gateway: StartGateway, sick: Behaviour
+) -> None:
+    gate = await gateway(await engine(sick), await engine(chat()))
+    for _ in range(2):
+        assert (await gate.post()).status_code == 200
+    alone = await gateway(await engine(sick))
+    answered = await alone.post()
+    assert (answered.status_code, answered.json()["error"]["code"]) == (502, "backend_garbage")
+
+
 async def test_a_busy_fleet_is_told_as_busy(engine: StartEngine, gateway: StartGateway) -> None:
     """Back-pressure is not death: no breaker opens, and clients learn when to come back."""
     full = answer(503, {"object": "error", "message": "The queue is full.", "code": 503})

@@ -42,6 +42,21 @@ def test_a_stream_that_has_only_begun_counts_one() -> None:
     assert watch().output_tokens(None) == 0
 
 
+@pytest.mark.parametrize(
+    ("event", "in_error"),
+    [
+        (b'data: {"error": {"message": "dead"}}\n\n', True),
+        (b'event: error\ndata: {"type": "error", "error": {}}\n\n', True),
+        (b'event: response.failed\ndata: {"type": "response.failed"}\n\n', True),
+        (b'event: response.completed\ndata: {"type": "response.completed"}\n\n', False),
+        (b'data: {"choices":[{"delta":{"content":"\\nevent: error\\n"}}]}\n\n', False),
+    ],
+)
+def test_an_answer_that_ends_in_an_error_is_no_success(event: bytes, in_error: bool) -> None:
+    assert watch(TOKEN, event, DONE).end().in_error is in_error
+    assert watch(event).end().in_error is in_error
+
+
 def test_usage_split_over_two_reads_is_found() -> None:
     assert watch(ROLE, TOKEN, USAGE[:40], USAGE[40:], DONE).end().usage == usage_in(USAGE)
 

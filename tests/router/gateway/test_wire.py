@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 
+import msgspec
 import pytest
 
 from router.gateway.wire import (
@@ -36,11 +37,22 @@ def test_only_the_routing_fields_are_read() -> None:
         ("max_tokens", -3, None),
         ("max_tokens", 1e300, None),
         ("max_tokens", "many", None),
+        ("max_tokens", "7", 7),
+        ("max_tokens", "9" * 5000, None),
+        ("max_tokens", [7], None),
+        ("max_tokens", True, None),
     ],
 )
 def test_the_token_limit_by_whatever_name(field: str, value: object, limit: int | None) -> None:
     body = json.dumps({"model": "m", field: value}).encode()
     assert token_limit(routing_fields(body)) == limit
+
+
+def test_a_limit_of_a_wrong_type_hides_nothing_else() -> None:
+    """Lenient engines take it, so class, streaming and prompt must be known all the same."""
+    body = b'{"model":"m","stream":true,"service_tier":"flex","prompt":"p","max_tokens":"5"}'
+    lenient, strict = routing_fields(body), routing_fields(body.replace(b'"5"', b"5"))
+    assert msgspec.structs.asdict(lenient) == msgspec.structs.asdict(strict)
 
 
 def test_the_new_name_wins_over_the_old() -> None:
