@@ -12,6 +12,7 @@ import typer
 
 from router.cli.check_backends import CROWD, Line, alike, describe
 from router.cli.check_learned import about_learned
+from router.cli.check_start import doubts, refuse
 from router.cli.check_warnings import probed, warnings
 
 if TYPE_CHECKING:
@@ -73,8 +74,9 @@ def check(
         raise ConfigError("which file? motley check fleet.yaml")
     loaded = load_config(content if config is None and content is not None else config or Path())
     pools = pools_of(things)
+    refuse(loaded)
     lines = [describe(loaded, spec) for spec in (*loaded.fleet.backends, *pools)]
-    found = warnings(loaded, lines)
+    found = [*warnings(loaded, lines), *doubts(loaded, elsewhere=bool(things))]
     if probe:
         found += asyncio.run(probed(loaded))
     cluster = look_at_cluster(loaded, things, service_account) if kubernetes or things else None

@@ -62,6 +62,11 @@ def parse_address(name: str, url: str | None) -> Address:
         raise ConfigError(f"backend {name!r}: url {url!r} cannot be read: {error}") from error
     if parts.scheme not in ("http", "https") or not host:
         raise ConfigError(f"backend {name!r}: url {url!r} is not of the form http://host:port")
+    if parts.query or parts.fragment:
+        raise ConfigError(
+            f"backend {name!r}: url {url!r} has a query or a fragment, and paths are put behind "
+            "it; give the base URL alone"
+        )
     if "@" in parts.netloc:
         raise ConfigError(
             f"backend {name!r}: its url holds a user name or a password, which would be shown and "

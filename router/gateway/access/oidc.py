@@ -59,7 +59,7 @@ class OidcReader:
         self._hurry = asyncio.Event()
         self._is_url = settings.jwks.startswith(("http://", "https://"))
         if self._is_url:
-            _check_url(settings.jwks)
+            check_url(settings.jwks)
         else:
             self._take(_read_file(settings.jwks))
 
@@ -175,7 +175,12 @@ def _read_file(path: str) -> bytes:
         raise ConfigError(f"access.oidc.jwks: cannot read {path}: {error.strerror}") from error
 
 
-def _check_url(url: str) -> None:
+def check_url(url: str) -> None:
+    """See whether keys may be read there.
+
+    Raises:
+        ConfigError: over plain http, from elsewhere than this machine.
+    """
     parts = urlsplit(url)
     host = parts.hostname or ""
     try:

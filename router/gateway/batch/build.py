@@ -4,10 +4,23 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+from router.config.load import MotleyConfig
 from router.domain.errors import ConfigError
 from router.gateway.batch.runner import Runner
 from router.gateway.batch.store import Store
 from router.gateway.runtime import Chore, Runtime
+
+
+def check_class(config: MotleyConfig) -> None:
+    """See whether the class of batches is one.
+
+    Raises:
+        ConfigError: it is none.
+    """
+    wanted = config.batch.slo_class
+    if wanted not in config.slos:
+        known = ", ".join(sorted(config.slos))
+        raise ConfigError(f"batch.slo_class: there is no class {wanted!r}: {known}")
 
 
 def attach_batches(runtime: Runtime, unix_s: Callable[[], float]) -> list[Chore]:
@@ -19,9 +32,7 @@ def attach_batches(runtime: Runtime, unix_s: Callable[[], float]) -> list[Chore]
     config, section = runtime.config, runtime.config.batch
     if section.directory is None:
         return []
-    if section.slo_class not in config.slos:
-        known = ", ".join(sorted(config.slos))
-        raise ConfigError(f"batch.slo_class: there is no class {section.slo_class!r}: {known}")
+    check_class(config)
     runner = runtime.batches = Runner(
         store=Store(section.directory),
         engine=runtime.engine,

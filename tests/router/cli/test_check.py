@@ -107,6 +107,73 @@ def test_a_wrong_file_is_one_line(tmp_path: Path, capsys: pytest.CaptureFixture[
     assert text.startswith("error: ")
 
 
+@pytest.mark.parametrize(
+    ("section", "says"),
+    [
+        ({"backends": [entry(url="ftp://h:1")]}, "is not of the form http://host:port"),
+        ({"backends": [entry(url="http://me:secret@h:1")]}, "a user name or a password"),
+        ({"backends": [entry(url="http://h:99999")]}, "Port out of range"),
+        ({"backends": [entry(url="http://h:1/v1?api-version=1")]}, "give the base URL alone"),
+        ({"admin": {"port": 8000}}, "give the admin surface a port of its own"),
+        ({"admin": {"port": 7999}, "server": {"workers": 2}}, "one more for each worker"),
+        ({"admin": {"worker_networks": ["ten"]}}, "is no network like 10.0.0.0/8"),
+        ({"batch": {"slo_class": "bluk"}}, "there is no class 'bluk'"),
+        (
+            {"access": {"oidc": {"issuer": "i", "audience": "a", "jwks": "http://id.example/k"}}},
+            "must be https",
+        ),
+    ],
+)
+def test_what_serve_would_refuse_is_refused(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], section: dict[str, Any], says: str
+) -> None:
+    code, text = check(tmp_path, capsys, **({"backends": [entry()]} | section))
+    assert (code, text.count("\n")) == (2, 1)
+    assert says in text
+
+
+def key(**rights: Any) -> dict[str, Any]:
+    return {"keys": [{"name": "ann", "hash": "sha256:" + "0" * 64, **rights}]}
+
+
+@pytest.mark.parametrize(
+    ("section", "says"),
+    [
+        ({"aliases": {"tuned": MODEL}, "adapters": {"tuned": MODEL}}, "hides the adapter"),
+        ({"adapters": {MODEL: MODEL}}, "hides the model of that name"),
+        ({"access": key(models=[MODEL, "typo"])}, "'ann' may use typo, which nobody serves"),
+        ({"access": key(classes=["interactve"])}, "may use the class interactve: there is none"),
+        (
+            {"access": key(usd_per_day=1.0) | {"prices": {"typo": {}}}},
+            f"says nothing of {MODEL}: that costs nothing",
+        ),
+        ({"access": {"prices": {"typo": {}}}}, "access.prices names typo, which no backend serves"),
+        ({"reliability": {"total_timeout_s": 100}}, "first_byte_timeout_s is 120 and total"),
+        ({"backends": [entry(url="http://127.0.0.1:8000")]}, "is the gateway itself"),
+        ({"server": {"api_keys": ["${KEY}"]}}, "nothing is put in its place"),
+        (
+            {"server": {"tls": {"cert_file": "/nowhere", "key_file": "/nowhere"}}},
+            "No such file or directory; where that is so 'motley serve' does not start",
+        ),
+        (
+            {"access": {"oidc": {"issuer": "i", "audience": "a", "jwks": "/nowhere"}}},
+            "there is no file /nowhere; where that is so 'motley serve' does not start",
+        ),
+        (
+            {"upstream": {"api_key_env": "NOBODY_SETS_THIS"}},
+            "NOBODY_SETS_THIS is not set; export it with the engines' API key; where that is so",
+        ),
+    ],
+)
+def test_what_would_never_be_as_it_is_written_is_a_warning(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], section: dict[str, Any], says: str
+) -> None:
+    sections = {"reliability": {"total_timeout_s": 1800}} | section
+    code, text = check(tmp_path, capsys, **({"backends": [entry()]} | sections))
+    assert code == 0
+    assert says in text
+
+
 class Told(Handler):
     def get(self) -> None:
         self.say(
