@@ -43,7 +43,7 @@ def asked_of(request: Request, model: str) -> Line:
 def facts_of(known: BackendSpec | Capability) -> Line:
     """A backend, or what it can do."""
     later: Line = {"role": "both", "bootstrap_port": None, "kv_events": "", "kv_replay": ""}
-    later["kv_bytes_per_token"] = 0.0
+    later |= {"kv_bytes_per_token": 0.0, "prefix_caching": True}
     facts = asdict(known)
     return {name: value for name, value in facts.items() if later.get(name, facts) != value}
 

@@ -51,6 +51,7 @@ def capability(
         chunk_tokens=defaults.max_num_batched_tokens,
         max_num_seqs=defaults.max_num_seqs,
         kv_bytes_per_token=hardware.kv_bytes_per_token(spec) if pairs else 0.0,
+        prefix_caching=defaults.prefix_caching,
     )
 
 

@@ -174,6 +174,10 @@ class BackendView(Protocol):
         """Believed KV capacity."""
 
     @property
+    def prefix_caching(self) -> bool:
+        """Whether its settings have it keep finished prompts for reuse."""
+
+    @property
     def max_context_tokens(self) -> int:
         """Longest prompt plus output that the backend accepts."""
 

@@ -29,6 +29,7 @@ class Capability:
         chunk_tokens: prompt tokens per iteration at most.
         max_num_seqs: requests running at once at most.
         kv_bytes_per_token: keys and values of one token, on all its cards together.
+        prefix_caching: whether its settings have it keep finished prompts for reuse.
     """
 
     cost: LinearCost
@@ -37,6 +38,7 @@ class Capability:
     chunk_tokens: int
     max_num_seqs: int
     kv_bytes_per_token: float = 0.0
+    prefix_caching: bool = True
 
 
 KV_TOLD_S = 60.0
@@ -79,6 +81,7 @@ class BackendState:
         "pending_prefill_tokens",
         "prefill_since_s",
         "prefilling",
+        "prefix_caching",
         "price",
         "prior",
         "ramps_from_s",
@@ -97,6 +100,7 @@ class BackendState:
         self.prior = self.cost = capability.cost
         self.kv_capacity_tokens = self._kv_before_tokens = capability.kv_capacity_tokens
         self.kv_bytes_per_token = capability.kv_bytes_per_token
+        self.prefix_caching = capability.prefix_caching
         self._context_limit_tokens = capability.max_context_tokens
         self.max_context_tokens = min(capability.max_context_tokens, capability.kv_capacity_tokens)
         self._least_kv_tokens = min(MIN_CONTEXT_TOKENS, self.max_context_tokens // 2)

@@ -47,6 +47,7 @@ class Lane:
         "_first_tokens",
         "_fixed_s",
         "_in_flight",
+        "_judged",
         "_kv_limit",
         "_last_sent_s",
         "_left_each_tokens",
@@ -83,7 +84,8 @@ class Lane:
         self.name = view.spec.name
         self.version = -1
         self.key = 0.0
-        self.prefix_trust = 1.0
+        self.prefix_trust = 1.0 if view.prefix_caching else 0.0
+        self._judged = 1
         self._busy_s = 0.0
         self._busy_since_s = 0.0
         self._first_since_s, self._first_tokens, self._first_pairs = NEVER, 0.0, 0.0
@@ -133,7 +135,8 @@ class Lane:
     def take_over(self, known: Lane) -> None:
         """Learn what another lane of the same backend has learned."""
         self._busy_s, self._busy_since_s = known._busy_s, known._busy_since_s
-        self.prefix_trust, self._kv_limit = known.prefix_trust, known._kv_limit
+        self.prefix_trust, self._judged = known.prefix_trust, known._judged
+        self._kv_limit = known._kv_limit
         self._met, self._met_weight = known._met, known._met_weight
         self._weigh_others()
         if known._first_since_s == self._first_since_s and self.backlog_ends_s > NEVER:
@@ -213,8 +216,13 @@ class Lane:
         self._busy_since_s = self._last_sent_s = now
 
     def judge_prefix(self, promised: int, found: int) -> None:
-        """The engine told how much of the promised prefix it really had."""
-        self.prefix_trust += TRUST_GAIN * (min(found / promised, 1.0) - self.prefix_trust)
+        """The engine told how much of the promised prefix it really had.
+
+        The first words count most: an engine that keeps nothing shows it in a few answers.
+        """
+        self._judged += 1
+        gain = max(TRUST_GAIN, 1.0 / self._judged)
+        self.prefix_trust += gain * (min(found / promised, 1.0) - self.prefix_trust)
 
     def pain(self, ask: Ask, cached: int) -> float:
         """Added pain of one request here; the formula is in ``motley.py``.

@@ -49,7 +49,8 @@ holds now (``Lane.wait_s``, ``Lane._learn_kv_limit``): engines set memory aside 
 own, cards get throttled.
 
 The prefix credit is what the index holds, times the share of it that this engine's own counts of
-cached tokens confirmed of late, so caches that evict early, are cold or switched off get none.
+cached tokens confirmed of late, so caches that evict early, are cold or switched off get none. An
+engine whose settings have it keep no prompts (vLLM on Volta) gets none from the first request on.
 
 Late binding: a backend whose prefill backlog exceeds ``backlog_s`` seconds, or whose KV is full,
 takes nothing more; if all are so, the request waits in the router, oldest first, and goes to

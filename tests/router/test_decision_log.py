@@ -7,11 +7,13 @@ from typing import Any
 
 import pytest
 
+from router.decision_line import facts_of
 from router.decision_log import LoggingDispatcher
 from router.domain.errors import BadInputError, UnknownNameError
 from router.domain.request import LengthForecast
+from router.log_replay import recorded_capability
 from router.perf.length import ConstantLengthPredictor
-from tests.fakes import LimitPolicy, ask, fleet_state, spec
+from tests.fakes import LimitPolicy, ask, capability, fleet_state, spec
 
 
 @pytest.fixture
@@ -120,3 +122,11 @@ def test_a_call_that_was_refused_is_not_in_the_log(
     with pytest.raises(BadInputError):
         dispatcher.add_backend(spec("a"), 1.0)
     assert lines == before
+
+
+def test_an_engine_that_keeps_no_prompts_is_told_and_one_that_does_is_as_in_older_logs():
+    for keeps in (True, False):
+        known = capability(prefix_caching=keeps)
+        facts = facts_of(known)
+        assert ("prefix_caching" in facts) != keeps
+        assert recorded_capability(facts) == known

@@ -41,6 +41,20 @@ def test_backends_can_do_what_the_catalogue_says():
     assert a100.kv_capacity_tokens > t4.kv_capacity_tokens
 
 
+def test_engines_that_keep_no_prompts_are_known():
+    fleet = [
+        {"gpu": "v100-32", "model": "llama-3.1-8b"},
+        {"gpu": "a100-80", "model": "llama-3.1-8b"},
+        {
+            "gpu": "a100-40",
+            "model": "llama-3.1-8b",
+            "engine_args": {"enable_prefix_caching": False},
+        },
+    ]
+    backends = build_dispatcher(load_config({"backends": fleet})).state.backends
+    assert [backend.prefix_caching for backend in backends] == [False, True, False]
+
+
 def test_or_what_the_caller_believes():
     def belief(spec: BackendSpec) -> LinearCost:
         return SLOW if spec.gpu == "t4" else FAST

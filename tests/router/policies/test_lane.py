@@ -210,6 +210,8 @@ class TestWhatAnEngineHolds:
         late.judge_prefix(100, 0)
         fresh = lane(**self.LATE)
         fresh.take_over(late)
+        for one in (late, fresh):
+            one.judge_prefix(100, 50)
         assert fresh.room_tokens == late.room_tokens
         assert fresh.prefix_trust == late.prefix_trust
         assert fresh.prefill_share(4.0) == late.prefill_share(4.0) > 0.0
@@ -239,9 +241,22 @@ class TestPrompts:
     def test_trust_in_cached_prefixes_follows_what_the_engine_found(self):
         trusting = lane()
         trusting.judge_prefix(1_000, 500)
-        assert trusting.prefix_trust == pytest.approx(0.95)
+        assert trusting.prefix_trust == pytest.approx(0.75)  # the first word counts half
         trusting.judge_prefix(1_000, 5_000)  # more than promised is no more than all
-        assert trusting.prefix_trust == pytest.approx(0.955)
+        assert trusting.prefix_trust == pytest.approx(0.75 + 0.25 / 3)
+
+    def test_later_words_count_a_tenth(self):
+        trusting = lane()
+        for _ in range(20):
+            trusting.judge_prefix(1_000, 1_000)
+        trusting.judge_prefix(1_000, 500)
+        assert trusting.prefix_trust == pytest.approx(0.95)
+
+    def test_an_engine_that_keeps_no_prompts_is_trusted_once_it_shows_that_it_does(self):
+        forgetful = lane(prefix_caching=False)
+        assert forgetful.prefix_trust == 0.0
+        forgetful.judge_prefix(1_000, 1_000)
+        assert forgetful.prefix_trust == pytest.approx(0.5)
 
 
 class TestPain:

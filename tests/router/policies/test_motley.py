@@ -258,6 +258,16 @@ def test_an_engine_that_never_finds_what_it_should_have_cached_gets_no_credit():
     assert policy.dispatched(replace(CHAT, request_id="other"), b, 0.0) == 0
 
 
+def test_a_burst_does_not_follow_its_prefix_to_an_engine_that_keeps_none():
+    policy = policy_of("motley")
+    a, b = views(a={"prefix_caching": False}, b={})
+    assert policy.dispatched(CHAT, a, 0.0) == 0
+    a.in_flight = a.decoding = 1
+    a.context_tokens, a.version = 100.0, 1
+    assert policy.dispatched(replace(CHAT, request_id="next"), a, 60.0) == 0
+    assert picked(policy, [a, b], CHAT, now=120.0) == "b"
+
+
 def test_what_left_or_fell_ill_is_forgotten_prefixes_and_all():
     dispatcher = make_dispatcher("a", "b", policy=policy_of("motley"))
     for n, name in enumerate(("a", "b")):
