@@ -11,7 +11,13 @@ from collections.abc import Sequence
 
 from router.domain.errors import UnknownNameError
 from router.domain.outcome import Outcome, OutcomeStatus, PrefillHalf
-from router.domain.protocols import BeginListener, LengthPredictor, Observer, Policy
+from router.domain.protocols import (
+    BeginListener,
+    FirstTokenListener,
+    LengthPredictor,
+    Observer,
+    Policy,
+)
 from router.domain.request import Request
 from router.explain import Explainer
 from router.fleet_state.backend import BackendState
@@ -45,6 +51,7 @@ class Flights(Informed):
         super().__init__(state, policy, observers)
         self._predictor = predictor
         self._awaiting = predictor if isinstance(predictor, BeginListener) else None
+        self._hearing = tuple(one for one in observers if isinstance(one, FirstTokenListener))
         self._flights: dict[str, Flight] = {}
         self._seconds: dict[str, Flight] = {}  # of requests that have two attempts under way
         self._unbooked: Unbooked | None = None
@@ -67,12 +74,16 @@ class Flights(Informed):
         if flight.first_token_s is None:
             if flight.prefill is not None and flight.prefilled_s is None:
                 self._end_prefill(flight, flight.prefill, now)
-            flight.backend.first_token(flight, now)
+            backend = flight.backend
+            backend.first_token(flight, now)
+            if flight.prefill is None:
+                for one in self._hearing:
+                    one.began(request_id, backend.spec.name, flight)
             # A probe need not run to its end, which may be minutes away, to show that it is served.
             if flight.probe:
-                flight.backend.breaker.began(flight.probe)
+                backend.breaker.began(flight.probe)
                 self.state.changed()
-                self.state.recovered(flight.backend, now)
+                self.state.recovered(backend, now)
 
     def prefilled(self, request_id: str, now: float) -> None:
         """The prompt of a request that two backends share is computed; its KV is on the way.

@@ -21,14 +21,14 @@ import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
-from router.domain.outcome import Outcome
+from router.domain.outcome import Begun, Outcome
 from router.domain.state import LinearCost
 from telemetry.calibration import Calibration
 from telemetry.drift import Drift, DriftDetector
 from telemetry.halves import halves
 from telemetry.kin import blend
 from telemetry.learner import DECODE, LOOKS, PREFILL, SPREAD, Estimate, Learner, learner
-from telemetry.log_filter import Step
+from telemetry.log_filter import LogFilter, Step
 from telemetry.sightings import VLLM_LIKE, EngineShape, Sighting
 from telemetry.speeds import Before, Speed
 
@@ -49,7 +49,8 @@ class Feedback:
 
     What it observes it puts down, and learns from it backend by backend when it is asked
     something, or when enough has come together: off the path of the request, and at half the
-    price. What is learned does not depend on when.
+    price. What is learned does not depend on when. Of a backend that is hardly known the first
+    tokens count at once, until their answers are over and are learned from.
 
     Args:
         priors: believed cost of each backend before anything was seen.
@@ -174,11 +175,18 @@ class Feedback:
         else:
             self._put_down(outcome)
 
+    def began(self, request_id: str, backend: str, attempt: Begun) -> None:
+        """The first token of an attempt came."""
+        learner = self._backends.get(backend)
+        if learner is not None and learner.began(request_id, attempt):
+            self._latest_s = attempt.first_token_s or self._latest_s
+
     def _put_down(self, outcome: Outcome) -> None:
         backend = self._backends.get(outcome.backend)
         if backend is None:
             self.unknown += 1
             return
+        backend.begun.pop(outcome.request_id, None)
         backend.pending.append(outcome)
         if outcome.finished_s < math.inf:  # nor NaN
             self._latest_s = outcome.finished_s
@@ -215,12 +223,13 @@ class Feedback:
     def corrections(self) -> dict[str, tuple[float, float]]:
         """(prefill, decode) multipliers on the prior cost, by backend; 1.0 is the prior."""
         self._catch_up()
-        prefill, decode = self._multipliers(PREFILL), self._multipliers(DECODE)
+        seen = {name: backend.foresight() for name, backend in self._backends.items()}
+        prefill, decode = self._multipliers(PREFILL, seen), self._multipliers(DECODE, seen)
         return {name: (prefill[name], decode[name]) for name in prefill}
 
-    def _multipliers(self, part: int) -> dict[str, float]:
+    def _multipliers(self, part: int, seen: Mapping[str, LogFilter]) -> dict[str, float]:
         backends = self._backends
-        told = {name: backend.filter.factors()[part] for name, backend in backends.items()}
+        told = {name: known.factors()[part] for name, known in seen.items()}
         unsure = [
             name
             for name, backend in backends.items()
@@ -228,8 +237,9 @@ class Feedback:
         ]
         if unsure:
             # Who was here before has no name here: somebody else may have it by now.
-            known = (*backends.items(), *(("", ghost) for ghost in self._ghosts.values()))
-            members = (one.member(name, part, self._latest_s) for name, one in known)
+            known = [(name, one, seen[name]) for name, one in backends.items()]
+            known += [("", ghost, ghost.filter) for ghost in self._ghosts.values()]
+            members = (one.member(name, part, self._latest_s, of) for name, one, of in known)
             blended = blend(members, SPREAD[part], unsure)
             told |= {name: math.exp(log) for name, log in blended.items()}
         return told

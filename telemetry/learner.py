@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass, field
 
-from router.domain.outcome import Outcome
+from router.domain.outcome import Begun, Outcome
 from router.domain.state import LinearCost
 from telemetry.calibration import SMALLEST_S
 from telemetry.drift import DriftPhase, Level
@@ -43,6 +43,9 @@ FORGET_AFTER_S, FORGET_PER_S = 60.0, 0.05
 """... unless it has had no traffic for this long; then what it taught loses certainty at this
 standard deviation per square root of a second. After five minutes its equals and the prior speak
 for it, it is tried again, and has recovered or shows at once that it has not."""
+
+MOST_BEGUN = 16
+"""Of the answers that are coming the first tokens of so many are kept in mind, the latest."""
 
 LEAST_TAUGHT = 0.1
 """Precisions below this are rounding: nothing was taught."""
@@ -87,6 +90,7 @@ class Learner:
         told: the multipliers that were told last.
         changed_s: when its speed last changed, by the drift test.
         pending: outcomes that wait to be learned from.
+        begun: what the first tokens of answers that are not over tell, by request.
     """
 
     prior: LinearCost
@@ -106,6 +110,35 @@ class Learner:
     changed_s: float = -math.inf
     heard_s: float = -math.inf
     pending: list[Outcome] = field(default_factory=list)
+    begun: dict[str, Sighting] = field(default_factory=dict)
+    begun_at_s: float = -math.inf
+
+    def began(self, request_id: str, attempt: Begun) -> bool:
+        """The first token of an attempt came; whether that is worth keeping in mind.
+
+        Only while little is known: whoever has heard of many answers loses nothing by waiting for
+        the ends of these, when the engine tells what it found in its cache.
+        """
+        sighting = self.sightings.first(attempt) if self.learned < EXPERIENCED else None
+        if sighting is None:
+            return False
+        if len(self.begun) >= MOST_BEGUN:
+            del self.begun[next(iter(self.begun))]
+        self.begun[request_id] = sighting
+        self.begun_at_s = sighting.at_s
+        return True
+
+    def foresight(self) -> LogFilter:
+        """The filter as if the answers that have begun had told of their prefill already.
+
+        A copy, so nothing is learned twice: each is learned from once, when it is over.
+        """
+        if not self.begun:
+            return self.filter
+        ahead = self.filter.copy()
+        for sighting in self.begun.values():
+            ahead.learn(self.parts(sighting), sighting.duration_s, sighting.phase, sighting.at_s)
+        return ahead
 
     def heard(self, outcome: Outcome) -> None:
         """An attempt ended, at a finite time."""
@@ -157,15 +190,16 @@ class Learner:
 
     def _forgotten_s(self, latest_s: float) -> float:
         """For how long it has been forgotten by the traffic."""
-        return max(0.0, latest_s - self.learned_at_s - FORGET_AFTER_S)
+        heard_s = max(self.learned_at_s, self.begun_at_s)
+        return max(0.0, latest_s - heard_s - FORGET_AFTER_S)
 
-    def member(self, name: str, part: int, latest_s: float) -> Member:
+    def member(self, name: str, part: int, latest_s: float, known: LogFilter) -> Member:
         """What its own traffic taught: the prior's share of the estimate taken out."""
-        after = 1.0 / self.filter.deviation(part) ** 2
+        after = 1.0 / known.deviation(part) ** 2
         taught = after - 1.0 / SPREAD[part] ** 2
         precision = multiplier = 0.0
         if taught > LEAST_TAUGHT:
-            multiplier = self.filter.phi[part] * after / taught
+            multiplier = known.phi[part] * after / taught
             precision = 1.0 / (1.0 / taught + FORGET_PER_S**2 * self._forgotten_s(latest_s))
         cost = self.prior.prefill_s if part == PREFILL else self.prior.step_s
         prior_cost = math.log(max(cost, SMALLEST_S))

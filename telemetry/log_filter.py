@@ -134,6 +134,15 @@ class LogFilter:
         """Duration expected now for these base parts."""
         return math.fsum(map(mul, base, self._factors))
 
+    def copy(self) -> LogFilter:
+        """Another one that knows the same."""
+        other = LogFilter(self._spread, (), self._limit, self._first_noise)
+        other.phi, other._factors = [*self.phi], [*self._factors]
+        other._cov = [[*row] for row in self._cov]
+        other._wander, other._noise = self._wander, {**self._noise}
+        other._surprises, other._seen_s = self._surprises, self._seen_s
+        return other
+
     def state(self) -> FilterState:
         """What is known, without when it was seen."""
         return FilterState([*self.phi], [[*row] for row in self._cov], {**self._noise})

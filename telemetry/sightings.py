@@ -17,8 +17,8 @@ import math
 from dataclasses import dataclass
 from typing import Literal
 
-from router.domain.outcome import Outcome
-from telemetry.lives import MIN_DECODE_STEPS, Life, is_clear, life_of
+from router.domain.outcome import Begun, Outcome
+from telemetry.lives import LONGEST_S, MIN_DECODE_STEPS, Life, is_clear, life_of
 
 Phase = Literal["prefill", "decode", "whole"]
 """Dispatch to first token; first to last token; both, where the answer was not streamed."""
@@ -122,6 +122,21 @@ class Sightings:
             return [one for one in (prefill, decode) if one is not None]
         return [_whole(prefill, decode)] if prefill and decode else []
 
+    def first(self, attempt: Begun) -> Sighting | None:
+        """What a first token tells while the answer still comes; what was cached is a guess.
+
+        ``None`` if its prompt was queued behind another's, or its times make no sense.
+        """
+        first_s = attempt.first_token_s
+        if first_s is None or not 0.0 < first_s - attempt.dispatched_s < LONGEST_S:
+            return None
+        if attempt.prefilling_at_dispatch:
+            return None
+        computed = max(1, round(attempt.fresh_tokens * self._amiss))
+        pairs = computed * (max(0, attempt.prompt_tokens - computed) + computed / 2.0)
+        life = Life(attempt.dispatched_s, first_s, first_s, computed, pairs, 0.0, True, True)
+        return self._prefill(attempt, life)
+
     def _average(self, outcome: Outcome, life: Life) -> None:
         seconds = life.finished_s - life.first_s
         # A sequence that runs twice as long is twice as likely to be met in a batch.
@@ -141,7 +156,7 @@ class Sightings:
         """Prompt tokens computed, over those expected: the prefix cache knows more, or less."""
         return min(MOST_AMISS, self._computed / self._expected) if self._expected > 0.0 else 1.0
 
-    def _prefill(self, outcome: Outcome, life: Life) -> Sighting:
+    def _prefill(self, outcome: Outcome | Begun, life: Life) -> Sighting:
         """The first token of a request whose prompt was not queued behind another's."""
         tokens = life.prompt
         batch = float(outcome.decoding_at_dispatch)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Literal, NamedTuple
+from typing import Literal, NamedTuple, Protocol
 
 from router.domain.slo import Slo
 
@@ -44,6 +44,34 @@ class PrefillHalf:
     prefilling_at_dispatch: int
     decoding_at_dispatch: int
     fresh_tokens: int
+
+
+class Begun(Protocol):
+    """An attempt whose first token has come; the attributes are those of ``Outcome``."""
+
+    @property
+    def dispatched_s(self) -> float:
+        """When it was sent."""
+
+    @property
+    def first_token_s(self) -> float | None:
+        """When its first token came."""
+
+    @property
+    def prompt_tokens(self) -> int:
+        """As estimated or as the request said."""
+
+    @property
+    def fresh_tokens(self) -> int:
+        """Those expected not to be in the prefix cache."""
+
+    @property
+    def prefilling_at_dispatch(self) -> int:
+        """Requests ahead of it."""
+
+    @property
+    def decoding_at_dispatch(self) -> int:
+        """Requests decoding there."""
 
 
 @dataclass(slots=True)

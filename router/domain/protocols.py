@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import Protocol, runtime_checkable
 
 from router.domain.fleet import BackendSpec
-from router.domain.outcome import Outcome
+from router.domain.outcome import Begun, Outcome
 from router.domain.request import LengthForecast, Request
 from router.domain.state import BackendView, LinearCost
 
@@ -152,6 +152,14 @@ class Observer(Protocol):
 
     def observe(self, outcome: Outcome) -> None:
         """Take note of one finished attempt."""
+
+
+@runtime_checkable
+class FirstTokenListener(Protocol):
+    """An observer that learns from first tokens too, long before the answers are over."""
+
+    def began(self, request_id: str, backend: str, attempt: Begun) -> None:
+        """The first token came of an attempt that one backend serves; ``observe`` tells its end."""
 
 
 class LengthPredictor(Observer, Protocol):

@@ -14,8 +14,8 @@ import asyncio
 from collections.abc import Sequence
 from typing import Protocol
 
-from router.domain.outcome import Outcome
-from router.domain.protocols import BeginListener, LengthPredictor, Observer
+from router.domain.outcome import Begun, Outcome
+from router.domain.protocols import BeginListener, FirstTokenListener, LengthPredictor, Observer
 from router.domain.request import Request
 
 SETTLE_S = 0.05
@@ -39,6 +39,7 @@ class OutcomeQueue:
 
     def __init__(self, observers: Sequence[Observer]) -> None:
         self._observers = tuple(observers)
+        self._hearing = tuple(one for one in observers if isinstance(one, FirstTokenListener))
         self._pupil: _Taught | None = None
         self._waiting: list[Outcome] = []
         self._next: asyncio.Handle | None = None
@@ -64,6 +65,11 @@ class OutcomeQueue:
             self._then(loop.call_soon(self._lesson))
         elif self._next is None:
             self._then(loop.call_later(left_s + PATIENCE_S, self._lesson), timed=True)
+
+    def began(self, request_id: str, backend: str, attempt: Begun) -> None:
+        """Told at once: few listen, and the answer's end must not be heard before."""
+        for one in self._hearing:
+            one.began(request_id, backend, attempt)
 
     def settle(self) -> None:
         """Tell everybody everything that waits."""

@@ -143,6 +143,20 @@ class TestLife:
         assert dispatcher.complete("r", 3.0, output_tokens=5).first_token_s == 1.0
         assert dispatcher.state.get("a").decoding == 0
 
+    def test_the_first_token_is_told_once_to_observers_who_listen(self):
+        heard = []
+
+        class Early(Recorder):
+            def began(self, request_id, backend, attempt):
+                heard.append((request_id, backend, attempt.dispatched_s, attempt.first_token_s))
+
+        dispatcher = make_dispatcher("a", observers=[Recorder(), Early()])
+        dispatcher.dispatch(ask("r"), 1.0)
+        dispatcher.presume_first_token("r", 1.5)
+        for now in (2.0, 3.0):
+            dispatcher.first_token("r", now)
+        assert heard == [("r", "a", 1.0, 2.0)]
+
     def test_a_first_token_may_be_presumed_where_the_answer_is_not_streamed(self):
         dispatcher = make_dispatcher("a")
         dispatcher.dispatch(ask("r"), 0.0)

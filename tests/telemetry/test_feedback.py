@@ -14,7 +14,7 @@ from router.domain.state import LinearCost
 from telemetry.calibration import Calibration
 from telemetry.drift import Drift, DriftDetector
 from telemetry.feedback import Feedback
-from telemetry.learner import EAGER_OUTCOMES, MOST_LOOKS
+from telemetry.learner import EAGER_OUTCOMES, MOST_BEGUN, MOST_LOOKS
 from telemetry.sightings import EngineShape
 from tests.telemetry.tiny_engine import Speed, outcome, poisson, serve
 
@@ -340,3 +340,100 @@ def test_a_steady_card_raises_no_alarm(truth: LinearCost, per_s: float, shape: E
     for finished in traffic(truth, per_s, 1500 / per_s, shape=shape):
         feedback.observe(finished)
     assert found == []
+
+
+class TestFirstTokens:
+    """What a first token tells counts until its answer is over, and then the answer does."""
+
+    SLOW = A100.scaled(prefill=3.0, decode=1.0)
+
+    def begun(self, count: int) -> list[Outcome]:
+        """Answers to longer prompts, by a card a third as fast at these as believed."""
+        answers = [one for one in traffic(self.SLOW, 0.2, 4e3) if one.prompt_tokens > 800]
+        return [
+            dataclasses.replace(one, request_id=f"r{k}", fresh_tokens=one.prompt_tokens)
+            for k, one in enumerate(answers[:count])
+        ]
+
+    def test_a_slow_card_is_known_before_its_answers_are_over(self) -> None:
+        feedback = Feedback({"b": A100})
+        (one,) = self.begun(1)
+        feedback.began(one.request_id, "b", one)
+        prefill, decode = feedback.changes()["b"]
+        assert prefill > 2.0
+        assert decode == pytest.approx(1.0, abs=0.25)
+
+    def test_nothing_is_learned_twice(self) -> None:
+        both, ends = Feedback({"b": A100}), Feedback({"b": A100})
+        for one in self.begun(20):
+            both.began(one.request_id, "b", one)
+            for feedback in (both, ends):
+                feedback.observe(one)
+            assert both.corrections() == ends.corrections()
+
+    def test_nor_kept_before_it_is_over(self) -> None:
+        feedback = Feedback({"b": A100})
+        for one in self.begun(5):
+            feedback.began(one.request_id, "b", one)
+        assert feedback.corrections()["b"][0] > 1.5
+        assert feedback.estimates()["b"].prefill == 1.0
+        assert feedback.speeds(100.0) == []
+
+    def test_one_that_failed_is_forgotten(self) -> None:
+        feedback = Feedback({"b": A100})
+        (one,) = self.begun(1)
+        feedback.began(one.request_id, "b", one)
+        assert feedback.corrections()["b"][0] > 1.0
+        feedback.observe(dataclasses.replace(one, status="failed"))
+        assert feedback.corrections() == {"b": (1.0, 1.0)}
+
+    def test_who_is_known_well_waits_for_the_ends(self) -> None:
+        feedback = Feedback({"b": A100})
+        for one in traffic(A100, 4.0, 60.0):
+            feedback.observe(one)
+        known = feedback.corrections()
+        for one in self.begun(9):
+            feedback.began(one.request_id, "b", one)
+        assert feedback.corrections() == known
+
+    @pytest.mark.parametrize(
+        "change",
+        [
+            {"prefilling_at_dispatch": 1},
+            {"first_token_s": None},
+            {"first_token_s": math.nan},
+            {"dispatched_s": 1e9},
+            {"dispatched_s": -1e9},
+        ],
+    )
+    def test_one_that_tells_nothing_changes_nothing(self, change: dict[str, float]) -> None:
+        feedback = Feedback({"b": A100})
+        one = dataclasses.replace(self.begun(1)[0], **change)
+        feedback.began(one.request_id, "b", one)
+        feedback.began(one.request_id, "unheard of", one)
+        assert feedback.corrections() == {"b": (1.0, 1.0)}
+
+    def test_only_the_latest_are_kept_in_mind(self) -> None:
+        many, last = Feedback({"b": A100}), Feedback({"b": A100})
+        answers = self.begun(MOST_BEGUN + 4)
+        for k, one in enumerate(answers):
+            many.began(one.request_id, "b", one)
+            if k >= 4:
+                last.began(one.request_id, "b", one)
+        assert many.corrections() == last.corrections()
+
+    def test_tokens_that_its_cache_had_are_not_taken_for_speed(self) -> None:
+        """The engine finds nine tenths of every prompt, and says so at the end of the answer."""
+        feedback = Feedback({"b": A100})
+        hidden = [
+            dataclasses.replace(
+                one, prompt_tokens=10 * one.prompt_tokens, fresh_tokens=10 * one.prompt_tokens
+            )
+            for one in traffic(dataclasses.replace(A100, pair_s=0.0), 0.5, 60.0)
+        ]
+        for one in hidden[:-1]:
+            found = one.prompt_tokens * 9 // 10
+            feedback.observe(dataclasses.replace(one, cached_tokens=found))
+        known = feedback.corrections()["b"]
+        feedback.began(hidden[-1].request_id, "b", hidden[-1])
+        assert feedback.corrections()["b"] == pytest.approx(known, rel=0.1)

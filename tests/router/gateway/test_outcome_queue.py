@@ -6,7 +6,7 @@ import asyncio
 
 import pytest
 
-from router.domain.protocols import BeginListener
+from router.domain.protocols import BeginListener, FirstTokenListener
 from router.domain.request import Request
 from router.gateway import outcome_queue
 from router.gateway.outcome_queue import SETTLE_S, SLICE, OutcomeQueue
@@ -35,6 +35,20 @@ async def test_outcomes_are_told_in_order_a_moment_later_and_once() -> None:
     assert listener.heard == ["a", "b", "c"]
     queue.settle()
     assert listener.heard == ["a", "b", "c"]
+
+
+async def test_first_tokens_are_told_at_once_to_those_who_listen() -> None:
+    class Early(Listener):
+        def began(self, request_id: str, backend: str, attempt: object) -> None:
+            self.heard.append(f"{request_id} on {backend}")
+
+    plain, early = Listener(), Early()
+    queue = OutcomeQueue([plain, early])
+    assert isinstance(queue, FirstTokenListener)
+    queue.began("a", "t4", outcome(request_id="a"))
+    queue.observe(outcome(request_id="a"))
+    queue.settle()
+    assert (plain.heard, early.heard) == (["a"], ["a on t4", "a"])
 
 
 async def test_a_lesson_follows_an_answer_and_then_there_is_a_pause(
