@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields, is_dataclass
 from typing import Any
 
@@ -22,9 +22,14 @@ HOT = (
     "access.keys",
     "access.keys_file",
     "access.prices",
+    "fallbacks",
+    "server.max_json_depth",
+    "telemetry.explain_every_s",
     "telemetry.learned",
+    "reliability.continuation",
 )
-"""Applied at once. Of ``reliability`` the timeouts and retries are, see ``HOT_RELIABILITY``."""
+"""Applied at once; so are the engines' keys under ``upstream``.
+Of ``reliability`` the timeouts and retries are, see ``HOT_RELIABILITY``."""
 COLD_PLANNER = ("enabled", "history", "placement")
 """Of ``planner`` everything is hot but these."""
 HOT_RELIABILITY = (
@@ -71,6 +76,8 @@ def is_hot(path: str) -> bool:
     if path == "server.api_keys" or path.startswith(HOT):
         return True
     section, _, name = path.partition(".")
+    if section == "upstream":
+        return name.rpartition(".")[2].startswith("api_key")
     if section == "planner":
         return not name.startswith(COLD_PLANNER)
     return section == "reliability" and name in HOT_RELIABILITY
@@ -102,6 +109,10 @@ def _flatten(path: str, value: Any, into: dict[str, Any]) -> None:
     if isinstance(value, Mapping) and value:
         for name, inner in value.items():
             _flatten(f"{path}.{name}", inner, into)
+    elif path == "access.keys" and value:
+        for key in value:
+            given = {what: one for what, one in key.items() if one not in (None, False, 0)}
+            into[f"{path}[{given.pop('name')}]"] = given
     else:
         into[path] = value
 
@@ -122,7 +133,8 @@ def _is_secret(name: str) -> bool:
 
 def _masked(name: str, value: Any) -> Any:
     if _is_secret(name):
-        return [MASK] * len(value) if isinstance(value, Sequence) and value else value and MASK
+        several = isinstance(value, list | tuple) and value
+        return [MASK] * len(value) if several else value and MASK
     if isinstance(value, Mapping):
         return {inner: _masked(str(inner), one) for inner, one in value.items()}
     if isinstance(value, list | tuple):

@@ -28,13 +28,8 @@ MOST_PLAIN_BYTES = 65_536
 _NONE: Mapping[bytes, bytes] = {}
 
 _TYPES = {
-    400: "invalid_request_error",
     401: "authentication_error",
     403: "permission_error",
-    404: "invalid_request_error",
-    405: "invalid_request_error",
-    413: "invalid_request_error",
-    422: "invalid_request_error",
     429: "rate_limit_error",
     503: "service_unavailable_error",
     504: "timeout_error",
@@ -80,7 +75,8 @@ class Problem:
         return headers
 
     def _fields(self) -> dict[str, str | None]:
-        kind = self.type or _TYPES.get(self.status, "api_error")
+        usual = "invalid_request_error" if self.status < 500 else "api_error"
+        kind = self.type or _TYPES.get(self.status, usual)
         return {"message": self.message, "type": kind, "param": self.param, "code": self.code}
 
 

@@ -21,6 +21,7 @@ from router.gateway.discovery.roster import CONFIG, Difference, Roster
 from router.gateway.engine_settings import engine_settings
 from router.gateway.lull import Rest
 from router.gateway.runtime import Runtime
+from router.gateway.upstream import parse_address
 from router.gateway.watch import FileWatch
 from router.policies.registry import from_recipe
 from solver.settings import limits_of
@@ -41,7 +42,7 @@ class Reloaded:
         error: why it is not.
         fleet: what joined, changed and left.
         applied: settings in force now.
-        needs_restart: settings that differ and are not.
+        needs_restart: settings that differ from those the gateway was started with, and are not.
     """
 
     ok: bool
@@ -69,6 +70,10 @@ class Reloader:
         roster: the fleet.
         load: reads the file again, with the command line's flags on top.
         counted: called with "ok" or "refused" after each reload.
+
+    Attributes:
+        last_ok: whether the file was valid when it was read last.
+        pending: settings of the file that wait for a restart.
     """
 
     def __init__(
@@ -79,6 +84,8 @@ class Reloader:
         self._load = load
         self._counted = counted
         self.last_ok = True
+        self.pending: tuple[Change, ...] = ()
+        self._started = runtime.config
         path = Path(runtime.config.source)
         self._file = FileWatch(path) if path.is_file() else None
         keys = runtime.config.access.keys_file
@@ -120,6 +127,9 @@ class Reloader:
         # Everything that can be refused comes before anything that takes effect.
         ring = build_ring(config)
         policy = from_recipe(recipe(config))
+        settings = engine_settings(config)
+        for spec in config.fleet.backends:
+            parse_address(spec.name, spec.url)
         if runtime.planned is not None:
             limits_of(config)
         found = changes(old, config)
@@ -127,7 +137,7 @@ class Reloader:
         self._roster.drain_s = config.reliability.drain_timeout_s
         difference = self._roster.put_specs(CONFIG, config.fleet.backends)
         runtime.gate.replace(ring, config.access.prices)
-        runtime.engine.reconfigure(engine_settings(config))
+        runtime.engine.reconfigure(settings)
         if any(change.path.startswith(("policy", "slos")) for change in found):
             dispatcher, now = runtime.engine.dispatcher, runtime.engine.now()
             dispatcher.use_policy(policy, recipe(config), now)
@@ -137,11 +147,12 @@ class Reloader:
             runtime.planned.reconfigure(config)
         runtime.config = config
         runtime.engine.poke()
+        self.pending = tuple(one for one in changes(self._started, config) if not one.hot)
         return Reloaded(
             ok=True,
             fleet=difference,
             applied=tuple(change for change in found if change.hot),
-            needs_restart=tuple(change for change in found if not change.hot),
+            needs_restart=self.pending,
         )
 
     def _renew_keys(self) -> None:

@@ -189,15 +189,20 @@ class StrictHttp(HttpToolsProtocol):
             if size > MAX_HEAD_BYTES:
                 self._fault = _too_long()
                 raise _Fault
-        if self.parser.should_upgrade():  # its head came in pieces
-            self._stop(400, "Connections are not upgraded here. Leave out the header 'Upgrade'.")
-        if len(named) < len(headers):
-            for name in _ONLY_ONCE:
-                if sum(name == known for known, _ in headers) > 1:
-                    self._stop(400, f"The header {name.decode()!r} may be sent only once.")
+        self._judge_names(named)
         if b"expect" in named and named[b"expect"].lower() == b"100-continue":
             self.expect_100_continue = True
         return named
+
+    def _judge_names(self, named: dict[bytes, bytes]) -> None:
+        if self.parser.should_upgrade():  # its head came in pieces
+            self._stop(400, "Connections are not upgraded here. Leave out the header 'Upgrade'.")
+        if len(named) < len(self.headers):
+            for name in _ONLY_ONCE:
+                if sum(name == known for known, _ in self.headers) > 1:
+                    self._stop(400, f"The header {name.decode()!r} may be sent only once.")
+        if named.get(b"transfer-encoding", b"chunked").lower() != b"chunked":
+            self._stop(400, "The only transfer coding that is understood here is 'chunked'.")
 
     def on_message_complete(self) -> None:
         """The request is there."""

@@ -33,8 +33,10 @@ async def reload(request: Request) -> JSONResponse:
 
 @debug_api.get("/debug/config")
 async def config(request: Request) -> dict[str, Any]:
-    """The configuration in force, defaults included, secrets hidden."""
-    return masked(runtime_of(request).config)
+    """The configuration, defaults included, secrets hidden; and what of it waits for a restart."""
+    runtime = runtime_of(request)
+    pending = () if runtime.reloader is None else runtime.reloader.pending
+    return {**masked(runtime.config), "needs_restart": [str(change) for change in pending]}
 
 
 @debug_api.get("/debug/fleet")

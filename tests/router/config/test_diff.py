@@ -13,7 +13,7 @@ HASH = "sha256:" + "ab" * 32
 
 def config(**sections: Any) -> MotleyConfig:
     entry = {"gpu": "a100-80", "model": "llama-3.1-8b", "url": "http://user:pw@h:1"}
-    return load_config({"backends": [entry], **sections})
+    return load_config({"backends": [entry]} | sections)
 
 
 def test_what_differs_is_named_as_in_the_file() -> None:
@@ -46,4 +46,37 @@ def test_secrets_are_never_told() -> None:
     for secret in ("sk-secret", "abab", ":pw@", "user"):
         assert secret not in text
     assert "server.api_keys: [] -> ['***']" in text
+    assert masked(new)["access"]["keys"][0]["hash"] == "***", "not even how long it is"
     assert "http://***@h:1" in text
+
+
+def test_keys_are_told_apart_by_their_holders() -> None:
+    def keys(*names: str, **rights: Any) -> MotleyConfig:
+        given = [{"name": name, "hash": HASH, **rights} for name in names]
+        return config(access={"keys": given})
+
+    told = [str(one) for one in changes(keys("ann", "bob"), keys("bob", "cy", models=["m"]))]
+    assert told == [
+        "access.keys[ann]: {'hash': '***'} -> none",
+        "access.keys[bob]: {'hash': '***'} -> {'models': ['m'], 'hash': '***'}",
+        "access.keys[cy]: none -> {'models': ['m'], 'hash': '***'}",
+    ]
+    assert all(one.hot for one in changes(keys("ann"), keys("bob")))
+
+
+def test_what_a_reload_puts_in_force_is_not_said_to_need_a_restart() -> None:
+    new = config(
+        fallbacks={"llama-3.1-8b": ["llama-3.2-1b"]},
+        backends=[
+            {"gpu": "a100-80", "model": model, "url": "http://h:1"}
+            for model in ("llama-3.2-1b", "llama-3.1-8b")
+        ],
+        server={"max_json_depth": 9},
+        telemetry={"explain_every_s": 1.0},
+        reliability={"continuation": {"enabled": True}},
+        upstream={"api_key_env": "A", "backends": {"a*": {"api_key_file": "b"}}},
+    )
+    differing = changes(config(), new)
+    assert {one.path.partition(".")[0] for one in differing} >= {"fallbacks", "upstream"}
+    cold = {one.path for one in differing if not one.hot}
+    assert cold <= {"upstream.backends.a*.tls", "upstream.backends"}

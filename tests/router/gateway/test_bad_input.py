@@ -150,6 +150,38 @@ async def test_smuggling_is_refused(
     assert (await gate.post()).status_code == 200
 
 
+async def test_a_transfer_coding_that_nobody_undoes_is_refused(
+    engine: StartEngine, gateway: StartGateway
+) -> None:
+    """Its bytes would be taken for the body itself."""
+    backend = await engine(chat())
+    gate = await gateway(backend)
+    reader, writer = await gate.connect()
+    writer.write(HEAD + b"transfer-encoding: gzip, chunked\r\n\r\n2\r\n{}\r\n0\r\n\r\n")
+    async with asyncio.timeout(10):
+        raw = await reader.read()
+    writer.close()
+    assert raw.startswith(b"HTTP/1.1 400 ")
+    assert b"'chunked'" in raw
+    assert backend.received == []
+
+
+@pytest.mark.parametrize(
+    ("line", "status"), [(b"x-long: " + b"a" * 70_000, 431), (b"x-1: a\r\n" * 200 + b"x: a", 431)]
+)
+async def test_a_head_that_is_too_long_is_the_clients_fault(
+    gateway: StartGateway, line: bytes, status: int
+) -> None:
+    gate = await gateway("http://127.0.0.1:9")
+    reader, writer = await gate.connect()
+    writer.write(HEAD + line + b"\r\n\r\n")
+    async with asyncio.timeout(10):
+        head, _, body = (await reader.read()).partition(b"\r\n\r\n")
+    writer.close()
+    assert head.startswith(b"HTTP/1.1 %d " % status)
+    assert json.loads(body)["error"]["type"] == "invalid_request_error"
+
+
 async def test_pipelined_requests_are_answered_in_order(
     engine: StartEngine, gateway: StartGateway
 ) -> None:

@@ -84,6 +84,25 @@ async def test_a_reload_changes_what_it_can_and_drops_nothing(
     assert replay(iter(lines), rebuild_dispatcher) == len(lines) - 1
 
 
+async def test_what_waits_for_a_restart_is_told_until_it_is_taken_back(tmp_path: Path) -> None:
+    path, good = tmp_path / "fleet.yaml", fleet("http://127.0.0.1:9")
+
+    async def pending(gate: Gateway) -> list[str]:
+        told: list[str] = (await gate.get("/debug/config")).json()["needs_restart"]
+        return told
+
+    async with served(path, good) as (gate, reloader):
+        assert await pending(gate) == []
+        write(path, {**good, "server": {"port": 1}})
+        reloader.reload("test")
+        write(path, {**good, "server": {"port": 1}, "aliases": {"gpt-4": MODEL}})
+        reloader.reload("test")
+        assert await pending(gate) == ["server.port: 8000 -> 1"]
+        write(path, good)
+        assert reloader.reload("test").needs_restart == ()
+        assert await pending(gate) == []
+
+
 @pytest.mark.parametrize(
     ("wrong", "why"),
     [
@@ -92,6 +111,8 @@ async def test_a_reload_changes_what_it_can_and_drops_nothing(
         ({"policy": {"name": "motley", "params": {"nope": 1}}}, "has no parameter 'nope'"),
         ({"access": {"keys_file": "/no/such/file"}}, "cannot read the keys file"),
         ({"speling": 1}, "speling: no such setting"),
+        ({"upstream": {"api_key_file": "/no/such/file"}}, "cannot read /no/such/file"),
+        (fleet("http://127.0.0.1:10", "ftp://h:1"), "is not of the form http://host:port"),
     ],
 )
 async def test_a_bad_file_keeps_the_old_configuration_and_says_why(
