@@ -1,7 +1,7 @@
 """Which series of which engine means what: one table, six vocabularies, three vLLM generations.
 
-Names were read off real scrapes (vLLM 0.32, SGLang 0.5.23), the engines' sources and, for
-llama.cpp, TGI and TensorRT-LLM, their documentation. The V100 of a mixed fleet runs an old vLLM,
+Names were read off real scrapes (vLLM 0.32, SGLang 0.5.23, llama.cpp's build 10434), the engines'
+sources and, for TGI and TensorRT-LLM, their documentation. The V100 of a mixed fleet runs an old vLLM,
 so old names are not history: they are the other half of the fleet.
 """
 
@@ -185,6 +185,7 @@ def _triton(kind: str) -> Source:
     return Source(("nv_trt_llm_request_metrics",), ("request_type", frozenset({kind})))
 
 
+_LLAMACPP_CACHED = "llamacpp:prompt_tokens_cached_total"
 ADAPTERS: tuple[Adapter, ...] = (
     Adapter(
         engine="vllm",
@@ -223,7 +224,9 @@ ADAPTERS: tuple[Adapter, ...] = (
         marker="llamacpp:",
         running=_one("llamacpp:requests_processing"),
         waiting=_one("llamacpp:requests_deferred"),
-        kv_usage=_one("llamacpp:kv_cache_usage_ratio"),
+        kv_usage=_one("llamacpp:kv_cache_usage_ratio"),  # until 2025
+        prefix_hits=_one(_LLAMACPP_CACHED),
+        prefix_queries=(Source((_LLAMACPP_CACHED, "llamacpp:prompt_tokens_total")),),
         gen_rate=_one("llamacpp:predicted_tokens_seconds"),
     ),
     Adapter(

@@ -7,14 +7,18 @@ from router.gateway.seams import Setback
 
 
 def refused(problem: Problem) -> Setback:
-    """The backend answered, and the answer is an error."""
+    """The backend answered, and the answer is an error.
+
+    501 (llama.cpp's to embeddings of a model for chat) speaks of what was asked: another engine may
+    be able to, and nobody's breaker opens, or one client could cut off a whole fleet.
+    """
     busy = problem.status in (429, 503)
     # The gateway sends only what the backend is said to serve: one that does not know the model
     # was started again with another, and would swallow request after request, being idle.
     stranger = problem.status == 404 and problem.code == "model_not_found"
     retryable = busy or stranger or problem.status >= 500
     reason = "busy" if busy else "model" if stranger else "error"
-    return Setback(problem, retryable, busy, reason)
+    return Setback(problem, retryable, busy or problem.status == 501, reason)
 
 
 def unanswered(backend: str, kind: str, message: str) -> Setback:

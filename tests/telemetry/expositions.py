@@ -83,6 +83,19 @@ llamacpp:requests_deferred 1
 llamacpp:kv_cache_usage_ratio 0.63
 """
 
+LLAMACPP_10434 = """\
+# HELP llamacpp:prompt_tokens_total Number of prompt tokens processed, excluding cached tokens
+# TYPE llamacpp:prompt_tokens_total counter
+llamacpp:prompt_tokens_total 22
+# HELP llamacpp:prompt_tokens_cached_total Number of prompt tokens reused from the cache
+# TYPE llamacpp:prompt_tokens_cached_total counter
+llamacpp:prompt_tokens_cached_total 66
+# TYPE llamacpp:requests_processing gauge
+llamacpp:requests_processing 2
+# TYPE llamacpp:requests_deferred gauge
+llamacpp:requests_deferred 1
+"""
+
 TGI = """\
 tgi_batch_current_size 8
 tgi_queue_size 7
@@ -106,7 +119,7 @@ LOADS = """\
 EVERY = {
     "vllm": (VLLM_V0, VLLM_TRANSITIONAL, VLLM_V1),
     "sglang": (SGLANG, SGLANG_UNDERSCORE),
-    "llamacpp": (LLAMACPP,),
+    "llamacpp": (LLAMACPP, LLAMACPP_10434),
     "tgi": (TGI,),
     "trtllm": (TRITON,),
 }

@@ -80,6 +80,9 @@ def test_llamacpp_tgi_and_triton() -> None:
     assert parse(text.LLAMACPP, "llamacpp", 5.0) == EngineSignals(
         5.0, running=2, waiting=1, kv_usage=0.63
     )
+    newer = read(text.LLAMACPP_10434, "llamacpp", 5.0)
+    assert newer.signals == EngineSignals(5.0, running=2, waiting=1, prefix_hit_ratio=0.75)
+    assert (newer.prefix_hits, newer.prefix_queries) == (66.0, 88.0)
     assert parse(text.TGI, "tgi", 5.0) == EngineSignals(5.0, running=8, waiting=7)
     assert parse(text.TRITON, "trtllm", 5.0) == EngineSignals(
         5.0, running=9, waiting=4, kv_usage=0.2, kv_capacity_tokens=6400

@@ -96,6 +96,20 @@ async def test_a_client_error_is_never_retried(
     assert gate.books["failed"] == 10
 
 
+async def test_what_an_engine_cannot_do_is_tried_elsewhere_and_opens_no_breaker(
+    engine: StartEngine, gateway: StartGateway
+) -> None:
+    cannot = answer(501, {"error": {"code": 501, "message": "no embeddings", "type": "x"}})
+    gate = await gateway(await engine(cannot), await engine(cannot))
+    for _ in range(6):
+        answered = await gate.post("/v1/embeddings")
+        assert answered.status_code == 501
+        assert answered.json()["error"]["message"].startswith("no embeddings Tried: e")
+    assert all(b.breaker.state == "closed" for b in gate.relay.engine.dispatcher.state.backends)
+    gate = await gateway(await engine(cannot), await engine(chat()))
+    assert [(await gate.post()).status_code for _ in range(4)] == [200] * 4
+
+
 async def test_a_client_error_inside_a_stream_gets_its_status_back(
     engine: StartEngine, gateway: StartGateway
 ) -> None:
