@@ -54,7 +54,7 @@ test: setup ## Run the tests
 test-full: $(VENV)/.ready-full ## Run all tests, the heavy ones too
 	$(BIN)/python -m pytest -m "not engines" $(PYTEST_ARGS)
 
-engines: setup ## Install real vLLM, SGLang and OpenAI clients into .engines (Linux x86-64, CPU; 6 GB)
+engines: setup ## Install real vLLM, SGLang, llama-server and OpenAI clients into .engines (Linux x86-64, CPU; 6 GB)
 	$(BIN)/python -m tests.engines.install
 
 test-engines: engines ## Run the tests that need them (20 minutes and more, 5 GB of memory)
@@ -110,9 +110,9 @@ lock-semgrep: ## Pin semgrep again (needs uv)
 		--no-header --no-annotate --no-emit-index-url --no-emit-find-links --quiet
 
 lock-engines: ## Pin the engines again (needs uv, and the folder of PyTorch's CPU wheel in PIP_FIND_LINKS)
-	for name in vllm sglang clients; do (cd tests/engines/locks && uv pip compile $$name.in -o $$name.txt \
+	for name in vllm sglang llamacpp clients; do (cd tests/engines/locks && uv pip compile $$name.in -o $$name.txt \
 		$$(test ! -f $$name.overrides || echo --override $$name.overrides) --python-version 3.11 \
-		--python-platform x86_64-manylinux_2_34 --find-links "$$PIP_FIND_LINKS" --no-emit-package torch \
+		--python-platform x86_64-manylinux_2_35 --find-links "$$PIP_FIND_LINKS" --no-emit-package torch \
 		--generate-hashes --no-header --no-annotate --no-emit-index-url --no-emit-find-links --quiet) || exit 1; done
 
 dist: $(VENV)/.ready-demo ## Build the wheel and the sdist into dist/

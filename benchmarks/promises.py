@@ -180,12 +180,13 @@ PROMISES = {
     ),
     "Real engines": (
         Promise(
-            "All of it with vLLM and SGLang as they are: killed cores, crash loops, frozen "
-            "workers, streams that hang after SIGTERM, errors inside a 200.",
+            "All of it with vLLM, SGLang and llama.cpp as they are: killed cores, crash loops, "
+            "frozen workers, streams that hang after SIGTERM, errors inside a 200.",
             (
                 "tests/engines/test_fleet.py",
                 "tests/engines/test_deaths.py",
                 "tests/engines/test_continuation.py",
+                "tests/engines/test_llamacpp.py",
             ),
         ),
     ),

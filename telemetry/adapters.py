@@ -1,8 +1,8 @@
 """Which series of which engine means what: one table, six vocabularies, three vLLM generations.
 
 Names were read off real scrapes (vLLM 0.32, SGLang 0.5.23, llama.cpp's build 10434), the engines'
-sources and, for TGI and TensorRT-LLM, their documentation. The V100 of a mixed fleet runs an old vLLM,
-so old names are not history: they are the other half of the fleet.
+sources and, for TGI and TensorRT-LLM, their documentation. The V100 of a mixed fleet runs an old
+vLLM, so old names are not history: they are the other half of the fleet.
 """
 
 from __future__ import annotations

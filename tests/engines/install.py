@@ -1,8 +1,8 @@
 """Sets up the environments of the real engines and clients: ``make engines``.
 
-``python -m tests.engines.install [vllm] [sglang] [clients]``. Each gets a virtual environment of
-its own in ``.engines/NAME``, from a lock file with hashes. About 6 GB in all, and ten minutes the
-first time; nothing the second.
+``python -m tests.engines.install [vllm] [sglang] [llamacpp] [clients]``. Each gets a virtual
+environment of its own in ``.engines/NAME``, from a lock file with hashes. About 6 GB in all, and
+ten minutes the first time; nothing the second.
 
 PyTorch's wheel for the CPU is not on PyPI (a "local version" such as ``2.13.0+cpu`` cannot be),
 so it comes from where pip was told to look: its ``find-links`` or an extra index.
@@ -22,8 +22,8 @@ ROOT = Path(__file__).resolve().parents[2]
 HOME = ROOT / ".engines"
 LOCKS = Path(__file__).parent / "locks"
 TORCH = "torch==2.13.0+cpu"
-ENGINES = ("vllm", "sglang")
-NAMES = (*ENGINES, "clients")
+TORCHES = ("vllm", "sglang")
+NAMES = (*TORCHES, "llamacpp", "clients")
 NODE_CLIENT = "openai@6.49.0"
 
 NO_TORCH = f"""\
@@ -80,7 +80,7 @@ def install(name: str) -> None:
     print(f"engines: setting up {name}", flush=True)
     shutil.rmtree(folder, ignore_errors=True)
     subprocess.run([sys.executable, "-m", "venv", folder], check=True)
-    if name in ENGINES:
+    if name in TORCHES:
         _pip(name, [TORCH], otherwise=NO_TORCH)
     lock = LOCKS / f"{name}.txt"
     _pip(name, ["--require-hashes", "-r", str(lock)], otherwise=f"pip could not install {lock}")

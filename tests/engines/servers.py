@@ -19,11 +19,15 @@ from tests.engines.install import is_ready, python_of
 from tests.fakes.http_server import free_port
 
 HERE = Path(__file__).parent
-PYTHONS = {"vllm": "MOTLEY_VLLM_PYTHON", "sglang": "MOTLEY_SGLANG_PYTHON"}
+PYTHONS = {
+    "vllm": "MOTLEY_VLLM_PYTHON",
+    "sglang": "MOTLEY_SGLANG_PYTHON",
+    "llamacpp": "MOTLEY_LLAMACPP_PYTHON",
+}
 """Environment variables: the Python of an environment of your own, instead of ``make engines``."""
 
 VLLM_LIMITS = {"--max-num-seqs": "32", "--max-num-batched-tokens": "512"}
-LIMITS: Mapping[str, Mapping[str, str]] = {"vllm": VLLM_LIMITS, "sglang": {}}
+LIMITS: Mapping[str, Mapping[str, str]] = {"vllm": VLLM_LIMITS, "sglang": {}, "llamacpp": {}}
 """What an engine does not tell of itself, and so has to be told to Motley."""
 VLLM_FLAGS = {
     "--dtype": "float32",  # bfloat16 is emulated, ten times slower, where the CPU lacks it
@@ -45,6 +49,8 @@ SGLANG_FLAGS = {
     "--decode-log-interval": "1",  # or its gauges move every 40 iterations only
 }
 SGLANG_SWITCHES = ("--enable-metrics", "--disable-overlap-schedule", "--sleep-on-idle")
+LLAMACPP_FLAGS = {"--ctx-size": "4096", "--parallel": "2", "--threads": "1"}
+LLAMACPP_SWITCHES = ("--metrics", "--no-webui", "--offline")
 ENVIRONMENT = {
     "DO_NOT_TRACK": "1",
     "HF_HUB_OFFLINE": "1",
@@ -57,7 +63,7 @@ ENVIRONMENT = {
 }
 _STOP_S, _LOOK_EVERY_S = 20.0, 0.5
 
-EngineName = Literal["vllm", "sglang"]
+EngineName = Literal["vllm", "sglang", "llamacpp"]
 
 
 @dataclass(frozen=True)
@@ -147,13 +153,10 @@ def _start(folder: Path, wanted: Wanted) -> Server:
     if python is None:
         raise RuntimeError(missing(wanted.engine))
     environment = os.environ | ENVIRONMENT
-    model = folder / f"{wanted.size}-{wanted.tokenizer}"
-    if not model.exists():
-        maker = [python, HERE / "random_llama.py", model, wanted.size, wanted.tokenizer]
-        subprocess.run(maker, check=True, env=environment)
+    model = _model(python, folder, wanted, environment)
     port = free_port()
     log = folder / f"{wanted.engine}-{port}.log"
-    command = [str(python), *_command(wanted, model.name), "--host", "127.0.0.1"]
+    command = [*_command(python, wanted, model.name), "--host", "127.0.0.1"]
     with log.open("wb") as output:
         process = subprocess.Popen(
             [*command, "--port", str(port)],
@@ -166,15 +169,33 @@ def _start(folder: Path, wanted: Wanted) -> Server:
     return Server(f"http://127.0.0.1:{port}", process, log)
 
 
-def _command(wanted: Wanted, model: str) -> list[str]:
-    if wanted.engine == "vllm":
-        program = ["-m", "vllm.entrypoints.openai.api_server", "--model", model, "--enforce-eager"]
-        flags: Mapping[str, str] = VLLM_FLAGS
+def _model(python: Path, folder: Path, wanted: Wanted, environment: Mapping[str, str]) -> Path:
+    """The model, made once."""
+    if wanted.engine == "llamacpp":
+        model = folder / f"{wanted.size}.gguf"
+        maker = ["random_gguf.py", str(model), wanted.size]
     else:
-        program = [str(HERE / "sglang_cpu.py"), "--model-path", model, *SGLANG_SWITCHES]
-        flags = SGLANG_FLAGS
+        model = folder / f"{wanted.size}-{wanted.tokenizer}"
+        maker = ["random_llama.py", str(model), wanted.size, wanted.tokenizer]
+    if not model.exists():
+        subprocess.run([python, HERE / maker[0], *maker[1:]], check=True, env=environment)
+    return model
+
+
+def _command(python: Path, wanted: Wanted, model: str) -> list[str]:
+    name = "--served-model-name"
+    flags: Mapping[str, str]
+    if wanted.engine == "vllm":
+        program = [str(python), "-m", "vllm.entrypoints.openai.api_server", "--model", model]
+        program, flags = [*program, "--enforce-eager"], VLLM_FLAGS
+    elif wanted.engine == "sglang":
+        program = [str(python), str(HERE / "sglang_cpu.py"), "--model-path", model]
+        program, flags = [*program, *SGLANG_SWITCHES], SGLANG_FLAGS
+    else:
+        program = [str(python.with_name("llama-server-vulkan")), "--model", model]
+        program, flags, name = [*program, *LLAMACPP_SWITCHES], LLAMACPP_FLAGS, "--alias"
     pairs = [part for flag in {**flags, **wanted.flags}.items() for part in flag]
-    return [*program, "--served-model-name", wanted.serves, *pairs, *wanted.switches]
+    return [*program, name, wanted.serves, *pairs, *wanted.switches]
 
 
 def wait(server: Server, patience: Patience = Patience()) -> None:

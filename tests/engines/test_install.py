@@ -60,7 +60,8 @@ def test_an_environment_is_ready_until_its_lock_file_changes(tmp_path, monkeypat
 def test_every_pin_has_hashes_and_names_no_index(name):
     text = (install.LOCKS / f"{name}.txt").read_text()
     pins = re.findall(r"^[a-z0-9][^ ]*==[^ ]+ \\\n +--hash=sha256:", text, re.MULTILINE)
-    assert len(pins) == len(re.findall(r"^[a-z0-9]", text, re.MULTILINE)) > 100
+    assert len(pins) == len(re.findall(r"^[a-z0-9]", text, re.MULTILINE))
+    assert len(pins) > (5 if name == "llamacpp" else 100)
     assert "://" not in text
     assert not re.search(r"^torch==", text, re.MULTILINE)  # its own step, see NO_TORCH
 
