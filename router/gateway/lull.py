@@ -19,6 +19,10 @@ PATIENCE_S = 0.1
 """What is due so long begins, whether an answer ends or not."""
 CLOSE_S = 0.5 * PATIENCE_S
 """A timer that is closer is set anew."""
+AT_ONCE = 64
+"""One of so many who rest goes on at once: two where 64 backends are scraped."""
+GAP_S = 0.001
+"""Between two turns, where more is due: a burst would hold requests up."""
 
 
 class Lull:
@@ -41,15 +45,13 @@ class Lull:
         await over
 
     def answered(self) -> None:
-        """An answer has ended: one of those who rest may go on, the others after the next."""
-        resting = self._resting
-        if not resting:
+        """An answer has ended: whoever is first may go on, the others after the next."""
+        if not self._resting:
             return
         loop = asyncio.get_running_loop()
         now = loop.time()
-        if resting[0][0] <= now:
-            _wake(heappop(resting)[2])
-        if resting and self._rings_s < now + CLOSE_S:
+        self._wake(now)
+        if self._resting and self._rings_s < now + CLOSE_S:
             self._arm(loop)  # it need not ring where answers end
 
     def close(self) -> None:
@@ -61,19 +63,23 @@ class Lull:
     def _arm(self, loop: asyncio.AbstractEventLoop) -> None:
         if self._timer is not None:
             self._timer.cancel()
-        self._rings_s = self._resting[0][0] + PATIENCE_S
-        self._timer = loop.call_later(max(0.0, self._rings_s - loop.time()), self._ring)
+        now = loop.time()
+        self._rings_s = max(self._resting[0][0] + PATIENCE_S, now + GAP_S)
+        self._timer = loop.call_later(self._rings_s - now, self._ring)
 
     def _ring(self) -> None:
         self._timer = None
         loop = asyncio.get_running_loop()
-        latest_s = loop.time() - PATIENCE_S
-        while self._resting and self._resting[0][0] <= latest_s:
-            _wake(heappop(self._resting)[2])
+        self._wake(loop.time() - PATIENCE_S)
         if self._resting:
             self._arm(loop)
 
-
-def _wake(over: asyncio.Future[None]) -> None:
-    if not over.done():  # whoever rested was cancelled
-        over.set_result(None)
+    def _wake(self, latest_s: float) -> None:
+        """Let go on those that were due by then, a few at once."""
+        resting = self._resting
+        for _ in range(1 + len(resting) // AT_ONCE):
+            if not resting or resting[0][0] > latest_s:
+                return
+            over = heappop(resting)[2]
+            if not over.done():  # whoever rested was cancelled
+                over.set_result(None)

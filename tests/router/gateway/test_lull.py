@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+from itertools import pairwise
 
 import pytest
 
 from router.gateway import lull
-from router.gateway.lull import PATIENCE_S, Lull
+from router.gateway.lull import AT_ONCE, PATIENCE_S, Lull
 from tests.router.gateway.conftest import StartEngine, StartGateway
 from tests.router.gateway.fakes import chat, eventually
 
@@ -71,6 +72,20 @@ async def test_where_answers_end_no_timer_rings(monkeypatch: pytest.MonkeyPatch)
     assert not rung
     await task  # the last goes on by itself
     assert rung
+
+
+async def test_many_that_are_due_come_a_few_at_a_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A process that was stopped for a while, or a fleet that joined at once."""
+    monkeypatch.setattr(lull, "PATIENCE_S", 0.02)
+    quiet = Lull()
+    names = [str(n) for n in range(AT_ONCE)]
+    woken, _tasks = await rested(quiet, *names)
+    seen = [0]
+    while len(woken) < AT_ONCE:
+        await asyncio.sleep(0)
+        seen.append(len(woken))
+    assert max(after - before for before, after in pairwise(seen)) <= 2
+    assert woken == names
 
 
 async def test_one_that_is_cancelled_takes_nobodys_turn_for_ever() -> None:
