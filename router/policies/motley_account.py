@@ -38,10 +38,10 @@ class Account:
         self._prompt, self._now = prompt, now
         self._bare = ask()
         self._terms = {
-            "ttft": ask(ttft=weights.ttft),
-            "overshoot": ask(over=weights.overshoot),
-            "externality": ask(inflicted=weights.externality),
-            "price": ask(price=weights.price),
+            "ttft": ask(ttft=weights.ttft) if weights.ttft else None,
+            "overshoot": ask(over=weights.overshoot) if weights.overshoot else None,
+            "externality": ask(inflicted=weights.externality) if weights.externality else None,
+            "price": ask(price=weights.price) if weights.price else None,
         }
 
     def score(self, lane: Lane, cached: int, backlog_limit_s: float) -> Score:
@@ -55,7 +55,7 @@ class Account:
         bare = lane.pain(self._bare, cached)
         terms = {"e2e": bare}
         for name, ask in self._terms.items():
-            terms[name] = lane.pain(ask, cached) - bare
+            terms[name] = lane.pain(ask, cached) - bare if ask is not None else 0.0
         note, now = "", self._now
         if lane.room_tokens < self._prompt:
             note = "has no KV room or no free sequence for it"
