@@ -20,7 +20,7 @@ PATIENCE_S = 0.1
 CLOSE_S = 0.5 * PATIENCE_S
 """A timer that is closer is set anew."""
 AT_ONCE = 64
-"""One of so many who rest goes on at once: two where 64 backends are scraped."""
+"""For every so many who rest, one more goes on at once."""
 GAP_S = 0.001
 """Between two turns, where more is due: a burst would hold requests up."""
 
@@ -50,7 +50,7 @@ class Lull:
             return
         loop = asyncio.get_running_loop()
         now = loop.time()
-        self._wake(now)
+        self._wake(now, 1)
         if self._resting and self._rings_s < now + CLOSE_S:
             self._arm(loop)  # it need not ring where answers end
 
@@ -70,15 +70,15 @@ class Lull:
     def _ring(self) -> None:
         self._timer = None
         loop = asyncio.get_running_loop()
-        self._wake(loop.time() - PATIENCE_S)
+        self._wake(loop.time(), 2)  # whoever is due next need not ring again
         if self._resting:
             self._arm(loop)
 
-    def _wake(self, latest_s: float) -> None:
-        """Let go on those that were due by then, a few at once."""
+    def _wake(self, now: float, few: int) -> None:
+        """Let a few go on that are due, and more where there are many."""
         resting = self._resting
-        for _ in range(1 + len(resting) // AT_ONCE):
-            if not resting or resting[0][0] > latest_s:
+        for _ in range(few + len(resting) // AT_ONCE):
+            if not resting or resting[0][0] > now:
                 return
             over = heappop(resting)[2]
             if not over.done():  # whoever rested was cancelled
