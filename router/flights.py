@@ -166,9 +166,9 @@ class Flights(Informed):
         return flight
 
     def _open(self, flight: Flight) -> None:
-        self._flights[flight.request.request_id] = flight
         if self._awaiting is not None:
             self._awaiting.begun(flight.request)
+        self._flights[flight.request.request_id] = flight  # last: nothing can go wrong after it
 
     def _land(self, request_id: str, now: float) -> Flight:
         flight = self._flight(request_id)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
+
 import pytest
 
 from router.dispatcher import Dispatcher
@@ -421,3 +423,14 @@ class TestBookedLater:
         with pytest.raises(ZeroDivisionError):
             dispatcher.book()
         assert counts(dispatcher) == {"arrived": 1, "failed": 1}
+
+    def test_nor_is_anything_left_of_books_half_open(self, monkeypatch):
+        dispatcher = make_dispatcher("a")
+        monkeypatch.setattr(dispatcher, "_awaiting", SimpleNamespace(begun=lambda _: 1 / 0))
+        dispatcher.dispatch(ask("r"), 0.0, booked=False)
+        with pytest.raises(ZeroDivisionError):
+            dispatcher.book()
+        with pytest.raises(ZeroDivisionError):
+            dispatcher.dispatch(ask("s"), 0.0)
+        assert counts(dispatcher) == {"arrived": 2, "failed": 2}
+        assert loads(dispatcher) == {"a": 0}
