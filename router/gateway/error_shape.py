@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import Response
@@ -60,11 +62,14 @@ async def _validation(request: Request, error: Exception) -> Response:
     if _is_mistyped(request, error):
         message = "The body is not read as JSON: send 'content-type: application/json' with it."
         return _answer(request, Problem(400, message, code="invalid_request"))
-    findings = [
-        f"{'.'.join(str(part) for part in finding['loc'][1:]) or 'body'}: {finding['msg']}"
-        for finding in error.errors()
-    ]
-    return _answer(request, Problem(400, "; ".join(findings), code="invalid_request"))
+    findings = "; ".join(map(_told, error.errors()))
+    return _answer(request, Problem(400, findings, code="invalid_request"))
+
+
+def _told(finding: dict[str, Any]) -> str:
+    if finding["type"] == "json_invalid":  # its place is an offset
+        return f"The request body is not valid JSON: {finding['ctx']['error']}."
+    return f"{'.'.join(str(part) for part in finding['loc'][1:]) or 'body'}: {finding['msg']}"
 
 
 def _is_mistyped(request: Request, error: RequestValidationError) -> bool:

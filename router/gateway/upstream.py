@@ -7,6 +7,7 @@ close the rest.
 from __future__ import annotations
 
 import asyncio
+import re
 import ssl
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -19,6 +20,7 @@ Guard = Callable[[str], str]
 """Given an address, why it is refused; empty if it is not."""
 
 MAX_IDLE_CONNECTIONS = 512
+_UNFIT = re.compile(r"[\x00-\x20\x7f]")
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,6 +56,8 @@ def parse_address(name: str, url: str | None) -> Address:
         raise ConfigError(
             f"backend {name!r} has no url. 'serve' needs one, for example url: http://host:8000"
         )
+    if _UNFIT.search(url):  # ``urlsplit`` would take some of them out, and others reach the engine
+        raise ConfigError(f"backend {name!r}: url {url!r} holds a space or a control character")
     try:
         parts = urlsplit(url)
         host, port = parts.hostname, parts.port

@@ -142,6 +142,21 @@ async def test_other_schemes_are_refused(url: str) -> None:
         await check(url, AdminSection())
 
 
+@pytest.mark.parametrize(
+    "url", ["http://[::1", "http://127.0.0.1:1/a b", "http://127.0.0.1:1\r\nx: y", "http://h\t:1"]
+)
+async def test_no_url_of_a_worker_is_more_than_an_address(gateway: StartGateway, url: str) -> None:
+    gate = await gateway("http://127.0.0.1:9", admin={"api_keys": ["ops"]})
+    entry = {"url": url, "model": MODEL, "gpu": "l4"}
+    async with gate.client(authorization="Bearer ops") as client:
+        refused = await client.post("/workers", json=entry)
+        assert (refused.status_code, refused.json()["error"]["code"]) == (400, "bad_worker")
+        torn = await client.post(
+            "/workers", content=b"{", headers={"content-type": "application/json"}
+        )
+        assert "is not valid JSON" in torn.json()["error"]["message"]
+
+
 async def test_no_redirect_is_followed(engine: StartEngine, gateway: StartGateway) -> None:
     """Neither by the relay nor by what reads the engines."""
     inside = await engine(chat())

@@ -79,7 +79,10 @@ async def check(url: str, settings: AdminSection) -> None:
     Raises:
         ConfigError: a scheme or an address that is not allowed, or a name without one.
     """
-    parts = urlsplit(url)
+    try:
+        parts = urlsplit(url)
+    except ValueError as error:
+        raise ConfigError(f"the worker's url {url!r} cannot be read: {error}") from error
     if parts.scheme not in settings.worker_schemes:
         allowed = ", ".join(settings.worker_schemes)
         raise ConfigError(f"workers may be reached by {allowed} only, not {url!r}")
