@@ -189,7 +189,5 @@ def _discovers(settings: Sequence[str]) -> bool:
 def _greeting(config: MotleyConfig, url: str) -> str:
     fleet = config.fleet
     models = ", ".join(sorted(fleet.models))
-    return (
-        f"serving {models} on {len(fleet.backends)} backends at {url}/v1, "
-        f"policy {config.policy.name}"
-    )
+    what = f"{models} on {len(fleet.backends)} backends" if models else "what is discovered"
+    return f"serving {what} at {url}/v1, policy {config.policy.name}"

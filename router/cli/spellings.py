@@ -59,6 +59,11 @@ def _policy(values: list[str]) -> list[str]:
     return ["--policy", POLICIES.get(values[0], values[0])]
 
 
+def _quoted(text: str) -> str:
+    """As YAML takes it, whatever it holds."""
+    return "'" + text.replace("'", "''") + "'"
+
+
 def _joined_urls(values: list[str]) -> list[str]:
     if not values:
         raise ConfigError("--worker-urls needs at least one URL")
@@ -73,6 +78,11 @@ def _aliases(values: list[str]) -> list[str]:
     return [part for a, _, m in pairs for part in ("--set", f'aliases."{a}"={m}')]
 
 
+_CACHE_AWARE = {
+    "--cache-threshold": "policy.params.cache_threshold",
+    "--balance-abs-threshold": "policy.params.balance_abs",
+    "--balance-rel-threshold": "policy.params.balance_rel",
+}
 FLAGS: Mapping[str, Flag] = {
     # production-stack
     "--routing-logic": Flag(1, _policy),
@@ -100,7 +110,7 @@ FLAGS: Mapping[str, Flag] = {
     "--sentry-dsn": _no(1, "--sentry-dsn: use telemetry.otlp_endpoint"),
     # SGLang's routers, vllm-router
     "--worker-urls": Flag(-1, _joined_urls),
-    "--api-key": Flag(1, lambda values: ["--set", f"server.api_keys=['{values[0]}']"]),
+    "--api-key": Flag(1, lambda values: ["--set", f"server.api_keys=[{_quoted(values[0])}]"]),
     "--request-timeout-secs": _set("reliability.total_timeout_s"),
     "--max-payload-size": _set("server.max_body_bytes"),
     "--queue-size": _set("reliability.queue_size"),
@@ -121,9 +131,7 @@ FLAGS: Mapping[str, Flag] = {
     "--otlp-traces-endpoint": _set("telemetry.otlp_endpoint"),
     "--tls-cert-path": _set("server.tls.cert_file"),
     "--tls-key-path": _set("server.tls.key_file"),
-    "--cache-threshold": _set("policy.params.cache_threshold"),
-    "--balance-abs-threshold": _set("policy.params.balance_abs"),
-    "--balance-rel-threshold": _set("policy.params.balance_rel"),
+    **{name: _set(path) for name, path in _CACHE_AWARE.items()},
     "--log-json": _fixed("--log-format", "json"),
     "--retry-initial-backoff-ms": _no(
         1, "--retry-initial-backoff-ms: a retry goes to another backend, at once; leave it out"
@@ -177,7 +185,19 @@ def translated(arguments: Sequence[str]) -> list[str]:
             ours += flag.rewrite(values)
         else:
             ours.append(f"{name}{mark}{inline}")
+    _check_cache_aware(arguments)
     return ours + _discovered(pods)
+
+
+def _check_cache_aware(theirs: Sequence[str]) -> None:
+    """Their default policy has these parameters; ours does not."""
+    names = [argument.partition("=")[0] for argument in theirs]
+    used = [name for name in names if name in _CACHE_AWARE]
+    if used and not {"--policy", "--routing-logic", "--config", "--fleet", "-c"} & set(names):
+        raise ConfigError(
+            f"{used[0]}: goes with --policy cache_aware; leave it out to have Motley's own policy, "
+            "which needs no thresholds"
+        )
 
 
 def _taken(rest: list[str], count: int, name: str) -> list[str]:
@@ -230,8 +250,8 @@ def _discovered(pods: Mapping[str, str]) -> list[str]:
     port = pods.get("port", _PORT)
     if not port.isdigit():
         raise ConfigError(f"--k8s-port must be a number, not {port!r}")
-    fields = {"pod_selector": f"'{selector}'", "port": port, "ask_engines": "true"}
+    fields = {"pod_selector": _quoted(selector), "port": port, "ask_engines": "true"}
     if "namespace" in pods:
-        fields["namespace"] = f"'{pods['namespace']}'"
+        fields["namespace"] = _quoted(pods["namespace"])
     told = ", ".join(f"{name}: {value}" for name, value in fields.items())
     return ["--set", f"discovery.kubernetes=[{{{told}}}]"]

@@ -106,6 +106,9 @@ class MotleyConfig:
     disaggregation: DisaggregationSection = field(default_factory=DisaggregationSection)
 
 
+NO_FILE = "<mapping>"
+
+
 def load_config(
     source: str | Path | Mapping[str, Any], settings: Sequence[str] = ()
 ) -> MotleyConfig:
@@ -120,7 +123,7 @@ def load_config(
             message names the place and the remedy.
     """
     if isinstance(source, Mapping):
-        return _checked(overlaid(source, settings), "<mapping>")
+        return _checked(overlaid(source, settings), NO_FILE)
     return _checked(overlaid(_read_yaml(Path(source)), settings), str(source))
 
 
@@ -138,11 +141,16 @@ def _read_yaml(path: Path) -> dict[str, Any]:
     return content
 
 
+def _of(source: str) -> str:
+    """Which file it is that something is wrong with, if it is one."""
+    return "" if source == NO_FILE else f"{source}: "
+
+
 def _checked(content: dict[str, Any], source: str) -> MotleyConfig:
     try:
         parsed = ConfigFile.model_validate(content)
     except ValidationError as error:
-        raise ConfigError(f"{source}: {explain(error)}") from error
+        raise ConfigError(f"{_of(source)}{explain(error)}") from error
     names = [parsed.policy.name]
     names += [parsed.policy.shadow.name] if parsed.policy.shadow else []
     names += [parsed.policy.canary.name] if parsed.policy.canary else []
@@ -151,7 +159,7 @@ def _checked(content: dict[str, Any], source: str) -> MotleyConfig:
             raise UnknownNameError("policy", name, POLICIES)
     hardware = _hardware(parsed)
     if "backends" not in content and not parsed.discovery:
-        raise ConfigError(f"{source}: backends: is missing")
+        raise ConfigError(f"{_of(source)}backends: is missing")
     if parsed.backends or not parsed.discovery:
         fleet = build_fleet(parsed.backends, hardware)
     else:

@@ -158,7 +158,7 @@ class FromKubernetes:
                 config.load_incluster_config(client_configuration=configuration)
         except (config.ConfigException, OSError) as error:
             raise DiscoveryError(
-                f"no way to the Kubernetes API: {error}. Run in a pod, or give "
+                f"no way to the Kubernetes API: {str(error).rstrip('.')}. Run in a pod, or give "
                 "discovery.kubernetes[].kubeconfig"
             ) from error
         return configuration

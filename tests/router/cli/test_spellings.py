@@ -68,6 +68,7 @@ def test_sglang_routers_words() -> None:
     [
         "--session-key x",
         "--max-concurrent-requests 9",
+        "--cache-threshold 0.5 --worker-urls http://a:1",
         "--k8s-namespace d",
         "--service-discovery etcd",
     ],
@@ -79,6 +80,18 @@ def test_what_has_no_meaning_here_says_what_to_use(
     complaint = capsys.readouterr().err
     assert complaint.startswith(f"error: {arguments.split(maxsplit=1)[0]}: ")
     assert complaint.count("\n") == 1
+
+
+def test_their_thresholds_go_with_their_policy() -> None:
+    words = "--cache-threshold 0.4 --balance-abs-threshold=8 --policy cache_aware"
+    config = load_config(FLEET, [*settings(words), "policy.name=sglang-cache-aware"])
+    assert config.policy.params == {"cache_threshold": 0.4, "balance_abs": 8}
+
+
+@pytest.mark.parametrize("key", ["it's", "a: b", "{x}", "${K}"])
+def test_a_key_is_taken_as_it_stands(key: str) -> None:
+    ours = translated(["--api-key", key])
+    assert load_config(FLEET, ours[1:]).server.api_keys == [key]
 
 
 @pytest.mark.parametrize("name", FLAGS)
