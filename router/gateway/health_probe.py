@@ -16,6 +16,7 @@ from router.domain.fleet import BackendSpec
 from router.fleet_state.backend import BackendState
 from router.gateway.engine import Engine
 from router.gateway.engine_fetch import Fetchers
+from router.gateway.lull import PATIENCE_S
 from router.gateway.upstream import parse_address
 from telemetry.http_get import FetchError
 
@@ -40,25 +41,35 @@ class HealthProbe:
         self._engine = engine
         self._settings = settings
         self._fetchers = Fetchers(engine)
-        self._failures: Counter[str] = Counter()
-        self._asked: set[str] = set()
+        self._failures: Counter[int] = Counter()  # by index: a name may pass on to another
+        self._asked: set[int] = set()
 
     async def run(self) -> None:
         """Probe for ever, one after the other; a fleet is presumed well until it has been tried.
 
-        All at once would hold requests up: 64 probes and their answers take 8 ms.
+        All at once would hold requests up: 64 probes and their answers take 8 ms. Each has its
+        time: were they to wait for each other's answers, a large fleet would be seen more seldom.
         """
-        rest = self._engine.lull.rest
+        loop, interval_s = asyncio.get_running_loop(), self._settings.health_interval_s
+        due_s = loop.time()
         async with asyncio.TaskGroup() as probes:
             while True:
                 self._fetchers.tidy()
                 backends = list(self._engine.dispatcher.state.backends)
+                step_s = interval_s / max(1, len(backends))
                 for backend in backends:
-                    await rest(self._settings.health_interval_s / len(backends))
-                    if backend.spec.name not in self._asked:  # that hangs: let it
+                    due_s = max(due_s + step_s, loop.time() - interval_s)
+                    await self._wait_until(due_s, step_s)
+                    if self._is_here(backend) and backend.index not in self._asked:  # that hangs
                         probes.create_task(self.probe(backend))
                 if not backends:
-                    await rest(self._settings.health_interval_s)
+                    await self._engine.lull.rest(interval_s)
+
+    async def _wait_until(self, due_s: float, step_s: float) -> None:
+        """Until an answer ends shortly before, or until then: what is late adds up otherwise."""
+        patience_s = min(PATIENCE_S, step_s / 4.0)
+        left_s = due_s - asyncio.get_running_loop().time()
+        await self._engine.lull.rest(max(left_s - patience_s, 0.0), patience_s)
 
     async def probe_all(self) -> None:
         """Probe every backend once, now."""
@@ -68,15 +79,23 @@ class HealthProbe:
 
     async def probe(self, backend: BackendState) -> None:
         """Probe one backend, and tell if it is well no more, or well again."""
-        name = backend.spec.name
-        self._asked.add(name)
+        index = backend.index
+        self._asked.add(index)
         try:
             alive = await self._answers(backend.spec)
         finally:
-            self._asked.discard(name)
-        ill = self._count(name, alive=alive) >= self._settings.health_failures
-        if backend.healthy is ill and self._engine.has(name):
-            self._tell(name, healthy=not ill)
+            self._asked.discard(index)
+        if not self._is_here(backend):
+            self._failures.pop(index, None)
+            return
+        ill = self._count(index, alive=alive) >= self._settings.health_failures
+        if backend.healthy is ill:
+            self._tell(backend.spec.name, healthy=not ill)
+
+    def _is_here(self, backend: BackendState) -> bool:
+        """Whether the fleet has it still; another may have its name."""
+        state, name = self._engine.dispatcher.state, backend.spec.name
+        return name in state and state.get(name) is backend
 
     async def _answers(self, spec: BackendSpec) -> bool:
         path = spec.labels.get(PATH_LABEL, HEALTH_PATHS[spec.engine])
@@ -91,10 +110,10 @@ class HealthProbe:
             return error.status is not None and error.status < 500
         return True
 
-    def _count(self, name: str, *, alive: bool) -> int:
+    def _count(self, index: int, *, alive: bool) -> int:
         """Failures in a row; one success forgets them all."""
-        self._failures[name] = 0 if alive else self._failures[name] + 1
-        return self._failures[name]
+        self._failures[index] = 0 if alive else self._failures[index] + 1
+        return self._failures[index]
 
     def _tell(self, name: str, *, healthy: bool) -> None:
         log.warning("backend %s %s", name, "answers again" if healthy else "does not answer")

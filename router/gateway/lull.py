@@ -29,18 +29,24 @@ class Lull:
     """Lets whoever rests go on at a good moment."""
 
     def __init__(self) -> None:
-        self._resting: list[tuple[float, int, asyncio.Future[None]]] = []
+        self._resting: list[tuple[float, int, float, asyncio.Future[None]]] = []
         self._numbers = count()
         self._timer: asyncio.TimerHandle | None = None
         self._rings_s = 0.0
 
-    async def rest(self, seconds: float) -> None:
-        """Sleep for so long and then until an answer has ended, ``PATIENCE_S`` more at most."""
+    async def rest(self, seconds: float, patience_s: float | None = None) -> None:
+        """Sleep for so long and then until an answer has ended.
+
+        Args:
+            seconds: at the least.
+            patience_s: how much more at the most; ``PATIENCE_S`` if nothing is said.
+        """
         loop = asyncio.get_running_loop()
         due_s = loop.time() + seconds
+        latest_s = due_s + (PATIENCE_S if patience_s is None else patience_s)
         over: asyncio.Future[None] = loop.create_future()
-        heappush(self._resting, (due_s, next(self._numbers), over))
-        if self._timer is None or due_s + PATIENCE_S < self._rings_s:
+        heappush(self._resting, (latest_s, next(self._numbers), due_s, over))
+        if self._timer is None or latest_s < self._rings_s:
             self._arm(loop)
         await over
 
@@ -64,7 +70,7 @@ class Lull:
         if self._timer is not None:
             self._timer.cancel()
         now = loop.time()
-        self._rings_s = max(self._resting[0][0] + PATIENCE_S, now + GAP_S)
+        self._rings_s = max(self._resting[0][0], now + GAP_S)
         self._timer = loop.call_later(self._rings_s - now, self._ring)
 
     def _ring(self) -> None:
@@ -78,8 +84,8 @@ class Lull:
         """Let a few go on that are due, and more where there are many."""
         resting = self._resting
         for _ in range(few + len(resting) // AT_ONCE):
-            if not resting or resting[0][0] > now:
+            if not resting or resting[0][2] > now:
                 return
-            over = heappop(resting)[2]
+            over = heappop(resting)[3]
             if not over.done():  # whoever rested was cancelled
                 over.set_result(None)

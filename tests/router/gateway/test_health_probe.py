@@ -113,6 +113,41 @@ async def test_a_fleet_is_probed_one_after_the_other(
     assert min(after - before for before, after in pairwise(times)) > 0.05
 
 
+async def test_a_large_fleet_is_looked_at_as_often_as_a_small_one(
+    gateway: StartGateway, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Without requests, too: the tenth of a second that a chore may wait longer is not for each."""
+    asked: list[tuple[str, float]] = []
+
+    async def noted(_: HealthProbe, backend: BackendState) -> None:
+        asked.append((backend.spec.name, asyncio.get_running_loop().time()))
+
+    monkeypatch.setattr(HealthProbe, "probe", noted)
+    url = "http://127.0.0.1:9"  # nobody is there
+    fleet = [{"gpu": "a100-80", "model": MODEL, "url": url, "name": f"e{n}"} for n in range(40)]
+    await gateway(backends=fleet, reliability={"health_interval_s": 0.4})
+    await eventually(lambda: len(asked) >= 121, within_s=10.0)
+    times = [at for name, at in asked if name == "e0"]
+    assert times[3] - times[0] < 2.0  # 1.2 s, and with a rest between two of them 12
+
+
+async def test_one_that_took_the_name_of_another_is_not_told_ill_for_it(
+    engine: StartEngine, gateway: StartGateway
+) -> None:
+    well = await engine(chat())
+    gate = await gateway(well)
+    state = gate.relay.engine.dispatcher.state
+    probe, gone = probe_of(gate), state.get("e0")
+    well.probe_status = 503
+    for _ in range(2):
+        await probe.probe_all()
+    gate.relay.engine.dispatcher.remove_backend("e0", 0.0)
+    gate.relay.engine.dispatcher.add_backend(gone.spec, 0.0)
+    await probe.probe(gone)
+    await probe.probe_all()
+    assert state.get("e0").healthy
+
+
 async def test_one_that_hangs_is_not_asked_again_and_delays_nobody(
     engine: StartEngine, gateway: StartGateway
 ) -> None:
