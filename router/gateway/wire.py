@@ -37,7 +37,7 @@ HOP_BY_HOP = frozenset(
 """Headers that belong to one connection (RFC 9110, 7.6.1)."""
 
 _IMAGE = re.compile(rb";base64,[A-Za-z0-9+/=\\]+")
-_IMAGE_STAND_IN = b"x" * 4_000
+_IMAGE_BYTES = 4_000
 """An image costs about a thousand tokens, however long its base64."""
 
 
@@ -188,7 +188,8 @@ def prompt_bytes(body: bytes) -> int:
     """Bytes that cost prompt tokens: the body, with base64 images counted as what they cost."""
     if b";" not in body or not has_images(body):
         return len(body)
-    return len(_IMAGE.sub(_IMAGE_STAND_IN, body))
+    rest, images = _IMAGE.subn(b"", body)
+    return len(rest) + images * _IMAGE_BYTES
 
 
 def has_images(body: bytes) -> bool:
@@ -213,9 +214,10 @@ def end_to_end(headers: Headers, drop: frozenset[bytes]) -> Headers:
     return kept
 
 
-_TOKEN = re.compile(rb'"(?:[^"\\]|\\.)*"|[{}\[\]:]', re.DOTALL)
-_STRING_VALUE = re.compile(rb'\s*("(?:[^"\\]|\\.)*")', re.DOTALL)
-_INTEGER_VALUE = re.compile(rb"\s*(-?[0-9]+)(?=\s*[,}])")
+_STRING = re.compile(rb'"[^"\\]*+(?:\\.[^"\\]*+)*+"', re.DOTALL)
+"""Never gives anything back, or every backslash of 50 MB would cost 100 bytes of memory."""
+_COLON = re.compile(rb"\s*:\s*")
+_INTEGER = re.compile(rb"-?[0-9]+(?=\s*[,}])")
 
 
 def with_model(body: bytes, model: str) -> bytes:
@@ -228,7 +230,7 @@ def with_model(body: bytes, model: str) -> bytes:
         model: the name the engine knows.
     """
     replacement = msgspec.json.encode(model)
-    for start, end in _values(body, b'"model"', _STRING_VALUE):
+    for start, end in _values(body, b'"model"', _STRING):
         body = body[:start] + replacement + body[end:]
     return body
 
@@ -240,7 +242,7 @@ def with_priority_turned(body: bytes) -> bytes:
     """
     if b'"priority"' not in body:
         return body
-    for start, end in _values(body, b'"priority"', _INTEGER_VALUE):
+    for start, end in _values(body, b'"priority"', _INTEGER):
         digits = body[start:end]
         turned = digits[1:] if digits.startswith(b"-") else b"-" + digits
         body = body[:start] + turned + body[end:]
@@ -248,18 +250,37 @@ def with_priority_turned(body: bytes) -> bytes:
 
 
 def _values(body: bytes, key: bytes, value: re.Pattern[bytes]) -> list[tuple[int, int]]:
-    """Where the values of a top-level key are, the last first, so that they can be replaced."""
-    depth, last = 0, b""
+    """Where the values of a top-level key are, the last first, so that they can be replaced.
+
+    Bodies may be 50 MB, and nobody is served meanwhile: strings and brackets between two places
+    where the key stands are looked at by the piece, not one by one.
+    """
     spans: list[tuple[int, int]] = []
-    for token in _TOKEN.finditer(body):
-        text = token.group()
-        if text in (b"{", b"["):
-            depth += 1
-        elif text in (b"}", b"]"):
-            depth -= 1
-        elif text == b":" and depth == 1 and last == key:
-            found = value.match(body, token.end())
-            if found is not None:
-                spans.append((found.start(1), found.end(1)))
-        last = text
+    depth = end = 0
+    at = body.find(key)
+    while at >= 0:
+        between = _STRING.sub(b"", body[end:at])
+        quote = between.find(b'"')
+        if quote < 0:
+            end = at + len(key)
+        else:  # of a string that ends in what looks like the key
+            end = _end_of_string(body, at - (len(between) - quote))
+            between = between[:quote]
+        depth += _depth(between)
+        colon = _COLON.match(body, end) if depth == 1 and quote < 0 else None
+        found = value.match(body, colon.end()) if colon is not None else None
+        if found is not None:
+            spans.append(found.span())
+        at = body.find(key, end)
     return spans[::-1]
+
+
+def _end_of_string(body: bytes, start: int) -> int:
+    found = _STRING.match(body, start)
+    return found.end() if found is not None else len(body)
+
+
+def _depth(text: bytes) -> int:
+    """How much deeper it is behind a text without strings than before it."""
+    opened = text.count(b"{") + text.count(b"[")
+    return opened - text.count(b"}") - text.count(b"]")

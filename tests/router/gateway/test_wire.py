@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import json
+import time
 
 import msgspec
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from router.gateway.wire import (
     HOP_BY_HOP,
@@ -100,10 +103,55 @@ def test_what_cannot_be_routed_is_refused(body: bytes, code: str, param: str | N
         (b'{"model":"a","model":"gpt"}', b'{"model":"llama","model":"llama"}'),
         (b'{"x":"model","model":"gpt"}', b'{"x":"model","model":"llama"}'),
         (b'{"model":"a\\"b\\\\"}', b'{"model":"llama"}'),
+        (
+            b'{"\\"model":1,"[model":"[","model":"gpt"}',
+            b'{"\\"model":1,"[model":"[","model":"llama"}',
+        ),
+        (
+            b'{"a\\"model":"model","x":[{"model":"b"}]}',
+            b'{"a\\"model":"model","x":[{"model":"b"}]}',
+        ),
+        (
+            b'{"model":{"model":"b"},"x":"\\\\","model":"gpt"}',
+            b'{"model":{"model":"b"},"x":"\\\\","model":"llama"}',
+        ),
     ],
 )
 def test_an_alias_is_replaced_and_nothing_else(body: bytes, expected: bytes) -> None:
     assert with_model(body, "llama") == expected
+
+
+JSON = st.recursive(
+    st.none() | st.integers() | st.sampled_from(["model", '"model":', "{", "]", "\\", '\\"', "a"]),
+    lambda inner: (
+        st.lists(inner)
+        | st.dictionaries(st.sampled_from(["model", '"model', 'model"', "{", "\\", "x"]), inner)
+    ),
+    max_leaves=20,
+)
+
+
+@given(JSON, JSON)
+def test_whatever_stands_around_it(before: object, behind: object) -> None:
+    whole = {"before": before, "model": "gpt", "behind": behind}
+    renamed = with_model(json.dumps(whole).encode(), "llama")
+    assert json.loads(renamed) == whole | {"model": "llama"}
+
+
+@pytest.mark.parametrize(
+    ("text", "within_s"),
+    [("a b" * 4_000_000, 0.6), ('\\"' * 3_000_000, 0.6), (";base64,A" * 1_000_000, 1.5)],
+    ids=["plain", "escapes", "images"],
+)
+def test_a_large_prompt_does_not_keep_everybody_waiting(text: str, within_s: float) -> None:
+    """One by one its characters took a second for every 10 MB, and nobody was served meanwhile;
+    its images, each written out for what it costs, took as much for every MB."""
+    body = json.dumps({"model": "gpt", "messages": [text], "priority": 1}).encode()
+    began_s = time.process_time()
+    assert with_model(body, "llama") == body.replace(b"gpt", b"llama")
+    assert with_priority_turned(body).endswith(b"-1}")
+    assert prompt_bytes(body) > 0
+    assert time.process_time() - began_s < within_s
 
 
 def test_hop_by_hop_headers_stay_behind_and_so_do_those_that_connection_names() -> None:
