@@ -337,6 +337,19 @@ def test_between_tail_and_mean_the_others_delay_counts_in_proportion():
     assert pain(0.5) == pytest.approx((pain(1.0) + pain(0.0)) / 2)
 
 
+def test_the_longer_the_others_are_there_the_more_their_delay_counts_from_the_first_moment_on():
+    def pain(since_s: float) -> float:
+        """With three there that arrived so long before 10 s."""
+        there = lane(10.0, **crowd(3, 3_000.0, 150.0), arrivals_s=3 * (10.0 - since_s))
+        forecast, weights = LengthForecast(100.0, 200.0), Weights(0.3, 1.0, 0.0)
+        return there.pain(Ask(1_000, forecast, 0.0, 10.0, TailScale(), weights), 0)
+
+    a_moment, half, one = (pain(since_s) - pain(0.0) for since_s in (0.1, 0.5, 1.0))
+    assert 0.0 < a_moment == pytest.approx(0.2 * half)
+    assert half == pytest.approx(0.5 * one)
+    assert pain(-1.0) == pain(0.0), "a clock that was set back"
+
+
 def test_coefficients_follow_the_state():
     seen = lane(**crowd(3, 3_000.0, 150.0))
     before = seen.prompt_s(1_000, 0)
