@@ -196,5 +196,21 @@ EXPLAINED: dict[tuple[str, str, str], str] = {
     (ROOM, "self._number += 1", "1 -> 2"): "numbers break ties by their order, whatever they are",
     (ROOM, "best_rank = (3, 0.0)", "3 -> 4"): "ranks are 0, 1 and 2",
     (ROOM, "best_rank = (3, 0.0)", "0.0 -> 1.0"): "ranks are 0, 1 and 2",
+    (LANE, "self.crowd = 0", "0 -> 1"): "crowds are told apart by their numbers, whatever they are",
+    (
+        "router/deciding.py",
+        "self._claimed.update({b.index: Taken(b, math.inf, 0) for b in options})",
+        "0 -> 1",
+    ): "nobody waits behind who waits for ever",
+    (
+        "router/class_dispatcher.py",
+        "return group, (entry.slo.ttft_s or math.inf) if group == 1 else 0.0",
+        "0.0 -> 1.0",
+    ): "only those of one group are told apart by it, and there it is the same for all",
+    (
+        LEARNED,
+        "if not (0.0 < tokens < 1e12 and 0.1 <= size / tokens <= 100.0):",
+        "100.0 -> 101.0",
+    ): "a bound on nonsense, a hundredth higher",
 }
 """By file, line and change: why no test can or should notice."""

@@ -430,6 +430,19 @@ def test_when_the_policy_holds_back_until_time_is_up_it_is_sent_all_the_same():
     assert answers(dispatcher, due) == {"s": "a"}
 
 
+def test_what_is_sent_while_others_wait_earns_the_aged_their_share():
+    dispatcher = serving("a", policy=LimitPolicy(1), aged_after_s=10.0)
+    for name, slo_class in (("r", "interactive"), ("b1", "bulk"), ("b2", "bulk")):
+        dispatcher.dispatch(ask(name, slo_class=slo_class), 0.0)
+    dispatcher.dispatch(ask("chat", slo_class="interactive"), 0.5)
+    dispatcher.complete("r", 1.0, output_tokens=1)
+    assert answers(dispatcher, 1.0) == {"chat": "a"}
+    dispatcher.complete("chat", 11.0, output_tokens=1)
+    dispatcher.dispatch(ask("late", slo_class="interactive"), 11.0)
+    assert answers(dispatcher, 11.0) == {"b1": "a"}, "before one with a target"
+    assert dispatcher.desk.events["aged", "bulk"] == 1
+
+
 def test_an_error_of_ours_with_one_says_who_was_decided_before(monkeypatch: pytest.MonkeyPatch):
     dispatcher = serving("a", policy=LimitPolicy(1))
     for name, slo_class in (("r", "interactive"), ("bulk", "bulk"), ("chat", "interactive")):
