@@ -56,6 +56,13 @@ class KeySection(GrantSection):
     created_unix_s: int = 0
     expires_unix_s: int | None = None
 
+    @field_validator("name")
+    @classmethod
+    def _is_one_line(cls, value: str) -> str:
+        if not value.isprintable():
+            raise ValueError("must be printable: it stands in logs and in lists")
+        return value
+
     @field_validator("hash")
     @classmethod
     def _is_a_digest(cls, value: str) -> str:

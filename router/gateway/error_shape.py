@@ -19,6 +19,7 @@ def install(api: FastAPI) -> None:
     api.add_exception_handler(ProblemError, _own)
     api.add_exception_handler(HTTPException, _http)
     api.add_exception_handler(RequestValidationError, _validation)
+    api.add_exception_handler(UnicodeEncodeError, _half_a_character)
     api.add_exception_handler(Exception, _unexpected)
 
 
@@ -78,6 +79,11 @@ def _is_mistyped(request: Request, error: RequestValidationError) -> bool:
     json_type = kind == "application/json" or kind.endswith("+json")
     bodies = [finding for finding in error.errors() if finding["loc"] == ("body",)]
     return not json_type and any(finding.get("input") is not None for finding in bodies)
+
+
+async def _half_a_character(request: Request, error: Exception) -> Response:  # noqa: ARG001
+    message = "The request holds half a character (a surrogate without its other half)."
+    return _answer(request, Problem(400, message, code="invalid_request"))
 
 
 async def _unexpected(request: Request, error: Exception) -> Response:  # noqa: ARG001

@@ -41,6 +41,7 @@ def test_a_key_is_made_listed_and_revoked(
     ("arguments", "says"),
     [
         (["create", "a", "--expires", "soon"], "'soon' is no duration"),
+        (["create", "a\n2026-01-01 ERROR forged"], "must be printable"),
         (["create", "a", "--class", "bulk", "--default-class", "x"], "not among classes"),
         (["revoke", "nobody"], "cannot read the keys file"),
         (["list"], "cannot read the keys file"),

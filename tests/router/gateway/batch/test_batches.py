@@ -322,3 +322,15 @@ async def test_lists_come_in_pages(gateway: StartGateway, tmp_path: Path) -> Non
         answered = await gate.get(f"/v1/files?{wrong}")
         assert answered.status_code == 400, wrong
         assert wrong.partition("=")[0] in answered.json()["error"]["message"]
+
+
+async def test_half_a_character_is_the_clients_mistake(
+    gateway: StartGateway, tmp_path: Path
+) -> None:
+    gate = await gateway("http://127.0.0.1:9", batch={"directory": str(tmp_path)})
+    file = await client(gate).files.create(file=("in.jsonl", b"{}"), purpose="batch")
+    asked = {"input_file_id": file.id, "endpoint": "/v1/completions", "metadata": {"a": "\ud800"}}
+    body, kind = json.dumps(asked).encode(), "application/json"
+    answered = await gate.post("/v1/batches", body, content_type=kind)
+    assert answered.status_code == 400
+    assert "half a character" in answered.json()["error"]["message"]
