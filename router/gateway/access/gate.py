@@ -107,6 +107,10 @@ class Gate:
             grant = self.tokens.grant(offered)
         return UNAUTHORIZED if grant is None else self._caller(grant)
 
+    def by_token(self, headers: Mapping[bytes, bytes]) -> bool:
+        """Whether somebody was let in for a token: a key of that name may grant something else."""
+        return bool(self) and self._ring.find(offered_key(headers), self._wall()) is None
+
     def caller_of(self, holder: str, *, by_token: bool = False) -> Caller | None:
         """Somebody who has been let in before, for what is done later in their name.
 

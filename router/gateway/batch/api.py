@@ -158,7 +158,7 @@ async def create(request: Request, asked: NewBatch, owner: str = Owner) -> dict[
         created_unix_s=now_s,
         expires_unix_s=now_s + 3600 * int(window[1]),
         metadata=msgspec.json.encode(asked.metadata).decode(),
-        by_token=bool(runner.gate) and runner.gate.caller_of(owner) is None,
+        by_token=runner.gate.by_token(dict(request.scope["headers"])),
     )
     try:
         runner.store.save(batch)
@@ -196,6 +196,8 @@ async def cancel(request: Request, batch_id: str, owner: str = Owner) -> dict[st
         kept = runner.store.cancel(batch_id, owner)
     except KeyError:
         raise ProblemError(_missing("batch", batch_id)) from None
+    except sqlite3.Error as error:
+        raise _no_room(error) from error
     live = runner.live.get(batch_id)
     if live is not None and kept.status == "cancelling":
         live.status = kept.status

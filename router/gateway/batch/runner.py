@@ -95,13 +95,21 @@ class Runner:
     async def run(self) -> None:
         """Work until cancelled; what was under way is done again next time."""
         room = asyncio.Semaphore(self.concurrency)
+        told = well = True
         async with asyncio.TaskGroup() as group:
             while True:
-                told = self._woken.is_set()
+                told |= self._woken.is_set()
                 self._woken.clear()
-                if self.store.claim() and (self.store.changed() or told):
-                    for batch in self._news():
-                        group.create_task(self._work(batch, room))
+                try:
+                    if self.store.claim() and (self.store.changed() or told):
+                        for batch in self._news():
+                            group.create_task(self._work(batch, room))
+                        told = False
+                    well = True
+                except (OSError, sqlite3.Error) as error:
+                    if well:
+                        log.error("batch.directory: no batch can be begun: %s", error)
+                    well = False
                 with suppress(TimeoutError):
                     await asyncio.wait_for(self._woken.wait(), LOOK_S)
 

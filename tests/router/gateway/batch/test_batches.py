@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import json
+import sqlite3
+from dataclasses import replace
 from hashlib import sha256
 from pathlib import Path
 from typing import Any
@@ -11,7 +13,7 @@ from typing import Any
 import pytest
 from openai import AsyncOpenAI, NotFoundError
 
-from router.gateway.batch.store import Store
+from router.gateway.batch.store import Batch, Store
 from tests.router.gateway.conftest import StartEngine, StartGateway
 from tests.router.gateway.fakes import MODEL, Gateway, Received, answer, chat, fleet, running
 from tests.router.gateway.test_oidc import Provider, section
@@ -302,6 +304,49 @@ async def test_who_shows_a_token_may_leave_before_the_batch_is_done(
     ann = client(gate, provider.token(sub="ann"))
     batch = await over(ann, (await begun(ann, jsonl(line(0)))).id)
     assert (batch.request_counts.completed, batch.request_counts.failed) == (1, 0)
+
+
+async def test_a_token_gets_no_rights_of_a_key_of_the_same_name(
+    engine: StartEngine, gateway: StartGateway, tmp_path: Path
+) -> None:
+    provider = Provider()
+    provider.add_key("k1")
+    (tmp_path / "jwks").write_bytes(provider.jwks())
+    access = section(str(tmp_path / "jwks"), grant={"models": ["another"]})
+    access["keys"] = [{"name": "ann", "hash": "sha256:" + sha256(b"key").hexdigest()}]
+    batch = {"directory": str(tmp_path / "batches")}
+    gate = await gateway(await engine(chat()), access=access, batch=batch)
+    for key, done in ((provider.token(sub="ann"), (0, 1)), ("key", (1, 0))):
+        ann = client(gate, key)
+        counts = (await over(ann, (await begun(ann, jsonl(line(0)))).id)).request_counts
+        assert (counts.completed, counts.failed) == done
+
+
+async def test_a_folder_that_fails_for_a_while_only_delays(
+    engine: StartEngine, gateway: StartGateway, tmp_path: Path
+) -> None:
+    (tmp_path / "working.lock").mkdir()
+    gate = await gateway(await engine(chat()), batch={"directory": str(tmp_path)})
+    openai = client(gate)
+    batch = await begun(openai, jsonl(line(0)))
+    await asyncio.sleep(0.05)
+    assert (await openai.batches.retrieve(batch.id)).status == "validating"
+    (tmp_path / "working.lock").rmdir()
+    assert (await over(openai, batch.id)).status == "completed"
+
+
+def test_a_full_disk_is_called_so_and_room_is_used_again(tmp_path: Path) -> None:
+    store = Store(str(tmp_path))
+    kept = Batch("batch-1", "", "/v1/embeddings", "file-1", "24h", 0, 3600)
+    store.save(kept)
+    (pages,) = store._db.execute("PRAGMA page_count").fetchone()
+    store._db.execute(f"PRAGMA max_page_count = {pages}")
+    with pytest.raises(sqlite3.Error, match="full"):
+        store.save(replace(kept, metadata="long" * 10_000))
+    store._db.execute("PRAGMA max_page_count = 1000000")
+    store.save(replace(kept, status="completed"))
+    assert store.batch("batch-1", "").status == "completed"
+    store.close()
 
 
 async def test_lists_come_in_pages(gateway: StartGateway, tmp_path: Path) -> None:
