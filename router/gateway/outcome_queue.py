@@ -79,10 +79,12 @@ class OutcomeQueue:
     def _lesson(self) -> None:
         outcomes = self._waiting[:SLICE]
         del self._waiting[:SLICE]
-        self._tell(outcomes)
-        loop = asyncio.get_running_loop()
-        self._rests_until_s = loop.time() + SETTLE_S
-        self._then(loop.call_soon(self._lesson) if self._waiting else None)
+        try:
+            self._tell(outcomes)
+        finally:  # a defect of one listener is not the end of all lessons
+            loop = asyncio.get_running_loop()
+            self._rests_until_s = loop.time() + SETTLE_S
+            self._then(loop.call_soon(self._lesson) if self._waiting else None)
 
     def _then(self, handle: asyncio.Handle | None, *, timed: bool = False) -> None:
         if self._next is not None:

@@ -51,6 +51,22 @@ async def test_first_tokens_are_told_at_once_to_those_who_listen() -> None:
     assert (plain.heard, early.heard) == (["a"], ["a on t4", "a"])
 
 
+async def test_a_defect_of_a_listener_is_not_the_end_of_lessons() -> None:
+    class Grieving(Listener):
+        def observe(self, one: object) -> None:
+            super().observe(one)
+            if self.heard == ["a"]:
+                raise RuntimeError("a defect of ours")
+
+    listener, told = Grieving(), asyncio.Event()
+    asyncio.get_running_loop().set_exception_handler(lambda *_: told.set())
+    queue = OutcomeQueue([listener])
+    queue.observe(outcome(request_id="a"))
+    await asyncio.wait_for(told.wait(), 5.0)
+    queue.observe(outcome(request_id="b"))
+    await eventually(lambda: listener.heard == ["a", "b"])
+
+
 async def test_a_lesson_follows_an_answer_and_then_there_is_a_pause(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
