@@ -119,7 +119,8 @@ def from_engine(
         backend: named in the message when the engine gave none.
         headers: of the answer, by name in lower case.
     """
-    fields = _fields(_plain(body) if b"content-encoding" in headers else body)
+    coding = headers.get(b"content-encoding", b"identity").lower()
+    fields = _fields(body if coding == b"identity" else _plain(body))
     message = fields.get("message") or f"Backend {backend} answered {status} and said nothing."
     code = fields.get("code")
     retry = _retry_after_s(headers.get(b"retry-after", b"")) if status in (429, 503) else None

@@ -76,6 +76,8 @@ def test_an_error_that_was_compressed_on_the_way_is_read() -> None:
     for packed in (gzip.compress(VLLM), zlib.compress(VLLM)):
         told = from_engine(400, packed, "t4-0", {b"content-encoding": b"gzip"})
         assert told == from_engine(400, VLLM, "t4-0")
+    plain = from_engine(400, VLLM, "t4-0", {b"content-encoding": b"identity"})
+    assert plain == from_engine(400, VLLM, "t4-0")
     torn = from_engine(400, b"\x1f\x8b no gzip", "t4-0", {b"content-encoding": b"gzip"})
     assert torn.message == "Backend t4-0 answered 400 and said nothing."
 
