@@ -77,7 +77,7 @@ def is_hot(path: str) -> bool:
         return True
     section, _, name = path.partition(".")
     if section == "upstream":
-        return name.rpartition(".")[2].startswith("api_key")
+        return name == "backends" or name.rpartition(".")[2].startswith("api_key")
     if section == "planner":
         return not name.startswith(COLD_PLANNER)
     return section == "reliability" and name in HOT_RELIABILITY
@@ -110,9 +110,12 @@ def _flatten(path: str, value: Any, into: dict[str, Any]) -> None:
         for name, inner in value.items():
             _flatten(f"{path}.{name}", inner, into)
     elif path == "access.keys" and value:
+        held: dict[str, list[dict[str, Any]]] = {}
         for key in value:
             given = {what: one for what, one in key.items() if one not in (None, False, 0)}
-            into[f"{path}[{given.pop('name')}]"] = given
+            held.setdefault(given.pop("name"), []).append(given)
+        for name, several in held.items():  # while keys are exchanged, somebody has two
+            into[f"{path}[{name}]"] = several if len(several) > 1 else several[0]
     else:
         into[path] = value
 
