@@ -281,7 +281,7 @@ def _arguments() -> argparse.Namespace:
     kinds = ("request", "chunk", PACED)
     parser.add_argument("--loads", nargs="+", default=kinds, choices=kinds)
     parser.add_argument("--streams", nargs="+", type=int, default=[64, 256])
-    parser.add_argument("--paced-s", type=float, default=4.0, help="fewer requests have no P99")
+    parser.add_argument("--paced-s", type=float, default=3.5, help="fewer requests have no P99")
     parser.add_argument("--policy", nargs="+", default=["motley"])
     parser.add_argument("--backends", nargs="+", type=int, default=[4])
     parser.add_argument("--peers", nargs="*", default=[], choices=peers.names())
