@@ -196,6 +196,11 @@ EXPLAINED: dict[tuple[str, str, str], str] = {
     (ROOM, "self._number += 1", "1 -> 2"): "numbers break ties by their order, whatever they are",
     (ROOM, "best_rank = (3, 0.0)", "3 -> 4"): "ranks are 0, 1 and 2",
     (ROOM, "best_rank = (3, 0.0)", "0.0 -> 1.0"): "ranks are 0, 1 and 2",
+    (
+        LANE,
+        "if pain >= ask.least:",
+        "GtE -> Gt",
+    ): "nobody asks by how much it is above the least, and equal to it none is chosen",
     (LANE, "self.crowd = 0", "0 -> 1"): "crowds are told apart by their numbers, whatever they are",
     (
         "router/deciding.py",

@@ -80,6 +80,22 @@ async def metric(gate: Gateway, name: str) -> dict[str, float]:
     return {row[0].removeprefix(name): float(row[2]) for row in rows}
 
 
+async def test_what_was_written_before_the_clock_was_set_back_is_of_just_now(
+    engine: StartEngine, front_end: str, tmp_path: Path
+) -> None:
+    file = tmp_path / "learned.json"
+    config = keeping(file, *await two(engine))
+    async with running(config, front_end) as gate:
+        await teach(gate)
+    document = json.loads(file.read_bytes())
+    document["written_unix_s"] += 3600.0
+    file.write_text(json.dumps(document))
+    async with running(config, front_end) as gate:
+        before = (await gate.get("/debug/beliefs")).json()["before"]
+        assert (before["age_s"], before["restored"]["speeds"]) == (0.0, 2)
+        assert (await metric(gate, "motley_learned_restored_age_seconds"))[""] == 0.0
+
+
 async def test_a_tail_kept_in_plain_seconds_is_not_taken_for_one_in_seconds_as_they_count(
     engine: StartEngine, front_end: str, tmp_path: Path
 ) -> None:

@@ -216,6 +216,11 @@ class TestWhatAnEngineHolds:
         assert fresh.prefix_trust == late.prefix_trust
         assert fresh.prefill_share(4.0) == late.prefill_share(4.0) > 0.0
 
+    def test_and_is_late_with_nothing_where_nothing_is_computed(self):
+        fresh = lane()
+        fresh.take_over(lane())
+        assert (fresh.wait_s(7.0), fresh.late_from_s) == (0.0, math.inf)
+
 
 class TestPrompts:
     def test_a_prompt_costs_its_tokens_and_its_share_of_every_iteration(self):
