@@ -69,7 +69,7 @@ def told_of_soak(told: dict[str, Any], command: str) -> str:
 
 
 def mutation() -> str:
-    command = "python -m tests.mutation --sample 80 --seed 3"
+    command = "python -m tests.mutation --sample 80 --seed 7"
     with tempfile.TemporaryDirectory() as folder:
         file = Path(folder, "score.json")
         run(*command.split(), "--json", str(file), codes=(0, 1))
