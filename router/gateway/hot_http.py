@@ -15,7 +15,7 @@ from router.gateway.door import HOT_PATHS, LINGER_S, Door
 from router.gateway.engine import Engine
 from router.gateway.hot_cycle import HotCycle
 from router.gateway.known_heads import Head, known_by
-from router.gateway.strict_http import StrictHttp, without_renamed
+from router.gateway.strict_http import StrictHttp
 
 
 class HotHttp(StrictHttp):
@@ -141,11 +141,11 @@ class HotHttp(StrictHttp):
         """Hot or not?"""
         self._head_whole = True
         key, self._unknown = self._unknown, b""
+        named = self._judge_head()
         path, _, query = self.url.partition(b"?")
         if path not in HOT_PATHS or self.parser.get_method() != b"POST":
             self._as_asgi()
             return
-        named = self._judge_head()
         self.parser_version = version = self.parser.get_http_version()
         keep_alive = version != "1.0" and self.parser.should_keep_alive()
         before = self.cycle
@@ -162,8 +162,7 @@ class HotHttp(StrictHttp):
             self.pipeline.appendleft((cycle, self.app))  # type: ignore[arg-type]
 
     def _as_asgi(self) -> None:
-        url, expects = self.url, self.expect_100_continue
-        headers = without_renamed(self.headers)
+        url, expects, headers = self.url, self.expect_100_continue, self.headers
         HttpToolsProtocol.on_message_begin(self)
         self.url, self.expect_100_continue = url, expects
         self.headers.extend(headers)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+from pathlib import Path
 
 import pytest
 
@@ -201,6 +202,21 @@ async def test_expect_100_continue(engine: StartEngine, gateway: StartGateway) -
     assert (await reader.readuntil(b"\r\n\r\n")).startswith(b"HTTP/1.1 100 ")
     writer.write(REQUEST)
     assert (await reader.readline()).startswith(b"HTTP/1.1 200 ")
+    writer.close()
+
+
+async def test_an_upload_is_told_to_go_on(gateway: StartGateway, tmp_path: Path) -> None:
+    """curl asks before it sends more than a megabyte, and waits a second for the answer."""
+    gate = await gateway("http://127.0.0.1:9", batch={"directory": str(tmp_path)})
+    reader, writer = await gate.connect()
+    head = (
+        b"POST /v1/files HTTP/1.1\r\nhost: g\r\ncontent-type: multipart/form-data; boundary=b\r\n"
+    )
+    writer.write(head + b"expect: 100-continue\r\ncontent-length: 4\r\n\r\n")
+    async with asyncio.timeout(10):
+        assert (await reader.readuntil(b"\r\n\r\n")).startswith(b"HTTP/1.1 100 ")
+        writer.write(b"--b-")
+        assert (await reader.readline()).startswith(b"HTTP/1.1 400 ")
     writer.close()
 
 

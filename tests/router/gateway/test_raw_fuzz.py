@@ -46,6 +46,7 @@ def problem(raw: bytes) -> tuple[int, dict[str, str]]:
     return status, error
 
 
+@pytest.mark.parametrize("path", [b"/v1/chat/completions", b"/v1/batches"], ids=["hot", "cold"])
 @pytest.mark.parametrize(
     ("raw", "status"),
     [
@@ -67,9 +68,10 @@ def problem(raw: bytes) -> tuple[int, dict[str, str]]:
     ],
 )
 async def test_what_is_not_http_or_too_much_of_it(
-    gateway: StartGateway, raw: bytes, status: int
+    gateway: StartGateway, raw: bytes, status: int, path: bytes
 ) -> None:
     gate = await gateway("http://127.0.0.1:9")
+    raw = raw.replace(b"/v1/chat/completions", path)
     assert problem(await talk(gate, raw, eof=False))[0] == status
     assert gate.books["arrived"] == 0
     assert (await gate.get("/health")).status_code == 200
