@@ -9,12 +9,12 @@ import re
 from typing import NamedTuple
 
 from router.gateway.problems import Problem
+from router.gateway.rewriting import with_model
 from router.gateway.wire import (
     NO_LIMIT,
     BadRequestError,
     RoutingFields,
     routing_fields,
-    with_model,
 )
 
 _PARAMETERS = rb'((?:[ \t]*;[ \t]*[\w*!#$%&+.^`|~-]+=(?:"(?:[^"\\\r\n]|\\[^\r\n])*"|[^\s;"]*))*)'

@@ -8,9 +8,10 @@ from collections.abc import Sequence
 from router.domain.fleet import BackendSpec
 from router.gateway.access.gate import Gate
 from router.gateway.multipart import is_form, renamed
+from router.gateway.rewriting import with_priority_turned
 from router.gateway.settings import EngineSettings
 from router.gateway.upstream import Address, Guard, UpstreamPool, parse_address
-from router.gateway.wire import HOP_BY_HOP, Call, end_to_end, with_priority_turned
+from router.gateway.wire import HOP_BY_HOP, Call, end_to_end
 
 PRIORITY_LABEL, LOW_FIRST = "priority_order", "low-first"
 """Label of an SGLang that was started with ``--schedule-low-priority-values-first``."""

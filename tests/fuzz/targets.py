@@ -20,14 +20,13 @@ from router.gateway.connection import Connection, UpstreamFailure
 from router.gateway.multipart import fields_of, form_of, renamed
 from router.gateway.problems import ProblemError, from_engine, in_band
 from router.gateway.prompt_size import PromptSizer
+from router.gateway.rewriting import with_model, with_priority_turned
 from router.gateway.tally import Tally, first_event
 from router.gateway.wire import (
     Headers,
     has_images,
     prompt_bytes,
     token_limit,
-    with_model,
-    with_priority_turned,
 )
 from router.perf.length import BucketLengthPredictor
 from router.perf.length_kept import LengthCell
