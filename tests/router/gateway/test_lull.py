@@ -49,6 +49,8 @@ async def test_without_answers_nobody_waits_for_long() -> None:
 
 
 async def test_where_answers_end_no_timer_rings(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(lull, "PATIENCE_S", 1.0)
+    monkeypatch.setattr(lull, "CLOSE_S", 0.5)
     rung: list[float] = []
     ring = Lull._ring
 
