@@ -12,6 +12,7 @@ from typing import Any
 
 from router.gateway import door as at_door
 from router.gateway.anthropic_errors import spoken
+from router.gateway.body_limit import bounded
 from router.gateway.door import HOT_PATHS, Door, refusal_headers, upload_timeout
 from router.gateway.engine import Engine
 from router.gateway.exchange import Exchange
@@ -137,7 +138,7 @@ class Relay:
             if path in HOT_PATHS:
                 await self._relay(path, scope, receive, send)
                 return
-        await self._rest(scope, receive, send)
+        await self._rest(scope, bounded(scope, receive, self.door.max_body_bytes), send)
 
     async def _relay(self, path: bytes, scope: Scope, receive: Receive, send: Send) -> None:
         headers: Headers = scope["headers"]

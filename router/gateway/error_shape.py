@@ -46,7 +46,8 @@ async def _http(request: Request, error: Exception) -> Response:
         405: f"{path} does not take {request.method}.",
     }.get(error.status_code, str(error.detail))
     extra = [(k.lower().encode(), v.encode()) for k, v in (error.headers or {}).items()]
-    return _answer(request, Problem(error.status_code, message), extra)
+    code = "request_too_large" if error.status_code == 413 else None
+    return _answer(request, Problem(error.status_code, message, code=code), extra)
 
 
 def _meant(path: str) -> str:

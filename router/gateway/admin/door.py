@@ -14,10 +14,13 @@ from router.gateway import error_shape
 from router.gateway.admin.access import onlooker
 from router.gateway.admin.debug_api import debug_api
 from router.gateway.admin.workers_api import workers_api
+from router.gateway.asgi import Receive, Scope, Send
+from router.gateway.body_limit import MOST_BYTES, bounded
 from router.gateway.dashboard.api import live_api, page_api
 from router.gateway.dashboard.whatif import WhatIf
 from router.gateway.ops_api import open_api
 from router.gateway.runtime import Runtime
+from router.gateway.strict_http import StrictHttp
 
 
 def build_admin_app(runtime: Runtime) -> FastAPI:
@@ -52,14 +55,19 @@ class _SideServer(uvicorn.Server):
 
 async def serve_admin(app: FastAPI, listener: socket.socket) -> None:
     """Serve until cancelled."""
+
+    async def strict(scope: Scope, receive: Receive, send: Send) -> None:
+        await app(scope, bounded(scope, receive, MOST_BYTES), send)
+
     server = _SideServer(
         uvicorn.Config(
-            app,
-            http="httptools",
+            strict,
+            http=StrictHttp,
             ws="none",
             lifespan="off",
             access_log=False,
             server_header=False,
+            proxy_headers=False,
             log_config=None,
             timeout_graceful_shutdown=1,
         )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 from hashlib import sha256
 from pathlib import Path
@@ -230,6 +231,27 @@ async def test_a_worker_that_is_refused_changes_nothing_for_its_namesake(
         entry = {"name": "e0", "url": "http://10.0.0.1:1", "model": MODEL, "gpu": "l4"}
         assert (await client.post("/workers", json=entry)).status_code == 400
     assert (await gate.post()).status_code == 200
+
+
+@pytest.mark.parametrize(
+    ("more", "status"),
+    [
+        (b"authorization: Bearer a\r\nauthorization: Bearer ops\r\n\r\n", 400),
+        (b"x: 1\r\n" * 200 + b"\r\n", 431),
+        (b"content-type: application/json\r\ncontent-length: 99999999\r\n\r\n", 413),
+    ],
+    ids=["two keys", "many headers", "much"],
+)
+async def test_the_port_of_its_own_is_as_strict(
+    gateway: StartGateway, more: bytes, status: int
+) -> None:
+    gate = await gateway(DEAD, admin={**ADMIN, "port": 0})
+    url = gate.relay._rest.state.runtime.admin_url  # type: ignore[attr-defined]
+    reader, writer = await asyncio.open_connection("127.0.0.1", int(url.rpartition(":")[2]))
+    writer.write(b"POST /workers HTTP/1.1\r\nhost: g\r\n" + more)
+    async with asyncio.timeout(10):
+        assert (await reader.readline()).startswith(b"HTTP/1.1 %d " % status)
+    writer.close()
 
 
 # Looking inside

@@ -109,6 +109,32 @@ async def test_too_large_as_it_turns_out(engine: StartEngine, gateway: StartGate
     writer.close()
 
 
+@pytest.mark.parametrize("path", [b"/v1/batches", b"/workers", b"/reload", b"/v1/files"])
+@pytest.mark.parametrize("length", [b"content-length: 99999999", b"transfer-encoding: chunked"])
+async def test_no_path_reads_without_bound(
+    gateway: StartGateway, tmp_path: Path, path: bytes, length: bytes
+) -> None:
+    """Whoever sends it is asked for a key only when the body is there."""
+    gate = await gateway(
+        "http://127.0.0.1:9",
+        batch={"directory": str(tmp_path)},
+        server={"max_body_bytes": 2_000_000},
+    )
+    reader, writer = await gate.connect()
+    head = b"POST %b HTTP/1.1\r\nhost: g\r\ncontent-type: application/json\r\n" % path
+    writer.write(head + length + b"\r\n\r\n")
+    if length.endswith(b"chunked"):
+        writer.write((b"80000\r\n" + b" " * 0x80000 + b"\r\n") * 6)
+    async with asyncio.timeout(10):
+        status = await reader.readline()
+    writer.close()
+    if path == b"/reload":
+        assert status.startswith(b"HTTP/1.1 403 "), "it reads no body at all"
+    else:
+        assert status.startswith(b"HTTP/1.1 413 ")
+    assert (await gate.get("/health")).status_code == 200
+
+
 async def test_a_chunked_body_is_sent_on_with_its_length(
     engine: StartEngine, gateway: StartGateway
 ) -> None:
