@@ -8,6 +8,7 @@ is to be done than answers end, a timer it is: nothing waits for long.
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import Awaitable, Callable
 from heapq import heappop, heappush
 from itertools import count
@@ -33,6 +34,7 @@ class Lull:
         self._numbers = count()
         self._timer: asyncio.TimerHandle | None = None
         self._rings_s = 0.0
+        self._time: Callable[[], float] = time.monotonic
 
     async def rest(self, seconds: float, patience_s: float | None = None) -> None:
         """Sleep for so long and then until an answer has ended.
@@ -42,6 +44,7 @@ class Lull:
             patience_s: how much more at the most; ``PATIENCE_S`` if nothing is said.
         """
         loop = asyncio.get_running_loop()
+        self._time = loop.time
         due_s = loop.time() + seconds
         latest_s = due_s + (PATIENCE_S if patience_s is None else patience_s)
         over: asyncio.Future[None] = loop.create_future()
@@ -52,13 +55,14 @@ class Lull:
 
     def answered(self) -> None:
         """An answer has ended: whoever is first may go on, the others after the next."""
-        if not self._resting:
+        resting = self._resting
+        if not resting:
             return
-        loop = asyncio.get_running_loop()
-        now = loop.time()
-        self._wake(now, 1)
-        if self._resting and self._rings_s < now + CLOSE_S:
-            self._arm(loop)  # it need not ring where answers end
+        now = self._time()
+        if resting[0][2] <= now:
+            self._wake(now, 1)
+        if self._rings_s < now + CLOSE_S and resting and self._rings_s < resting[0][0]:
+            self._arm(asyncio.get_running_loop())  # it need not ring where answers end
 
     def close(self) -> None:
         """Wake nobody any more."""

@@ -11,7 +11,8 @@ is given in slices, and between two of them the loop looks after the requests.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+import time
+from collections.abc import Callable, Sequence
 from typing import Protocol
 
 from router.domain.outcome import Begun, Outcome
@@ -45,6 +46,7 @@ class OutcomeQueue:
         self._next: asyncio.Handle | None = None
         self._timed = False
         self._rests_until_s = 0.0
+        self._time: Callable[[], float] = time.monotonic
 
     def teaching(self, predictor: Predictor) -> LengthPredictor:
         """The predictor for the dispatcher; it learns with the others, and last.
@@ -57,13 +59,17 @@ class OutcomeQueue:
     def observe(self, outcome: Outcome) -> None:
         """Keep one outcome until the next lesson."""
         self._waiting.append(outcome)
-        if self._next is not None and not self._timed:
-            return
+        if self._next is None or (self._timed and self._time() >= self._rests_until_s):
+            self._plan()
+
+    def _plan(self) -> None:
+        """A lesson soon, or by a timer while it is too early for one."""
         loop = asyncio.get_running_loop()
+        self._time = loop.time
         left_s = self._rests_until_s - loop.time()
         if left_s <= 0.0:
             self._then(loop.call_soon(self._lesson))
-        elif self._next is None:
+        else:
             self._then(loop.call_later(left_s + PATIENCE_S, self._lesson), timed=True)
 
     def began(self, request_id: str, backend: str, attempt: Begun) -> None:
