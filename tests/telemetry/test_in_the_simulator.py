@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+
 import pytest
 
 from router.config.load import load_config
@@ -90,3 +92,13 @@ def p99_e2e_s(feedback: bool) -> float:
 
 def test_feedback_takes_the_tail_off_a_throttled_card() -> None:
     assert p99_e2e_s(feedback=True) < 0.8 * p99_e2e_s(feedback=False)
+
+
+def test_a_card_is_put_right_before_its_first_answer_is_over() -> None:
+    log: list[bytes] = []
+    card = {"gpu": "t4", "engine": "vllm", "tensor_parallel": 2, "model": "llama-3.1-8b"}
+    trace = scale_rate(builtin_trace("azure-conv-like", duration_s=30.0, seed=1), 0.1)
+    options = ReplayOptions(seed=1, model_error=SIGMA)
+    build_replay(trace, load_config({"backends": [card]}), "motley", options, log=log.append).run()
+    calls = [json.loads(line)["call"] for line in log]
+    assert calls.index("first_token") < calls.index("correct") < calls.index("complete")

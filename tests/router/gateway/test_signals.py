@@ -14,7 +14,10 @@ from tests.router.gateway.fakes import (
     Behaviour,
     answer,
     chat,
+    event,
+    events,
     eventually,
+    hang,
     stream,
 )
 from tests.telemetry import expositions
@@ -127,6 +130,19 @@ async def test_another_engine_behind_one_address_is_learned_anew(gateway: StartG
         assert feedback.estimates()["e0"].learned == 0
         shown = (await gate.get("/debug/signals")).json()["backends"]["e0"]
         assert "another engine or model" in shown["notes"][-1]
+
+
+async def test_a_first_token_is_learned_from_while_its_answer_comes(
+    engine: StartEngine, gateway: StartGateway
+) -> None:
+    backend = await engine(events(event({"content": "a"}), then=hang))
+    gate = await gateway(backend)
+    learning = gate.relay._rest.state.runtime.instruments.feedback._backends["e0"]
+    asked = {"model": MODEL, "messages": [{"role": "user", "content": "hi"}], "stream": True}
+    _, writer = await gate.ask(json.dumps(asked).encode())
+    await eventually(lambda: len(learning.begun) == 1)
+    writer.close()
+    await eventually(lambda: not learning.begun)
 
 
 async def test_an_engine_with_less_kv_than_a_request_needs_is_not_asked(
