@@ -108,7 +108,7 @@ class Motley:
     def __init__(self, context: PolicyContext) -> None:
         self._rng = context.rng
         self._weights = Weights(
-            context.param("ttft_weight", 0.2),
+            context.param("ttft_weight", 0.15),
             context.param("externality", 1.0),
             context.param("price_weight", 0.0),
             context.param("tail_weight", 1.0),
