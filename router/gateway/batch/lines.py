@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import codecs
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -68,7 +69,7 @@ def read(
     tasks: list[Task] = []
     faults: list[Fault] = []
     seen: set[str] = set()
-    for number, raw in enumerate(content.splitlines(), 1):
+    for number, raw in enumerate(content.removeprefix(codecs.BOM_UTF8).splitlines(), 1):
         if not raw.strip():
             continue
         found = _judged(raw, endpoint, served)

@@ -96,7 +96,8 @@ async def test_failures_go_to_a_file_of_their_own(
     backend = await engine(answer(400, {"error": {"message": "too long"}}), chat())
     gate = await gateway(backend, batch={"directory": str(tmp_path), "concurrency": 1})
     openai = client(gate)
-    batch = await over(openai, (await begun(openai, jsonl(line(0), line(1)))).id)
+    marked = b"\xef\xbb\xbf" + jsonl(line(0), line(1))  # as PowerShell writes files
+    batch = await over(openai, (await begun(openai, marked)).id)
     assert batch.status == "completed"
     assert (batch.request_counts.completed, batch.request_counts.failed) == (1, 1)
     errors = await read(openai, batch.error_file_id)
