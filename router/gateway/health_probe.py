@@ -18,7 +18,7 @@ from router.gateway.engine import Engine
 from router.gateway.engine_fetch import Fetchers
 from router.gateway.lull import PATIENCE_S
 from router.gateway.upstream import parse_address
-from telemetry.http_get import FetchError
+from telemetry.http_get import FetchError, HttpGetter
 
 log = logging.getLogger("motley.health")
 
@@ -80,12 +80,14 @@ class HealthProbe:
     async def probe(self, backend: BackendState) -> None:
         """Probe one backend, and tell if it is well no more, or well again."""
         index = backend.index
+        fetcher = self._fetchers.of(backend.spec.name)
         self._asked.add(index)
         try:
-            alive = await self._answers(backend.spec)
+            alive = await self._answers(backend.spec, fetcher)
         finally:
             self._asked.discard(index)
         if not self._is_here(backend):
+            fetcher.close()  # what was under way is kept only now
             self._failures.pop(index, None)
             return
         ill = self._count(index, alive=alive) >= self._settings.health_failures
@@ -97,14 +99,12 @@ class HealthProbe:
         state, name = self._engine.dispatcher.state, backend.spec.name
         return name in state and state.get(name) is backend
 
-    async def _answers(self, spec: BackendSpec) -> bool:
+    async def _answers(self, spec: BackendSpec, fetcher: HttpGetter) -> bool:
         path = spec.labels.get(PATH_LABEL, HEALTH_PATHS[spec.engine])
         url = parse_address(spec.name, spec.url).url(path)
         timeout_s = self._settings.health_timeout_s
         try:
-            await self._fetchers.of(spec.name).get(
-                url, timeout_s=timeout_s, max_bytes=MAX_ANSWER_BYTES
-            )
+            await fetcher.get(url, timeout_s=timeout_s, max_bytes=MAX_ANSWER_BYTES)
         except FetchError as error:
             # A 404 or 401 is an engine that lives and has no such page.
             return error.status is not None and error.status < 500

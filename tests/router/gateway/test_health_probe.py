@@ -148,6 +148,22 @@ async def test_one_that_took_the_name_of_another_is_not_told_ill_for_it(
     assert state.get("e0").healthy
 
 
+async def test_no_connection_is_kept_to_one_that_left_while_it_was_asked(
+    engine: StartEngine, gateway: StartGateway
+) -> None:
+    slow = await engine(chat())
+    slow.probe_delay_s = 0.1
+    gate = await gateway(slow)
+    state = gate.relay.engine.dispatcher.state
+    probe, gone = probe_of(gate), state.get("e0")
+    asked = asyncio.create_task(probe.probe(gone))
+    await eventually(lambda: bool(slow.probes))
+    gate.relay.engine.dispatcher.remove_backend("e0", 0.0)
+    await probe.probe_all()  # lets go of what it has kept for those who left
+    await asked
+    await eventually(lambda: not slow._serving, within_s=5.0)
+
+
 async def test_one_that_hangs_is_not_asked_again_and_delays_nobody(
     engine: StartEngine, gateway: StartGateway
 ) -> None:
