@@ -9,9 +9,10 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
-from router.gateway.connection import Connection, UpstreamFailure
+from router.gateway.connection import Connection
 from router.gateway.limits import Limits, Stage, lateness
 from router.gateway.problems import Problem, from_engine, in_band
+from router.gateway.receiver import UpstreamFailure
 from router.gateway.relaying import Relaying
 from router.gateway.seams import Owner
 from router.gateway.setbacks import refused, unanswered

@@ -8,55 +8,17 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Literal, Protocol, cast
+from typing import Protocol, cast
 
 import httptools
 
 from router.gateway.chunk_pipe import ChunkPipe, between_chunks
+from router.gateway.receiver import FailureKind, Receiver, UpstreamFailure
 from router.gateway.wire import Headers
-
-FailureKind = Literal["connect", "broken", "garbage", "timeout"]
 
 _BODILESS = (204, 304)
 MAX_HEAD_BYTES = 1 << 20
 """Of an answer whose head comes in pieces: without bound, its engine would fill our memory."""
-
-
-@dataclass(frozen=True, slots=True)
-class UpstreamFailure:
-    """How a backend failed to answer.
-
-    Attributes:
-        kind: ``connect`` (never reached), ``broken`` (closed before the answer's end),
-            ``garbage`` (not HTTP), ``timeout`` (too slow for the limits in force).
-        message: for people.
-        stale: a kept-alive connection that the backend closed before it answered a byte:
-            the race of every HTTP client, and no fault of the backend.
-    """
-
-    kind: FailureKind
-    message: str
-    stale: bool = False
-
-
-class Receiver(Protocol):
-    """Who gets the answer. Called from the event loop, never after ``on_end``/``on_failed``."""
-
-    def on_sent(self) -> None:
-        """The connection stands and the request has been handed to it."""
-
-    def on_head(self, status: int, headers: Headers) -> None:
-        """Status and headers; names in lower case."""
-
-    def on_data(self, data: bytes) -> None:
-        """Some of the body, as it came: at most once per read."""
-
-    def on_end(self) -> None:
-        """The answer is complete."""
-
-    def on_failed(self, failure: UpstreamFailure) -> None:
-        """There will be no complete answer."""
 
 
 class Home(Protocol):

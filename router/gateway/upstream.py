@@ -14,7 +14,8 @@ from dataclasses import dataclass
 from urllib.parse import urlsplit
 
 from router.domain.errors import ConfigError
-from router.gateway.connection import Connection, Receiver
+from router.gateway.connection import Connection
+from router.gateway.receiver import Receiver
 
 Guard = Callable[[str], str]
 """Given an address, why it is refused; empty if it is not."""

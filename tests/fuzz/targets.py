@@ -16,10 +16,11 @@ from router.domain.errors import MotleyError
 from router.domain.request import Request
 from router.domain.state import LinearCost
 from router.gateway.batch import lines
-from router.gateway.connection import Connection, UpstreamFailure
+from router.gateway.connection import Connection
 from router.gateway.multipart import fields_of, form_of, renamed
 from router.gateway.problems import ProblemError, from_engine, in_band
 from router.gateway.prompt_size import PromptSizer
+from router.gateway.receiver import UpstreamFailure
 from router.gateway.rewriting import with_model, with_priority_turned
 from router.gateway.tally import Tally, first_event
 from router.gateway.wire import (
