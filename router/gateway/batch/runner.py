@@ -176,7 +176,8 @@ class Runner:
                 if batch.status == "cancelling" or self._expired(batch):
                     room.release()
                     break
-                group.create_task(self._one(batch, task, room))
+                one = group.create_task(self._one(batch, task))
+                one.add_done_callback(lambda _: room.release())  # even if it never began
         if self._expired(batch) and batch.completed + batch.failed < batch.total:
             self._expire(batch, tasks)
         batch.status = _END.get(batch.status, batch.status)
@@ -194,14 +195,11 @@ class Runner:
         batch.completed, batch.failed = len(done[0]), len(done[1])
         return done[0] | done[1]
 
-    async def _one(self, batch: Batch, task: Task, room: asyncio.Semaphore) -> None:
-        try:
+    async def _one(self, batch: Batch, task: Task) -> None:
+        request_id, status, body = await self._asked(batch, task)
+        while status in BUSY and not self._expired(batch) and batch.status != "cancelling":
+            await asyncio.sleep(BUSY_S)
             request_id, status, body = await self._asked(batch, task)
-            while status in BUSY and not self._expired(batch) and batch.status != "cancelling":
-                await asyncio.sleep(BUSY_S)
-                request_id, status, body = await self._asked(batch, task)
-        finally:
-            room.release()
         if status in BUSY:
             return  # not done; expired or cancelled
         self._write(batch, answered(task, request_id, status, body), failed=status >= 400)

@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 from openai import AsyncOpenAI, NotFoundError
 
+from router.gateway.batch import runner
 from router.gateway.batch.store import Batch, Store
 from tests.router.gateway.conftest import StartEngine, StartGateway
 from tests.router.gateway.fakes import MODEL, Gateway, Received, answer, chat, fleet, running
@@ -334,6 +335,21 @@ async def test_a_folder_that_fails_for_a_while_only_delays(
     assert (await openai.batches.retrieve(batch.id)).status == "validating"
     (tmp_path / "working.lock").rmdir()
     assert (await over(openai, batch.id)).status == "completed"
+
+
+async def test_a_batch_that_the_disk_fails_takes_no_room_from_the_others(
+    engine: StartEngine, gateway: StartGateway, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*_: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    gate = await gateway(await engine(chat()), batch={"directory": str(tmp_path), "concurrency": 1})
+    openai = client(gate)
+    with monkeypatch.context() as disk:
+        disk.setattr(runner, "append", full)
+        batch = await over(openai, (await begun(openai, jsonl(*(line(n) for n in range(3))))).id)
+        assert (batch.status, batch.errors.data[0].code) == ("failed", "storage_failed")
+    assert (await over(openai, (await begun(openai, jsonl(line(0)))).id)).status == "completed"
 
 
 def test_a_full_disk_is_called_so_and_room_is_used_again(tmp_path: Path) -> None:
