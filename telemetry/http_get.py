@@ -107,7 +107,7 @@ class HttpGetter:
         transport, connection = await loop.create_connection(
             _Connection, origin.host, origin.port, ssl=tls
         )
-        refusal = self._guard(transport.get_extra_info("peername")[0])
+        refusal = self._guard(reached(transport))
         if refusal:
             connection.abort()
             raise OSError(refusal)
@@ -123,6 +123,18 @@ class HttpGetter:
         for connection in self._idle.values():
             connection.abort()
         self._idle.clear()
+
+
+def reached(transport: asyncio.BaseTransport) -> str:
+    """The address at the other end.
+
+    Raises:
+        ConnectionResetError: there is none any more.
+    """
+    peer = transport.get_extra_info("peername")
+    if peer is None:
+        raise ConnectionResetError("closed as soon as it was open")
+    return str(peer[0])
 
 
 @dataclass(frozen=True, slots=True)

@@ -16,6 +16,7 @@ from urllib.parse import urlsplit
 from router.domain.errors import ConfigError
 from router.gateway.connection import Connection
 from router.gateway.receiver import Receiver
+from telemetry.http_get import reached
 
 Guard = Callable[[str], str]
 """Given an address, why it is refused; empty if it is not."""
@@ -151,7 +152,7 @@ class UpstreamPool:
             lambda: connection, address.host, address.port, ssl=self._tls
         )
         if self._guard is not None:
-            refusal = self._guard(transport.get_extra_info("peername")[0])
+            refusal = self._guard(reached(transport))
             if refusal:
                 transport.abort()
                 raise OSError(refusal)

@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import socket
+import struct
+import threading
+from contextlib import suppress
 
 import pytest
 
@@ -122,6 +126,33 @@ async def test_broken_answers_are_failures() -> None:
 )
 async def test_addresses_that_are_none(url: str) -> None:
     assert (await failure(url)).kind == "connect"
+
+
+@pytest.mark.parametrize("loop", ["asyncio", "uvloop"])
+def test_whoever_hangs_up_at_once_is_a_failure_like_others(loop: str) -> None:
+    """By then nobody knows whom the connection reached; an engine in a crash loop does that."""
+    listener = socket.create_server(("127.0.0.1", 0))
+
+    def hang_up() -> None:
+        with suppress(OSError):
+            while True:
+                accepted, _ = listener.accept()
+                accepted.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+                accepted.close()
+
+    async def try_often() -> None:
+        url = f"http://127.0.0.1:{listener.getsockname()[1]}/"
+        for _ in range(50):
+            assert (await failure(url)).kind == "connect"
+
+    thread = threading.Thread(target=hang_up, daemon=True)
+    thread.start()
+    try:
+        pytest.importorskip(loop).run(try_often())
+    finally:
+        listener.shutdown(socket.SHUT_RDWR)
+        listener.close()
+        thread.join(5.0)
 
 
 async def test_nobody_listens() -> None:
