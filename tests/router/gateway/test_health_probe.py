@@ -126,9 +126,9 @@ async def test_a_large_fleet_is_looked_at_as_often_as_a_small_one(
     url = "http://127.0.0.1:9"  # nobody is there
     fleet = [{"gpu": "a100-80", "model": MODEL, "url": url, "name": f"e{n}"} for n in range(40)]
     await gateway(backends=fleet, reliability={"health_interval_s": 0.4})
-    await eventually(lambda: len(asked) >= 121, within_s=10.0)
+    await eventually(lambda: len(asked) >= 121)
     times = [at for name, at in asked if name == "e0"]
-    assert times[3] - times[0] < 2.0  # 1.2 s, and with a rest between two of them 12
+    assert times[3] - times[0] < 4.0  # 1.2 s, and with a rest between two of them 12
 
 
 async def test_one_that_took_the_name_of_another_is_not_told_ill_for_it(
