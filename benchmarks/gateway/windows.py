@@ -148,8 +148,9 @@ async def paced(port: int, size_bytes: int, *, per_s: float, seconds: float) -> 
             began = time.perf_counter()
         await asyncio.sleep(max(0.0, began + n / per_s - time.perf_counter()) if n > 0 else 0.01)
         if not idle:
-            idle += await _connect(port, payload, answered, 1)
-            callers += idle
+            another = await _connect(port, payload, answered, 1)
+            idle += another  # meanwhile others may have got their answers
+            callers += another
         idle.pop().ask()
         window.done += n >= 0
     await _all(idle, callers)
