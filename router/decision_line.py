@@ -12,7 +12,7 @@ from typing import Any
 from router.domain.decision import Assign, Decision, Reject, Wait
 from router.domain.fleet import BackendSpec
 from router.domain.request import Request
-from router.fleet_state.backend import Capability
+from router.fleet_state.capability import Capability
 
 Line = dict[str, Any]
 

@@ -22,7 +22,7 @@ from router.domain.protocols import Policy
 from router.domain.request import Request
 from router.domain.state import EngineSignals, RemoteLoad
 from router.explain import as_json
-from router.fleet_state.backend import Capability
+from router.fleet_state.capability import Capability
 
 Sink = Callable[[bytes], object]
 

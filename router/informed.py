@@ -16,7 +16,7 @@ from router.domain.protocols import (
     Recalls,
 )
 from router.domain.state import EngineSignals, RemoteLoad
-from router.fleet_state.backend import Capability
+from router.fleet_state.capability import Capability
 from router.fleet_state.fleet import FleetState
 
 

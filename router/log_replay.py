@@ -18,7 +18,7 @@ from router.domain.fleet import BackendSpec
 from router.domain.request import LengthForecast, Request
 from router.domain.slo import slo_from_json
 from router.domain.state import EngineSignals, LinearCost, RemoteLoad
-from router.fleet_state.backend import Capability
+from router.fleet_state.capability import Capability
 from router.policies.registry import from_recipe
 
 # What a line that somebody changed may lead to: names that are missing, too many or unknown,

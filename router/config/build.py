@@ -18,7 +18,7 @@ from router.domain.fleet import BackendSpec, Fleet
 from router.domain.protocols import LengthPredictor, Observer
 from router.domain.slo import slo_from_json
 from router.domain.state import LinearCost
-from router.fleet_state.backend import Capability
+from router.fleet_state.capability import Capability
 from router.fleet_state.fleet import CapabilityOf, FleetState
 from router.health.breaker import BreakerConfig
 from router.health.care import CareRules

@@ -7,39 +7,15 @@ every change but a scrape's ``signals``, so anything derived from the rest can b
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
 
 from router.domain.fleet import BackendSpec
 from router.domain.outcome import Meanwhile
-from router.domain.state import NO_LOAD, EngineSignals, LinearCost, RemoteLoad
+from router.domain.state import NO_LOAD, EngineSignals, RemoteLoad
+from router.fleet_state.capability import Capability
 from router.fleet_state.flight import Flight
 from router.health.breaker import BreakerConfig, CircuitBreaker
 from router.health.care import FailureShare
 from router.perf.feasible import MIN_CONTEXT_TOKENS
-
-
-@dataclass(frozen=True, slots=True)
-class Capability:
-    """What the backend's hardware and engine can do, as believed before any telemetry.
-
-    Attributes:
-        cost: prior of the iteration cost.
-        kv_capacity_tokens: KV tokens it can hold.
-        max_context_tokens: longest prompt plus output it accepts, if its KV holds that.
-        chunk_tokens: prompt tokens per iteration at most.
-        max_num_seqs: requests running at once at most.
-        kv_bytes_per_token: keys and values of one token, on all its cards together.
-        prefix_caching: whether its settings have it keep finished prompts for reuse.
-    """
-
-    cost: LinearCost
-    kv_capacity_tokens: int
-    max_context_tokens: int
-    chunk_tokens: int
-    max_num_seqs: int
-    kv_bytes_per_token: float = 0.0
-    prefix_caching: bool = True
-
 
 KV_TOLD_S = 60.0
 TOGETHER_S = 0.002

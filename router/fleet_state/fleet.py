@@ -9,7 +9,8 @@ from collections.abc import Callable, Iterable, Mapping
 from router.domain.errors import BadInputError, ConfigError, UnknownNameError
 from router.domain.fleet import BackendSpec, Fleet
 from router.domain.state import NO_LOAD, EngineSignals, RemoteLoad
-from router.fleet_state.backend import BackendState, Capability
+from router.fleet_state.backend import BackendState
+from router.fleet_state.capability import Capability
 from router.health.breaker import BreakerConfig
 from router.health.care import CareRules, may_take_more, stands_out
 

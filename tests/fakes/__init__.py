@@ -15,7 +15,8 @@ from router.domain.outcome import Outcome, OutcomeStatus
 from router.domain.protocols import Hold, Observer, Policy
 from router.domain.request import LengthForecast, Request
 from router.domain.state import BackendView, LinearCost
-from router.fleet_state.backend import BackendState, Capability
+from router.fleet_state.backend import BackendState
+from router.fleet_state.capability import Capability
 from router.fleet_state.fleet import FleetState
 from router.health.breaker import BreakerConfig
 from router.perf.length import ConstantLengthPredictor

@@ -18,7 +18,7 @@ from router.domain.errors import PollError
 from router.domain.protocols import Policy
 from router.domain.request import LengthForecast
 from router.domain.slo import Slo
-from router.fleet_state.backend import Capability
+from router.fleet_state.capability import Capability
 from router.perf.length import ConstantLengthPredictor
 from router.queue.class_room import Entry
 from router.queue.desk import ClassRules, Desk

@@ -5,7 +5,8 @@ from __future__ import annotations
 import pytest
 
 from router.domain.state import EngineSignals, LinearCost
-from router.fleet_state.backend import BackendState, Capability
+from router.fleet_state.backend import BackendState
+from router.fleet_state.capability import Capability
 from router.fleet_state.flight import Flight
 from router.health.breaker import BreakerConfig
 from tests.fakes import FAST, ask, capability, spec, view

@@ -6,7 +6,8 @@ from collections.abc import Mapping, Sequence
 
 from router.domain.fleet import BackendSpec, Fleet
 from router.domain.state import LinearCost
-from router.fleet_state.backend import BackendState, Capability
+from router.fleet_state.backend import BackendState
+from router.fleet_state.capability import Capability
 from router.gateway.placement.adapter import PlacementError, Survey
 from router.gateway.placement.vllm import slot_of
 from router.health.breaker import BreakerConfig
