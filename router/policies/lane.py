@@ -6,6 +6,8 @@ import math
 
 from router.domain.state import BackendView
 from router.policies.ask import Ask
+from router.policies.crowd import Crowd
+from router.policies.prefix_trust import PrefixTrust
 
 MEMORY_S = 10.0
 PREFILL_SHARE_LIMIT = 0.8
@@ -16,7 +18,6 @@ LATE_S = 0.3
 LATE_SHARE = 0.5
 LEAST_FIRST_S = 0.1
 """A shorter first prompt that is late tells of steps and networks, not of the engine's speed."""
-TRUST_GAIN = 0.1
 NEVER = -math.inf
 _exp = math.exp
 
@@ -32,8 +33,8 @@ class Lane:
         backlog_ends_s: when the prompts already there should be prefilled; -infinity if none are.
         late_from_s: when the first of them should be; infinity if none are.
         room_tokens: longest prompt that the engine would admit now.
-        prefix_trust: cached tokens that the engine found, over those the index promised.
-        crowd: counts how often the engine was seen idle; who is met there is met in one of these.
+        trust: in what the index has cached here.
+        crowd: who is met here.
     """
 
     __slots__ = (
@@ -47,14 +48,11 @@ class Lane:
         "_first_tokens",
         "_fixed_s",
         "_in_flight",
-        "_judged",
         "_kv_limit",
         "_last_sent_s",
         "_left_each_tokens",
         "_left_tokens",
         "_mean_arrival_s",
-        "_met",
-        "_met_weight",
         "_pair_s",
         "_per_crowding",
         "_per_late_s",
@@ -72,8 +70,8 @@ class Lane:
         "key",
         "late_from_s",
         "name",
-        "prefix_trust",
         "room_tokens",
+        "trust",
         "version",
         "view",
     )
@@ -84,16 +82,12 @@ class Lane:
         self.name = view.spec.name
         self.version = -1
         self.key = 0.0
-        self.prefix_trust = 1.0 if view.prefix_caching else 0.0
-        self._judged = 1
+        self.trust, self.crowd = PrefixTrust(keeps=view.prefix_caching), Crowd()
         self._busy_s = 0.0
         self._busy_since_s = 0.0
         self._first_since_s, self._first_tokens, self._first_pairs = NEVER, 0.0, 0.0
         self._last_sent_s = NEVER
         self._kv_limit = KV_LIMIT
-        self.crowd = 0
-        self._met = 0
-        self._met_weight = 0.0
 
     def refresh(self, now: float) -> None:
         """Recompute the coefficients from the backend's state."""
@@ -113,9 +107,8 @@ class Lane:
         self._decoding = view.decoding
         self._stall = cost.prefill_s * view.decoding
         self._left_tokens = view.pending_output_tokens
-        if not in_flight and self._met:
-            self._met, self._met_weight = 0, 0.0
-            self.crowd += 1
+        if not in_flight:
+            self.crowd.disperse()
         self._weigh_others()
         if in_flight:
             self._mean_arrival_s = view.mean_arrival_s
@@ -135,9 +128,7 @@ class Lane:
     def take_over(self, known: Lane) -> None:
         """Learn what another lane of the same backend has learned."""
         self._busy_s, self._busy_since_s = known._busy_s, known._busy_since_s
-        self.prefix_trust, self._judged = known.prefix_trust, known._judged
-        self._kv_limit = known._kv_limit
-        self._met, self._met_weight = known._met, known._met_weight
+        self.trust, self.crowd, self._kv_limit = known.trust, known.crowd, known._kv_limit
         self._weigh_others()
         if known._first_since_s == self._first_since_s and self.backlog_ends_s > NEVER:
             self._first_tokens, self._first_pairs = known._first_tokens, known._first_pairs
@@ -215,15 +206,6 @@ class Lane:
         self._busy_s = self._busy_s * decay + self.view.cost.prompt_s(prompt, cached)
         self._busy_since_s = self._last_sent_s = now
 
-    def judge_prefix(self, promised: int, found: int) -> None:
-        """The engine told how much of the promised prefix it really had.
-
-        The first words count most: an engine that keeps nothing shows it in a few answers.
-        """
-        self._judged += 1
-        gain = max(TRUST_GAIN, 1.0 / self._judged)
-        self.prefix_trust += gain * (min(found / promised, 1.0) - self.prefix_trust)
-
     def pain(self, ask: Ask, cached: int) -> float:
         """Added pain of one request here; the formula is in ``motley.py``.
 
@@ -274,23 +256,10 @@ class Lane:
             pain += ask.per_price * e2e * self._price * engine_s / ask.tail_square
         return pain
 
-    def enter(self, weight: float) -> int:
-        """A request whose delay counts so much was sent here; in which crowd it is."""
-        self._met += 1
-        self._met_weight += weight
-        return self.crowd
-
-    def leave(self, weight: float, crowd: int) -> None:
-        """One that was sent here is over; nothing if its crowd was gone before it."""
-        if crowd == self.crowd and self._met:
-            self._met -= 1
-            self._met_weight = self._met_weight - weight if self._met else 0.0
-
     def _weigh_others(self) -> None:
         """What is inflicted counts as much as those who are met here do, on average."""
         cost = self.view.cost
-        weight = self._met_weight / self._met if self._met else 1.0
-        self._per_crowding = weight / (cost.step_s + cost.seq_s)
+        self._per_crowding = self.crowd.weight / (cost.step_s + cost.seq_s)
 
     def _learn_kv_limit(self, late: bool) -> None:
         """Find out how full the engine lets itself get before it stops admitting.

@@ -45,9 +45,16 @@ class Lanes:
         """What is typical costs something else now."""
         self._typical = None
 
-    def known(self, index: int) -> Lane | None:
-        """The lane of a backend, if there is one yet."""
-        return self._lanes.get(index)
+    def as_now(self, view: BackendView, now: float) -> Lane:
+        """The lane of a backend as it is now; one for this once, if it has changed since."""
+        known = self._lanes.get(view.index)
+        if known is not None and known.view is view and known.version == view.version:
+            return known
+        lane = Lane(view)
+        lane.refresh(now)
+        if known is not None and known.view is view:
+            lane.take_over(known)
+        return lane
 
     def forget(self, backend: str) -> None:
         """The backend left, or fell ill."""

@@ -132,7 +132,7 @@ class Motley:
         lane, promised = self._over(outcome.request_id)
         found = outcome.cached_tokens if outcome.status == "completed" else None
         if lane is not None and promised and found is not None:
-            lane.judge_prefix(promised, found)
+            lane.trust.judge(promised, found)
             audit = self.prefix_audit.setdefault(outcome.backend, [0, 0])
             audit[0] += promised
             audit[1] += min(found, promised)
@@ -189,7 +189,7 @@ class Motley:
             self._over(request.request_id)
         urgency = self._urgency.of(request.slo_class, request.slo, request.model)
         weight = urgency * urgency
-        self._sent[request.request_id] = (lane, promised, weight, lane.enter(weight))
+        self._sent[request.request_id] = (lane, promised, weight, lane.crowd.enter(weight))
         lane.add_prefill(request.prompt_tokens, cached, now)
         self._index.insert(
             backend.spec.name,
@@ -203,7 +203,7 @@ class Motley:
         """It is no longer where it was sent; whose lane that was, and what was promised of it."""
         lane, promised, weight, crowd = self._sent.pop(request_id, (None, 0, 0.0, 0))
         if lane is not None:
-            lane.leave(weight, crowd)
+            lane.crowd.leave(weight, crowd)
         return lane, promised
 
     def explain(
@@ -214,21 +214,10 @@ class Motley:
         account = Account(request, self._scale, self._weights, now, urgency)
         told: dict[str, Score] = {}
         for view in candidates:
-            lane = self._lane_now(view, now)
+            lane = self._book.as_now(view, now)
             cached = self._cached(lane, request)
             told[lane.name] = account.score(lane, cached, self._backlog_s)
         return told
-
-    def _lane_now(self, view: BackendView, now: float) -> Lane:
-        """The lane of a backend as it is now; one for this once, if it has changed since."""
-        known = self._book.known(view.index)
-        if known is not None and known.view is view and known.version == view.version:
-            return known
-        lane = Lane(view)
-        lane.refresh(now)
-        if known is not None and known.view is view:
-            lane.take_over(known)
-        return lane
 
     def hint(self, backend: BackendView, hashes: Sequence[int], block_tokens: int) -> None:
         """Remember a prompt that another replica sent there."""
@@ -292,7 +281,7 @@ class Motley:
     def _credit(self, lane: Lane, request: Request, matched: int) -> int:
         """Of the tokens that the index holds for the backend, those that it probably has."""
         computed_at_least = min(request.prompt_tokens, 1)
-        credit = int(matched * self._prefix_weight * lane.prefix_trust)
+        credit = int(matched * self._prefix_weight * lane.trust.share)
         return min(credit, request.prompt_tokens - computed_at_least)
 
     def _matched(self, view: BackendView, request: Request) -> int:

@@ -91,6 +91,7 @@ TARGETS = {
     "policies": Target(
         (
             *("router/policies/lane.py", "router/policies/lanes.py", "router/policies/ask.py"),
+            *("router/policies/crowd.py", "router/policies/prefix_trust.py"),
             "router/policies/tail_scale.py",
         ),
         (

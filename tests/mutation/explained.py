@@ -201,7 +201,11 @@ EXPLAINED: dict[tuple[str, str, str], str] = {
         "if pain >= ask.least:",
         "GtE -> Gt",
     ): "nobody asks by how much it is above the least, and equal to it none is chosen",
-    (LANE, "self.crowd = 0", "0 -> 1"): "crowds are told apart by their numbers, whatever they are",
+    (
+        "router/policies/crowd.py",
+        "self.number = 0",
+        "0 -> 1",
+    ): "crowds are told apart by their numbers, whatever they are",
     (
         "router/deciding.py",
         "self._claimed.update({b.index: Taken(b, math.inf, 0) for b in options})",

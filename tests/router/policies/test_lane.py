@@ -8,9 +8,7 @@ from typing import Any
 
 import pytest
 
-from router.domain.request import LengthForecast
 from router.domain.state import LinearCost
-from router.policies.ask import Ask, Weights
 from router.policies.lane import (
     KV_LIMIT,
     LATE_S,
@@ -19,7 +17,6 @@ from router.policies.lane import (
     PREFILL_SHARE_LIMIT,
     Lane,
 )
-from router.policies.tail_scale import TailScale
 from tests.fakes import FAST, view
 
 PAIRS = LinearCost(step_s=0.010, prefill_s=0.0001, seq_s=0.0002, context_s=1e-6, pair_s=1e-8)
@@ -207,13 +204,12 @@ class TestWhatAnEngineHolds:
     def test_a_successor_takes_it_over(self):
         late = lane(self.OVERDUE_S + 1.0, **self.LATE)
         late.add_prefill(10_000, 0, 3.0)
-        late.judge_prefix(100, 0)
+        late.trust.judge(100, 0)
         fresh = lane(**self.LATE)
         fresh.take_over(late)
-        for one in (late, fresh):
-            one.judge_prefix(100, 50)
+        late.trust.judge(100, 50)
         assert fresh.room_tokens == late.room_tokens
-        assert fresh.prefix_trust == late.prefix_trust
+        assert fresh.trust.share == late.trust.share < 1.0
         assert fresh.prefill_share(4.0) == late.prefill_share(4.0) > 0.0
 
     def test_and_is_late_with_nothing_where_nothing_is_computed(self):
@@ -242,123 +238,3 @@ class TestPrompts:
         assert busy.prefill_share(10.0) == pytest.approx(0.1 + 0.1 / math.e)
         busy.add_prefill(10**6, 0, 10.0)
         assert busy.prefill_share(10.0) == PREFILL_SHARE_LIMIT
-
-    def test_trust_in_cached_prefixes_follows_what_the_engine_found(self):
-        trusting = lane()
-        trusting.judge_prefix(1_000, 500)
-        assert trusting.prefix_trust == pytest.approx(0.75)  # the first word counts half
-        trusting.judge_prefix(1_000, 5_000)  # more than promised is no more than all
-        assert trusting.prefix_trust == pytest.approx(0.75 + 0.25 / 3)
-
-    def test_later_words_count_a_tenth(self):
-        trusting = lane()
-        for _ in range(20):
-            trusting.judge_prefix(1_000, 1_000)
-        trusting.judge_prefix(1_000, 500)
-        assert trusting.prefix_trust == pytest.approx(0.95)
-
-    def test_an_engine_that_keeps_no_prompts_is_trusted_once_it_shows_that_it_does(self):
-        forgetful = lane(prefix_caching=False)
-        assert forgetful.prefix_trust == 0.0
-        forgetful.judge_prefix(1_000, 1_000)
-        assert forgetful.prefix_trust == pytest.approx(0.5)
-
-
-class TestPain:
-    """Term by term; the whole formula is worked out on paper in ``test_motley.py``."""
-
-    FORECAST = LengthForecast(100.0, 200.0, square_tokens=25_000.0)
-
-    def ask(self, **weights: float) -> Ask:
-        given = {"ttft": 0.3, "externality": 1.0, "price": 0.0, **weights}
-        return Ask(2_048, self.FORECAST, 0.5, 0.0, TailScale(), Weights(**given))
-
-    # Nothing runs: a prompt of 2,048 tokens is one iteration, a token another.
-    TTFT_S = 0.5 + 0.010 + 2_048 * 0.0001 + 0.010
-    CONTEXT = 2_048 + 0.5 * 25_000.0 / 100
-    TAU_S = 0.010 + 0.0002 + 1e-6 * CONTEXT
-
-    def own(self, asked: Ask, tau_s: float = TAU_S) -> float:
-        late = asked.per_late * (self.TTFT_S / asked.tail_ttft_s) ** 4
-        spread = (25_000.0 - 100.0**2) * tau_s**2
-        return late + ((self.TTFT_S + 100 * tau_s) ** 2 + spread) / asked.tail_e2e_s**2
-
-    def test_of_an_idle_backend_is_the_requests_own(self):
-        asked = self.ask()
-        assert lane().pain(asked, 0) == pytest.approx(self.own(asked))
-
-    def test_an_answer_that_may_be_late_adds_its_probability(self):
-        asked = self.ask(overshoot=1.0)
-        beyond = asked.exceeds((asked.tail_e2e_s - self.TTFT_S) / self.TAU_S)
-        assert beyond > 0.0
-        expected = self.own(asked) + asked.per_overshoot * beyond
-        assert lane().pain(asked, 0) == pytest.approx(expected)
-
-    def test_prompts_that_keep_coming_stretch_every_token(self):
-        asked, busy = self.ask(), lane()
-        busy.add_prefill(20_000, 0, 0.0)  # two seconds of work, of ten
-        assert busy.pain(asked, 0) == pytest.approx(self.own(asked, self.TAU_S / 0.8))
-
-    def test_what_is_cached_is_not_computed_again(self):
-        asked, half = self.ask(), lane(cost=PAIRS)
-        fresh_s = half.prompt_s(2_048, 1_024)
-        assert fresh_s == pytest.approx(1_024 * (0.0001 + 0.010 / 2_048) + 1e-8 * 1_024 * 1_536)
-        own = (0.5 + 0.010 + fresh_s) / self.TTFT_S
-        cached = replaced(asked, late=own)
-        e2e_s = 0.5 + 0.010 + fresh_s + 100 * self.TAU_S
-        spread = (25_000.0 - 100.0**2) * self.TAU_S**2
-        expected = cached + (e2e_s**2 + spread) / asked.tail_e2e_s**2
-        assert half.pain(asked, 1_024) == pytest.approx(expected)
-
-    def test_a_price_is_paid_for_the_engine_seconds(self):
-        asked, dear = self.ask(price=1.0), lane(price=3.0)
-        engine_s = 2_048 * 0.0001 + 100 * (0.0002 + 1e-6 * self.CONTEXT + 0.010)
-        e2e_s = self.TTFT_S + 100 * self.TAU_S
-        price = 2.0 * e2e_s * 3.0 * engine_s / asked.tail_e2e_s**2
-        assert dear.pain(asked, 0) == pytest.approx(self.own(asked) + price)
-
-    def test_nobody_asks_by_how_much_it_is_above_the_least(self):
-        asked, crowded = self.ask(), lane(**crowd(3, 3_000.0, 150.0))
-        whole = crowded.pain(asked, 0)
-        asked.least = 0.0
-        assert 0.0 < crowded.pain(asked, 0) < whole
-
-
-def replaced(asked: Ask, *, late: float) -> float:
-    """The pain of a first token so many times as late as ``TestPain``'s."""
-    return asked.per_late * (late * TestPain.TTFT_S / asked.tail_ttft_s) ** 4
-
-
-def test_between_tail_and_mean_the_others_delay_counts_in_proportion():
-    """What is inflicted on each is weighed by what is left to it, or as if all were alike."""
-    crowded = lane(**crowd(3, 3_000.0, 30.0))
-
-    def pain(tail: float) -> float:
-        weights = Weights(0.3, 1.0, 0.0, tail=tail)
-        forecast = LengthForecast(100.0, 200.0)  # of no spread, which the weight is also of
-        return crowded.pain(Ask(1_000, forecast, 0.0, 0.0, TailScale(), weights), 0)
-
-    assert pain(1.0) < pain(0.0), "10 tokens are left to each, not 100"
-    assert pain(0.5) == pytest.approx((pain(1.0) + pain(0.0)) / 2)
-
-
-def test_the_longer_the_others_are_there_the_more_their_delay_counts_from_the_first_moment_on():
-    def pain(since_s: float) -> float:
-        """With three there that arrived so long before 10 s."""
-        there = lane(10.0, **crowd(3, 3_000.0, 150.0), arrivals_s=3 * (10.0 - since_s))
-        forecast, weights = LengthForecast(100.0, 200.0), Weights(0.3, 1.0, 0.0)
-        return there.pain(Ask(1_000, forecast, 0.0, 10.0, TailScale(), weights), 0)
-
-    a_moment, half, one = (pain(since_s) - pain(0.0) for since_s in (0.1, 0.5, 1.0))
-    assert 0.0 < a_moment == pytest.approx(0.2 * half)
-    assert half == pytest.approx(0.5 * one)
-    assert pain(-1.0) == pain(0.0), "a clock that was set back"
-
-
-def test_coefficients_follow_the_state():
-    seen = lane(**crowd(3, 3_000.0, 150.0))
-    before = seen.prompt_s(1_000, 0)
-    seen.view.cost = FAST.scaled(prefill=2.0, decode=1.0)  # type: ignore[misc]
-    assert seen.prompt_s(1_000, 0) == before, "until it is refreshed"
-    seen.refresh(0.0)
-    assert seen.prompt_s(1_000, 0) == pytest.approx(before + 0.1)

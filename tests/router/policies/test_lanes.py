@@ -144,14 +144,12 @@ def test_a_backend_that_left_is_forgotten_and_its_last_mate_is_alone_again():
     fleet = views(a=crowd(2), b=crowd(1))
     lanes = book()
     listed(lanes, fleet, ask())
-    kept, gone = lanes.known(0), lanes.known(1)
-    assert kept is not None
-    assert gone is not None
+    kept, gone = map(lanes.lane, fleet)
     assert kept.key > gone.key > 0.0
     lanes.forget("b")
-    assert lanes.known(1) is None
     assert kept.key == 0.0
     assert listed(lanes, fleet[:1], ask()) == ({"a"}, {})
+    assert lanes.lane(fleet[1]) is not gone
 
 
 def test_another_backend_in_its_place_has_a_lane_of_its_own():
@@ -162,4 +160,4 @@ def test_another_backend_in_its_place_has_a_lane_of_its_own():
     second = lanes.lane(new)
     assert second is not first
     lanes.forget("a")
-    assert lanes.known(0) is None
+    assert lanes.lane(new) is not second
