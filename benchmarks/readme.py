@@ -1,185 +1,32 @@
 """Write the measured tables anew: ``python -m benchmarks.readme [NAME ...]``.
 
 Each block (``blocks.py``), in README or on the page of what was measured, is replaced by the output
-of its commands, with the commands themselves and the commit they ran on.
+of its commands (``measured.py``), with the commands themselves and the commit they ran on.
 """
 
 from __future__ import annotations
 
 import argparse
-import json
-import subprocess
-import sys
 from collections.abc import Callable
-from pathlib import Path
-from typing import Any
 
 from benchmarks.blocks import write
+from benchmarks.measured import (
+    ROOT,
+    accuracy,
+    calibration,
+    fenced,
+    gateway,
+    headline,
+    policies,
+    replays,
+    run,
+    table_of,
+    twin,
+)
 
-ROOT = Path(__file__).resolve().parents[1]
 PAGES = [ROOT / "README.md", ROOT / "docs" / "pages" / "explanation" / "what-was-measured.md"]
-MOTLEY = str(Path(sys.executable).parent / "motley")
-CONV = "../shared/data/traces/azure2023_conv.csv"
-CODE = "../shared/data/traces/azure2023_code.csv"
 STRONG = "least-request nginx-least-conn lmetric aibrix-slo-least-load marginal-delay motley"
 """Who had the least of either P99 in some scenario when all were run, and ours."""
-SIMULATE = "motley simulate {trace} --fleet deploy/fleets/demo.yaml --rate-scale {scale} --json -"
-
-
-def run(command: str) -> str:
-    """Standard output of a command, run in the repository's root."""
-    program, *words = command.split()
-    binary = {"motley": MOTLEY, "python": sys.executable}.get(program, program)
-    # What it says of its progress is for whoever waits.
-    done = subprocess.run(
-        [binary, *words], cwd=ROOT, stdout=subprocess.PIPE, text=True, check=False
-    )
-    if done.returncode:
-        sys.exit(f"this failed: {command}")
-    return done.stdout
-
-
-def simulate(trace: str, scale: float, policies: str) -> tuple[str, list[dict[str, Any]]]:
-    command = SIMULATE.format(trace=trace, scale=scale)
-    command += "".join(f" --policy {name}" for name in policies.split())
-    return command, json.loads(run(command))["runs"]
-
-
-def headline() -> str:
-    rows = [
-        "| P99, seconds | TTFT, conversation | E2E, conversation | TTFT, code | E2E, code |",
-        "|---|--:|--:|--:|--:|",
-    ]
-    names = "round-robin least-request nginx-least-conn motley"
-    conv_command, conv = simulate(CONV, 2.5, names)
-    code_command, code = simulate(CODE, 2.5, names)
-    told = {
-        "round-robin": "round robin",
-        "least-request": "least request",
-        "nginx-least-conn": "nginx `least_conn`, weights = true speeds",
-        "motley": "**Motley**",
-    }
-    for one, other in zip(conv, code, strict=True):
-        cells = [_s(run["ttft_s"]["p99"]) + " | " + _s(run["e2e_s"]["p99"]) for run in (one, other)]
-        rows.append(f"| {told[one['policy']]} | " + " | ".join(cells) + " |")
-    note = (
-        f"Azure 2023 traces, whole, at {conv[0]['arrived'] / 1400:.0f} and "
-        f"{code[0]['arrived'] / 1374:.1f} requests/s on the demo fleet, seed 0, belief 20 % "
-        f"wrong. `{conv_command}`; `{code_command}`."
-    )
-    return "\n".join([*rows, "", note])
-
-
-def policies() -> str:
-    from router.policies.registry import POLICIES  # noqa: PLC0415
-
-    unstable = {"random", "round-robin", "production-stack-prefixaware", "aibrix-least-latency"}
-    command, runs = simulate(CONV, 2.5, " ".join(n for n in POLICIES if n not in unstable))
-    rows = [
-        "| policy | TTFT p50 | TTFT p99 | TPOT p99 | E2E mean | E2E p99 | SLO met |",
-        "|---|--:|--:|--:|--:|--:|--:|",
-    ]
-    for r in sorted(runs, key=lambda r: r["e2e_s"]["p99"]):
-        ttft, tpot, e2e = r["ttft_s"], r["tpot_s"], r["e2e_s"]
-        rows.append(
-            f"| `{r['policy']}` | {_s(ttft['p50'])} | {_s(ttft['p99'])} | {_s(tpot['p99'])} | "
-            f"{_s(e2e['mean'])} | {_s(e2e['p99'])} | {r['slo_attainment']:.1%} |"
-        )
-    note = (
-        f"Seconds. Azure conversation 2023, {runs[0]['arrived']} requests, seed 0. Left out: "
-        f"{', '.join(sorted(unstable))}, whose queues grow without bound on this fleet. "
-        f"`{command.split(' --policy')[0]} --policy ...`"
-    )
-    return "\n".join([*rows, "", note])
-
-
-def replays(more: str, note: str, *, page: str = "") -> Callable[[], str]:
-    """The tables of ``benchmarks.policies.run``, and a note; the page of plots besides."""
-    command = f"python -m benchmarks.policies.run{more}"
-    drawn = f"{command} --html {page}" if page else command
-    return lambda: f"{run(drawn).strip()}\n\n{note} `{command}`"
-
-
-def noted(command: str, note: str) -> Callable[[], str]:
-    return lambda: f"{run(command).strip()}\n\n{note} `{command}`."
-
-
-def gateway() -> str:
-    script = "python benchmarks/gateway/bench_overhead.py"
-    rust = "vllm-router sglang-router smg"
-    defaults = " ".join(f"{name}:cache_aware" for name in rust.split())
-    command = f"{script} --peers {rust} {defaults} --backends 4 64"
-    footprint = "python benchmarks/gateway/bench_footprint.py --markdown"
-    note = (
-        "All defaults of `motley serve`. Fixed answers from engines that cost nothing, one core "
-        "for the gateways, which take turns in each of seven rounds: medians, and in brackets the "
-        "ratio to vllm-router (Rust) within the rounds with its 95 % interval; P50 and P99 are "
-        "those of all 2,450 requests. Peers take engines in turn, the least they can do; "
-        "`:cache_aware` is the rule that they have by default, in three of the rounds. LiteLLM is "
-        "left out: without the internet it waits half a minute for a tokenizer, over and over. "
-        f"`{command}`"
-    )
-    process = run(footprint).strip()
-    return f"{run(command)}\n{note}\n\n{process}\n\nOne process: `{footprint}`."
-
-
-def twin() -> str:
-    command = "python -m benchmarks.real_engine_twin --loads 0.4 --minutes 1 --seconds 90"
-    return f"{run(command).strip()}\n\n`{command}`, seed 0; needs `make engines` and a quiet core."
-
-
-def accuracy() -> str:
-    """One row per engine and GPU; the command prints each phase too."""
-    command = "motley accuracy --json -"
-    splits = ("fitted", "held back (rows)", "held back (model)")
-    cells: dict[tuple[str, str], dict[str, dict[str, Any]]] = {}
-    for row in json.loads(run(command))["rows"]:
-        if row["phase"] == "all":
-            gpu = f"{row['gpu']} x{row['tensor_parallel']}".removesuffix(" x1")
-            cells.setdefault((row["engine"], gpu), {})[row["split"]] = row
-    head = " | ".join(("fitted on", "rows held back", "a model held back"))
-    rows = [f"| measured on | GPU | points | {head} |", "|---|---|--:|--:|--:|--:|"]
-    for (engine, gpu), found in cells.items():
-        errors = " | ".join(
-            f"{found[s]['median_ape']:.1f} / {found[s]['p95_ape']:.0f}" if s in found else "-"
-            for s in splits
-        )
-        points = max(row["points"] for row in found.values())
-        rows.append(f"| {engine} | {gpu} | {points} | {errors} |")
-    note = (
-        "Median / P95 of the absolute error of an iteration's time, in percent, prefill and decode "
-        "together; `motley accuracy` shows them apart. A GPU without a last column was measured "
-        "with too few models to hold one back: there the constants of another model are a guess."
-    )
-    return "\n".join([*rows, "", note])
-
-
-def fenced(command: str) -> Callable[[], str]:
-    return lambda: f"```text\n$ {command}\n{run(command).strip()}\n```"
-
-
-def table_of(command: str, note: str) -> Callable[[], str]:
-    """The command's own Markdown table, with a sentence and the command."""
-    return lambda: f"{run(command).strip()}\n\n{note} `{command}`"
-
-
-def calibration() -> str:
-    command = "python benchmarks/telemetry/bench_calibration.py"
-    over_http = run(f"{command} --live").strip().split("\n")[2:]
-    note = (
-        "Ten estimates in a row within 10 % of the truth; in brackets the median error from then "
-        "on. Simulated on the first lines, median and worst of eight arrivals; a request comes "
-        "every 0.7 s on average to the A100, 2.1 s to the V100 (which cannot carry that once it is "
-        "2.7 times as slow) and 3.3 s to the T4 pair. On the last four lines over HTTP, one "
-        f"emulated engine, 2 requests/s. `{command}`, and with `--live`."
-    )
-    rows = [line.replace("a100-80 vllm", "a100-80 vllm, over HTTP") for line in over_http]
-    return "\n".join([run(command).strip(), *rows, "", note])
-
-
-def _s(value: float) -> str:
-    return f"{value:.3g}"
-
 
 BLOCKS: dict[str, Callable[[], str]] = {
     "classes": table_of(
@@ -272,16 +119,16 @@ BLOCKS: dict[str, Callable[[], str]] = {
     "simulator": fenced("python -m benchmarks.simulator_speed"),
     "gateway": gateway,
     "decision": fenced("python -m benchmarks.decision_cost"),
-    "solver": noted(
+    "solver": table_of(
         "python -m benchmarks.solver_scaling --best 40",
         "Distance to the best placement known, and what it took. CP-SAT knows integers only and "
         "works on a rounded copy; what anybody finds is priced exactly.",
     ),
-    "routing": noted(
+    "routing": table_of(
         "python -m benchmarks.solver_scaling --live",
         "CPU time, one thread; working out what each class costs on each group is included.",
     ),
-    "prices": noted(
+    "prices": table_of(
         "python -m benchmarks.price_ablation --requests 1500",
         "Ratios with over without prices (below 1 is better), geometric mean over three loads and "
         "two seeds, in brackets the worst; both policies told to read them.",
