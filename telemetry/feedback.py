@@ -32,15 +32,11 @@ from telemetry.log_filter import LogFilter, Step
 from telemetry.sightings import VLLM_LIKE, EngineShape, Sighting
 from telemetry.speeds import Before, Speed
 
-SETTLING, SETTLED = 100, 0.12
-"""Drift is judged after this many durations, where what is not known of the other phase blurs
-this one by no more than that. (Nobody learns prefill from short prompts, nor needs it then.)"""
+SETTLING = 100
+"""Drift is judged after this many durations."""
 
 MOST_PENDING = 64
 """Outcomes that wait to be learned from, at most."""
-
-CLEAR_SHARE = 0.5
-"""A duration says something about a phase if at least this share of it is that phase's."""
 
 
 @dataclass
@@ -281,22 +277,12 @@ class Feedback:
     def _watch(
         self, name: str, backend: Learner, sighting: Sighting, base: Sequence[float], step: Step
     ) -> None:
-        """Hand the drift test what this duration says about its phase, the rest taken as known."""
+        """Hand the drift test what this duration says about its phase, and heed what it finds."""
         assert self.drift is not None
-        part = PREFILL if sighting.phase == "prefill" else DECODE
-        share = step.shares[part]
-        if share < CLEAR_SHARE:
+        clear = backend.clear_phase(sighting, base, step)
+        if clear is None:
             return
-        other = PREFILL + DECODE - part
-        if backend.filter.deviation(other) * step.shares[other] >= SETTLED * share:
-            return
-        own_s = sighting.duration_s - step.expected * (1.0 - share)
-        found = self.drift.observe(
-            name,
-            "prefill" if part == PREFILL else "decode",
-            max(own_s, 0.05 * sighting.duration_s) / base[part],
-            sighting.at_s,
-        )
+        found = self.drift.observe(name, *clear, sighting.at_s)
         if found is not None:
             backend.changed_s = found.since_s
             # Both: a throttled clock slows both, and the first to ring takes the other's blame.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from router.domain.outcome import Begun, Outcome
@@ -46,6 +47,11 @@ for it, it is tried again, and has recovered or shows at once that it has not.""
 
 MOST_BEGUN = 16
 """Of the answers that are coming the first tokens of so many are kept in mind, the latest."""
+
+CLEAR_SHARE, SETTLED = 0.5, 0.12
+"""A duration says something about a phase if at least this share of it is that phase's, and what is
+not known of the other phase blurs it by no more than that. (Nobody learns prefill from short
+prompts, nor needs it then.)"""
 
 LEAST_TAUGHT = 0.1
 """Precisions below this are rounding: nothing was taught."""
@@ -183,6 +189,28 @@ class Learner:
         if abs(step.error) > SURPRISING * step.scale:
             self.looks = LOOKS
         return step
+
+    def clear_phase(
+        self, sighting: Sighting, parts: Sequence[float], step: Step
+    ) -> tuple[DriftPhase, float] | None:
+        """Of which phase a duration speaks, and how many times what the prior expects that took.
+
+        Args:
+            sighting, parts: what was learned from.
+            step: what came of that.
+
+        Returns:
+            ``None`` where the other phase blurs it; else the rest is taken as known.
+        """
+        phase: DriftPhase = "prefill" if sighting.phase == "prefill" else "decode"
+        part, other = (PREFILL, DECODE) if phase == "prefill" else (DECODE, PREFILL)
+        share = step.shares[part]
+        if share < CLEAR_SHARE:
+            return None
+        if self.filter.deviation(other) * step.shares[other] >= SETTLED * share:
+            return None
+        own_s = sighting.duration_s - step.expected * (1.0 - share)
+        return phase, max(own_s, 0.05 * sighting.duration_s) / parts[part]
 
     def speaks_for_itself(self, latest_s: float) -> bool:
         """Whether its own traffic is all that counts; ``latest_s``: the last end anywhere."""
