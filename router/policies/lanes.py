@@ -74,7 +74,7 @@ class Lanes:
         The first are the two best of each group by key, and the holders of the prefix; the second
         the soonest of each group of those that are busy, and of those that have no room.
         """
-        lanes, prompt = self._lanes, request.prompt_tokens
+        lane_of, prompt = self._lanes.get, request.prompt_tokens
         limit, overdue, never = now + self._backlog_s, now - self._backlog_s, math.inf
         holders = self._index.holders(request.prefix_hashes)
         first: dict[str, Lane] = {}
@@ -83,7 +83,7 @@ class Lanes:
         full: list[Lane] = []
         holding: list[Lane] = []
         for view in candidates:
-            lane = lanes.get(view.index)
+            lane = lane_of(view.index)
             if lane is None or lane.version != view.version:
                 lane = self._refreshed(view, now)
             if lane.room_tokens < prompt:
@@ -94,12 +94,15 @@ class Lanes:
                 _keep_soonest(later, "busy", lane, 0.0, now)
                 continue
             group, key = lane.group, lane.key
-            if group not in first:
-                first[group] = lane
-            elif key < first[group].key:
-                first[group], second[group] = lane, first[group]
-            elif group not in second or key < second[group].key:
-                second[group] = lane
+            rival = second.get(group)
+            if rival is None or key < rival.key:  # most are neither
+                best = first.get(group)
+                if best is None:
+                    first[group] = lane
+                elif key < best.key:
+                    first[group], second[group] = lane, best
+                else:
+                    second[group] = lane
             if holders and lane.name in holders:
                 holding.append(lane)
         for lane in full if first else ():

@@ -16,7 +16,7 @@ At its last chance a request may use up its own TTFT and E2E targets whole. The 
 which others decode it may not: that would spoil their answers for one more. "In use" means that a
 request of such a class came in the last minute. An idle backend is open to whoever has no target of
 its own to miss.
-Cost: about 1 us a backend, paid only where classes are scheduled.
+Cost: about a quarter of a microsecond a backend, paid only where classes are scheduled.
 """
 
 from __future__ import annotations
@@ -30,13 +30,11 @@ from router.domain.slo import Slo
 from router.domain.state import BackendView
 from router.perf.estimate import prefill_backlog_s
 from router.queue.class_room import Entry
+from router.queue.glance import KV_LIMIT, SMALL_TOKENS, Demand, Glance
 
-_KV_LIMIT = 0.95
 _MEMORY_S = 6.0
 _MOST_SHARE = 0.75
 _AGED_BACKLOG_S = 0.3
-_CLEAR = 1.0 - 1e-9
-"""Sums of the same terms in another order differ by less than this."""
 
 View = TypeVar("View", bound=BackendView)
 
@@ -81,14 +79,14 @@ class Gate:
     def __init__(self, margin: float, protect: float, headroom: float) -> None:
         self._margin, self._protect, self._headroom = margin, protect, headroom
         self._busy: dict[int, tuple[float, float]] = {}
-        self._known: dict[int, _Known] = {}
+        self._seen: dict[int, Glance] = {}
 
     def sent(self, view: BackendView, prompt_tokens: int, now: float) -> None:
         """A prompt goes to this backend."""
         busy_s, since_s = self._busy.get(view.index, (0.0, now))
         decayed = busy_s * math.exp((since_s - now) / _MEMORY_S)
         self._busy[view.index] = (decayed + view.cost.prompt_s(prompt_tokens), now)
-        self._known.pop(view.index, None)
+        self._seen.pop(view.index, None)
 
     def open(
         self,
@@ -102,59 +100,50 @@ class Gate:
     ) -> list[View]:
         """The backends that may take it now; ``last`` if it will not be asked about again.
 
-        Most are clearly open: by figures kept since their state last changed, which can only have
-        become better (a backlog shrinks, ``_stretch`` fades). Only who is not is looked at closely.
+        Most are clearly open (``glance.py``). Only who is not is looked at closely.
         """
         if aged or last:
             return [
                 b for b in options if not self.obstacle(entry, b, limits, now, aged=aged, last=last)
             ]
-        request, slo, urgent, known = entry.request, entry.slo, entry.urgent, self._known
-        prompt, output = request.prompt_tokens, max(request.forecast.mean_tokens, 1.0)
-        half_pairs = 0.5 * prompt * prompt
-        needed = prompt + 0.5 * output
-        tau_limit_s, cap_s = self._clear_limits(entry, limits, now)
-        tau_limit_s, of_idle = limits.share * tau_limit_s, _CLEAR * (1.0 - limits.share)
-        e2e_s = math.inf
-        if urgent and slo.e2e_s is not None:
-            e2e_s = _CLEAR * self._margin * slo.e2e_s - (now - request.arrival_s)
+        demand, known, idle_will_do = self._demand(entry, limits, now), self._seen, not entry.urgent
+        prompt, output, needed = demand.prompt, demand.output, demand.needed
+        cap_s, e2e_s = demand.cap_s, demand.e2e_s
+        small_tau_s = demand.tau_s if needed <= SMALL_TOKENS else -math.inf
         may_end_late = e2e_s == math.inf
         opened: list[View] = []
-        add = opened.append
+        add, seen_of = opened.append, known.get
         for view in options:
-            seen = known.get(view.index)
+            seen = seen_of(view.index)
             if seen is None or seen.version != view.version:
-                seen = self._look(view, now)
-            if not urgent and seen.idle:
-                add(view)
-                continue
-            tau = seen.tau_s + (added := seen.context_s * needed)
-            limit_s = tau_limit_s + of_idle * (seen.alone_s + added)
-            if needed <= seen.room_tokens and tau * seen.stretch <= limit_s:
-                own = prompt * (seen.prefill_s + seen.chunks_per_token * tau)
-                own += seen.pair_s * half_pairs + tau
-                if seen.backlog_ends_s > now:
-                    own += seen.backlog_ends_s - now
-                if own <= cap_s and (may_end_late or own + output * tau <= e2e_s):
-                    add(view)
-                    continue
-            if not self.obstacle(entry, view, limits, now):
+                seen = known[view.index] = Glance(view, self._stretch(view, now), now)
+            if (  # the cheapest answer first
+                (idle_will_do and seen.idle)
+                or (
+                    seen.small_stretched_s <= small_tau_s
+                    and needed <= seen.room_tokens
+                    and (own_s := prompt * seen.small_prompt_s + seen.small_begin_s) <= cap_s
+                    and (may_end_late or own_s + output * seen.small_tau_s <= e2e_s)
+                )
+                or seen.clear(demand, now)
+                or not self.obstacle(entry, view, limits, now)
+            ):
                 add(view)
         return opened
 
-    def _clear_limits(self, entry: Entry, limits: Limits, now: float) -> tuple[float, float]:
-        """What time per token, and what backlog and prompt together, are clearly low enough."""
-        slo, margin = entry.slo, self._margin
+    def _demand(self, entry: Entry, limits: Limits, now: float) -> Demand:
+        """What is clearly little enough of everything."""
+        slo, margin, share = entry.slo, self._margin, limits.share
+        waited_s = now - entry.request.arrival_s
         tightest = entry.urgent and (slo.ttft_s or math.inf) <= limits.ttft_s
         tau_limit_s = margin * limits.tpot_s * (1.0 if tightest else self._headroom)
         cap_s = math.inf if tightest else self._protect * limits.ttft_s
+        e2e_s = math.inf
         if entry.urgent and slo.ttft_s is not None:
-            cap_s = min(cap_s, margin * slo.ttft_s - (now - entry.request.arrival_s))
-        return _CLEAR * tau_limit_s, _CLEAR * cap_s
-
-    def _look(self, view: BackendView, now: float) -> _Known:
-        seen = self._known[view.index] = _Known(view, self._stretch(view, now), now)
-        return seen
+            cap_s = min(cap_s, margin * slo.ttft_s - waited_s)
+        if entry.urgent and slo.e2e_s is not None:
+            e2e_s = margin * slo.e2e_s - waited_s
+        return Demand(entry, share * tau_limit_s, 1.0 - share, cap_s, e2e_s)
 
     def obstacle(
         self,
@@ -220,45 +209,10 @@ class Gate:
         return 1.0 / (1.0 - min(share, _MOST_SHARE))
 
 
-class _Known:
-    """One backend as of a version of its state: bounds that hold until that changes."""
-
-    __slots__ = (
-        "alone_s",
-        "backlog_ends_s",
-        "chunks_per_token",
-        "context_s",
-        "idle",
-        "pair_s",
-        "prefill_s",
-        "room_tokens",
-        "stretch",
-        "tau_s",
-        "version",
-    )
-
-    def __init__(self, view: BackendView, stretch: float, now: float) -> None:
-        cost, held = view.cost, view.in_flight
-        self.version, self.stretch = view.version, stretch
-        self.idle = held <= 0
-        self.context_s, self.prefill_s, self.pair_s = cost.context_s, cost.prefill_s, cost.pair_s
-        self.alone_s = cost.step_s + cost.seq_s
-        self.tau_s = self.alone_s + cost.seq_s * held + cost.context_s * view.context_tokens
-        self.chunks_per_token = 1.0 / view.chunk_tokens
-        if self.idle:
-            self.room_tokens = math.inf
-        elif held >= view.max_num_seqs:
-            self.room_tokens = -math.inf
-        else:
-            room = _KV_LIMIT * view.kv_capacity_tokens - view.context_tokens
-            self.room_tokens = room - (1.0 - _CLEAR) * view.kv_capacity_tokens
-        self.backlog_ends_s = now + prefill_backlog_s(view, now)
-
-
 def _has_room(view: BackendView, held: int, context: float, needed: float) -> bool:
     if held >= view.max_num_seqs:
         return False
-    return context + needed <= _KV_LIMIT * view.kv_capacity_tokens
+    return context + needed <= KV_LIMIT * view.kv_capacity_tokens
 
 
 def _hit_ratio(view: BackendView) -> float:

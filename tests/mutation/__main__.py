@@ -71,7 +71,7 @@ TARGETS = {
         (
             *("router/queue/waiting_room.py", "router/queue/class_room.py", "router/queue/gate.py"),
             *("router/queue/caution.py", "router/queue/desk.py", "router/queue/yardstick.py"),
-            "router/queue/admission.py",
+            *("router/queue/admission.py", "router/queue/glance.py"),
         ),
         (
             "tests/router/queue",

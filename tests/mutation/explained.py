@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 GATE = "router/queue/gate.py"
+GLANCE = "router/queue/glance.py"
 DESK = "router/queue/desk.py"
 BREAKER = "router/health/breaker.py"
 ROOM = "router/queue/class_room.py"
@@ -88,46 +89,23 @@ EXPLAINED: dict[tuple[str, str, str], str] = {
     ): "two costs have as many parts",
     (MEMORY, "SLICE = 250", "250 -> 251"): "cells between two looks at requests",
     (
-        GATE,
-        "room = _KV_LIMIT * view.kv_capacity_tokens - view.context_tokens",
+        GLANCE,
+        "room = KV_LIMIT * view.kv_capacity_tokens - view.context_tokens",
         "Mult -> Div",
     ): "a glance that clears nobody: everybody is looked at closely, with the same answer",
     (
-        GATE,
-        "self.room_tokens = room - (1.0 - _CLEAR) * view.kv_capacity_tokens",
+        GLANCE,
+        "self.room_tokens = room - (1.0 - CLEAR) * view.kv_capacity_tokens",
         "Sub -> Add",
     ): "a guard against rounding, of a ten-thousandth of a token",
-    (GATE, "_CLEAR = 1.0 - 1e-9", "Sub -> Add"): "a guard against rounding, of a billionth",
-    (GATE, "_CLEAR = 1.0 - 1e-9", "1e-09 -> 1.000000001"): _LOOKED_AT,
+    (GLANCE, "CLEAR = 1.0 - 1e-9", "Sub -> Add"): "a guard against rounding, of a billionth",
+    (GLANCE, "CLEAR = 1.0 - 1e-9", "1e-09 -> 1.000000001"): _LOOKED_AT,
     (
-        GATE,
-        "own = prompt * (seen.prefill_s + seen.chunks_per_token * tau)",
-        "Mult -> Div",
-    ): _LOOKED_AT,
-    (GATE, "needed = prompt + 0.5 * output", "0.5 -> 1.5"): _LOOKED_AT,
-    (GATE, "self.idle = held <= 0", "LtE -> Lt"): _LOOKED_AT,
-    (GATE, "half_pairs = 0.5 * prompt * prompt", "0.5 -> 1.5"): _LOOKED_AT,
-    (
-        GATE,
-        "if needed <= seen.room_tokens and tau * seen.stretch <= limit_s:",
-        "LtE -> Lt",
-    ): _LOOKED_AT,
-    (
-        GATE,
-        "if own <= cap_s and (may_end_late or own + output * tau <= e2e_s):",
-        "LtE -> Lt",
-    ): _LOOKED_AT,
-    (
-        GATE,
-        "self.room_tokens = room - (1.0 - _CLEAR) * view.kv_capacity_tokens",
+        GLANCE,
+        "self.room_tokens = room - (1.0 - CLEAR) * view.kv_capacity_tokens",
         "1.0 -> 2.0",
     ): _LOOKED_AT,
-    (GATE, "if seen.backlog_ends_s > now:", "Gt -> GtE"): "a backlog of nothing adds nothing",
-    (
-        GATE,
-        "if own <= cap_s and (may_end_late or own + output * tau <= e2e_s):",
-        "Or -> And",
-    ): _LOOKED_AT,
+    (GLANCE, "self.idle = held <= 0", "LtE -> Lt"): _LOOKED_AT,
     (
         GATE,
         "if slo.ttft_s is not None and ttft_s > margin * slo.ttft_s:",

@@ -43,7 +43,7 @@ def test_the_open_backends_are_those_without_an_obstacle(seed: int):
             gate.sent(draw.choice(fleet), draw.randrange(1, 4_000), now)
         slo = draw.choice(SLOS)
         asked = ask(
-            prompt_tokens=draw.randrange(1, 6_000),
+            prompt_tokens=draw.randrange(1, draw.choice([6_000, 20_000])),
             arrival_s=now - draw.random(),
             forecast=draw.uniform(0.0, 800.0),
         )
@@ -54,3 +54,16 @@ def test_the_open_backends_are_those_without_an_obstacle(seed: int):
         assert [b.index for b in found] == [b.index for b in wanted], step
         opened += len(found)
     assert 500 < opened < 5_500, "neither always nor never"
+
+
+@pytest.mark.parametrize("prompt_tokens", [1_000, 20_000], ids=["small", "large"])
+def test_nobody_who_has_room_is_looked_at_closely(
+    prompt_tokens: int, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr(Gate, "obstacle", None)
+    busy = {"in_flight": 8, "decoding": 8, "context_tokens": 8_000.0}
+    fleet = [view(f"b{n}", n, FAST, **busy) for n in range(3)]
+    asked = ask(prompt_tokens=prompt_tokens, arrival_s=0.0, forecast=100.0)
+    slo = Slo("interactive", ttft_s=20.0, tpot_s=0.1, e2e_s=60.0)
+    entry = Entry(asked, frozenset(), 9.0, slo, True, 1.0, 1.0)
+    assert Gate(0.8, 0.5, 0.8).open(entry, fleet, Limits(0.1, 20.0), 0.0) == fleet
