@@ -62,7 +62,11 @@ def _build_api(runtime: Runtime) -> FastAPI:
             if whatif is not None:  # else the admin's own port has it
                 await whatif.close()
 
-    api = FastAPI(title="Motley", summary="One OpenAI-compatible door to a mixed GPU fleet.")
+    api = FastAPI(
+        title="Motley",
+        summary="One OpenAI-compatible door to a mixed GPU fleet.",
+        redirect_slashes=False,  # see ``error_shape``
+    )
     api.router.lifespan_context = lifespan
     api.state.runtime = runtime
     api.include_router(open_api)

@@ -27,6 +27,7 @@ AsgiApp = Callable[[Scope, Receive, Send], Awaitable[None]]
 
 HIGH_WATER_BYTES = 65_536
 LOW_WATER_BYTES = 16_384
+_PATH = ("utf-8", "surrogateescape")
 
 
 class AsgiClient:
@@ -133,9 +134,10 @@ class Relay:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one ASGI connection."""
-        if scope["type"] == "http" and scope["method"] == "POST":
-            path = scope["path"].encode("utf-8", "surrogateescape")
-            if path in HOT_PATHS:
+        if scope["type"] == "http":
+            scope = plain_path(scope)
+            path = scope["path"].encode(*_PATH)
+            if scope["method"] == "POST" and path in HOT_PATHS:
                 await self._relay(path, scope, receive, send)
                 return
         await self._rest(scope, bounded(scope, receive, self.door.max_body_bytes), send)
@@ -174,6 +176,18 @@ class Relay:
         finally:
             exchange.client_left()
             watch.cancel()
+
+
+def plain_path(scope: Scope) -> Scope:
+    """A client's call with a slash too many is meant as the one without.
+
+    A redirect would have it sent twice, and from behind TLS it would lead to ``http://``.
+    """
+    path: str = scope["path"]
+    plain = path[:-1]
+    if path[-1:] != "/" or not (path.startswith("/v1/") or plain.encode(*_PATH) in HOT_PATHS):
+        return scope
+    return {**scope, "path": plain}
 
 
 async def _watch(receive: Receive, exchange: Exchange, client: AsgiClient) -> None:

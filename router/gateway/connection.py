@@ -17,6 +17,7 @@ from router.gateway.receiver import FailureKind, Receiver, UpstreamFailure
 from router.gateway.wire import Headers
 
 _BODILESS = (204, 304)
+_NO_HEAD = -1
 MAX_HEAD_BYTES = 1 << 20
 """Of an answer whose head comes in pieces: without bound, its engine would fill our memory."""
 
@@ -79,7 +80,7 @@ class Connection(asyncio.Protocol):
         self._answered = self._complete = self._close_delimited = self._open = False
         self.chunked = False
         self.short_way: ChunkPipe | None = None
-        self._status = self._head_bytes = 0
+        self._status, self._head_bytes = _NO_HEAD, 0
         self._headers: Headers = []
         self._parts.clear()
         self._own = 0
@@ -171,7 +172,7 @@ class Connection(asyncio.Protocol):
         except (httptools.HttpParserError, httptools.HttpParserUpgrade) as error:
             self._fail("garbage", f"answered something that is not HTTP ({error})")
             return
-        if self._status:
+        if self._status != _NO_HEAD:
             self._head_read(receiver)
         parts = self._parts
         if self._complete:
@@ -191,8 +192,8 @@ class Connection(asyncio.Protocol):
             receiver.on_end()
 
     def _head_read(self, receiver: Receiver) -> None:
-        status, self._status = self._status, 0
-        if status < 600:
+        status, self._status = self._status, _NO_HEAD
+        if 200 <= status < 600:
             receiver.on_head(status, self._headers)
         else:
             self._fail("garbage", f"answered with the status {status}, which is none")
@@ -254,7 +255,7 @@ class Connection(asyncio.Protocol):
         if self._complete:
             return
         status = self._parser.get_status_code()
-        if status < 200:
+        if 100 <= status < 200:
             self._headers = []
             return
         self._status = status

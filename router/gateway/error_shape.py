@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from typing import Any
+from urllib.parse import quote
 
 from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import Response
 from starlette.exceptions import HTTPException
+from starlette.routing import Match
 
 from router.gateway.door import HOT_PATHS
 from router.gateway.problems import DEFECT, Problem, ProblemError
@@ -40,6 +42,9 @@ async def _own(request: Request, error: Exception) -> Response:
 
 async def _http(request: Request, error: Exception) -> Response:
     assert isinstance(error, HTTPException)
+    plain = _without_slash(request) if error.status_code == 404 else None
+    if plain is not None:
+        return Response(status_code=307, headers={"location": plain})
     path = request.url.path
     message = {
         404: f"There is nothing at {path}. {_meant(path)}GET /docs lists every path.",
@@ -48,6 +53,22 @@ async def _http(request: Request, error: Exception) -> Response:
     extra = [(k.lower().encode(), v.encode()) for k, v in (error.headers or {}).items()]
     code = "request_too_large" if error.status_code == 413 else None
     return _answer(request, Problem(error.status_code, message, code=code), extra)
+
+
+def _without_slash(request: Request) -> str | None:
+    """The way to the same path without its last slash, if there is something.
+
+    Relative, unlike Starlette's own: we do not know what name, scheme and prefix the client used
+    when somebody in front of us ends its TLS.
+    """
+    path = request.scope["path"]
+    plain = {**request.scope, "path": path[:-1]}
+    if path[-1:] != "/" or not any(
+        route.matches(plain)[0] is not Match.NONE for route in request.app.routes
+    ):
+        return None
+    query = request.scope["query_string"].decode("latin-1")
+    return f"../{quote(path[:-1].rpartition('/')[2], safe='')}{'?' * bool(query)}{query}"
 
 
 def _meant(path: str) -> str:

@@ -54,6 +54,28 @@ def _too_long() -> Problem:
     return Problem(431, message, code="bad_http")
 
 
+def _until_closed(app: Any, cycle: Any) -> Any:
+    """Serve a client that knows no chunks: an answer without a length ends with the connection,
+    where uvicorn would send chunks even so."""
+
+    async def serve(scope: Any, receive: Any, send: Any) -> None:
+        framed = False
+
+        async def plainly(message: Any) -> None:
+            nonlocal framed
+            if message["type"] == "http.response.start":
+                framed = b"content-length" in dict(message.get("headers", ()))
+                if not framed:
+                    cycle.chunked_encoding = False
+            elif not framed:
+                cycle.expected_content_length = len(message.get("body", b""))
+            await send(message)
+
+        await app(scope, receive, plainly)
+
+    return serve
+
+
 class _Fault(Exception):  # noqa: N818 - never leaves this module
     """Stops the parser from inside one of its callbacks."""
 
@@ -107,6 +129,11 @@ class StrictHttp(HttpToolsProtocol):
         self._calm()
         self._unset_keepalive_if_required()
         super().connection_lost(exc)
+
+    def _start_asgi_task(self, cycle: Any, app: Any) -> None:
+        if cycle.scope["http_version"] != "1.1":
+            app = _until_closed(app, cycle)
+        super()._start_asgi_task(cycle, app)
 
     # Patience: a request must keep coming
 
@@ -191,7 +218,7 @@ class StrictHttp(HttpToolsProtocol):
                 raise _Fault
         self._judge_names(named)
         if b"expect" in named and named[b"expect"].lower() == b"100-continue":
-            self.expect_100_continue = True
+            self.expect_100_continue = self.parser.get_http_version() == "1.1"
         return named
 
     def _judge_names(self, named: dict[bytes, bytes]) -> None:

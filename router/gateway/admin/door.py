@@ -25,7 +25,11 @@ from router.gateway.strict_http import StrictHttp
 
 def build_admin_app(runtime: Runtime) -> FastAPI:
     """Everything that is for operators, and nothing that is for clients."""
-    app = FastAPI(title="Motley admin", summary="Workers, reload, debugging, metrics.")
+    app = FastAPI(
+        title="Motley admin",
+        summary="Workers, reload, debugging, metrics.",
+        redirect_slashes=False,  # see ``error_shape``
+    )
     app.state.runtime = runtime
     app.include_router(open_api)
     include_admin(app, runtime)
