@@ -8,6 +8,7 @@ from collections.abc import Iterator
 import numpy as np
 import pytest
 
+from benchmarks.gateway import bench_instructions as instructions
 from benchmarks.gateway import bench_overhead as bench
 
 SLOWER = [1.0, 3.0, 1.5, 2.0, 1.2]
@@ -93,3 +94,19 @@ def test_who_is_not_measured_does_nothing(engines: bench.Engines):
 
 async def _ask(port: int) -> bench.windows.Window:
     return await bench.windows.paced(port, 1024, per_s=100.0, seconds=0.1)
+
+
+def test_instructions_are_counted_by_part_and_request():
+    found = [
+        ("router/perf/length.py", "learn", 500, 20),
+        ("router/perf/estimate.py", "ttft_s", 300, 10),
+        ("/usr/lib/python3.11/bisect.py", "insort", 200, 10),
+    ]
+    told = [line.split() for line in instructions.table(found, 10, functions=1).splitlines()]
+    assert told[0][-1] == "100"
+    assert told[1:4] == [
+        ["length", "forecasts", "50", "50.0%"],
+        ["books", "and", "predictions", "30", "30.0%"],
+        ["libraries", "20", "20.0%"],
+    ]
+    assert told[-1] == ["learn", "50", "2.00", "router/perf/length.py"]
