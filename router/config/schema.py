@@ -278,11 +278,17 @@ class ModelSection(Section):
 
 
 class BatchSection(Section):
-    """The Batch API; off until it has a directory."""
+    """The Batch API; off until it has a directory.
+
+    What is stored is counted by the holder of the key; without keys everybody is one holder.
+    """
 
     directory: str | None = None
     concurrency: int = Field(default=16, ge=1, le=10_000)
     slo_class: str = "bulk"
+    max_files_per_key: int = Field(default=10_000, ge=1)
+    max_gib_per_key: float = Field(default=10.0, gt=0, allow_inf_nan=False)
+    max_open_per_key: int = Field(default=100, ge=1)
 
 
 class ConfigFile(Section):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import math
 import os
@@ -15,7 +16,7 @@ from router.config.load import load_config
 from router.domain.errors import MotleyError
 from router.domain.request import Request
 from router.domain.state import LinearCost
-from router.gateway.batch import lines
+from router.gateway.batch import lines, output
 from router.gateway.connection import Connection
 from router.gateway.multipart import fields_of, form_of, renamed
 from router.gateway.problems import ProblemError, from_engine, in_band
@@ -266,7 +267,7 @@ def batch(data: bytes) -> None:
         json.dumps(fault.told())
     ids = [task.custom_id for task in tasks]
     assert len(ids) == len(set(ids)) or faults
-    lines.written(data)
+    output.read(io.BytesIO(data))
 
 
 def learned(data: bytes) -> None:

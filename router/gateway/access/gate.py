@@ -112,7 +112,8 @@ class Gate:
         return bool(self) and self._ring.find(offered_key(headers), self._wall()) is None
 
     def caller_of(self, holder: str, *, by_token: bool = False) -> Caller | None:
-        """Somebody who has been let in before, for what is done later in their name.
+        """Somebody who has been let in before, for what is done later in their name; ``None``
+        once all their keys were taken away or are over.
 
         Args:
             holder: of the key or the token.
@@ -120,7 +121,7 @@ class Gate:
         """
         if by_token:
             return self._caller(self.tokens.grant_of(holder)) if self.tokens is not None else None
-        for grant in self._ring.grants():
+        for grant in self._ring.grants(self._wall()):
             if grant.holder == holder:
                 return self._caller(grant)
         return None

@@ -26,6 +26,10 @@ class Held:
     grant: Grant
     expires_unix_s: int | None = None
 
+    def is_over(self, unix_s: float) -> bool:
+        """Whether it has expired."""
+        return self.expires_unix_s is not None and unix_s >= self.expires_unix_s
+
 
 class Ring:
     """All keys, by digest.
@@ -50,9 +54,9 @@ class Ring:
     def __bool__(self) -> bool:
         return bool(self._held)
 
-    def grants(self) -> Iterable[Grant]:
-        """Of every key."""
-        return (key.grant for key in self._held.values())
+    def grants(self, unix_s: float) -> Iterable[Grant]:
+        """Of every key that has not expired."""
+        return (key.grant for key in self._held.values() if not key.is_over(unix_s))
 
     def find(self, offered: bytes, unix_s: float) -> Grant | None:
         """The grant of a key; ``None`` if there is none, or it has expired.
@@ -67,9 +71,7 @@ class Ring:
         held = self._held.get(digest)
         if held is None or not hmac.compare_digest(held.digest, digest):
             return None
-        if held.expires_unix_s is not None and unix_s >= held.expires_unix_s:
-            return None
-        return held.grant
+        return None if held.is_over(unix_s) else held.grant
 
 
 def offered_key(headers: Mapping[bytes, bytes]) -> bytes:

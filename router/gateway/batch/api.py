@@ -5,16 +5,17 @@ from __future__ import annotations
 import logging
 import re
 import sqlite3
-from dataclasses import dataclass
-from typing import Annotated, Any, Literal
+from collections.abc import Iterator
+from typing import Any, BinaryIO
 
 import msgspec
-from fastapi import APIRouter, Depends, Query, Request
-from fastapi.responses import Response
+from fastapi import APIRouter, Depends, Request
+from fastapi.responses import Response, StreamingResponse
 from pydantic import BaseModel
 
 from router.gateway.batch.lines import ENDPOINTS
 from router.gateway.batch.runner import Runner
+from router.gateway.batch.shapes import Page, bad, batch_told, file_told, listed
 from router.gateway.batch.store import Batch, StoredFile, new_id
 from router.gateway.door import too_large
 from router.gateway.multipart import form_of
@@ -24,6 +25,7 @@ from router.gateway.wire import BadRequestError
 log = logging.getLogger("motley.batch")
 
 _WINDOW = re.compile(r"([1-9][0-9]{0,2})h")
+PIECE_BYTES = 262_144
 PURPOSES = ("batch", "user_data", "assistants", "fine-tune", "vision", "evals")
 
 
@@ -44,24 +46,7 @@ async def _owner(request: Request) -> str:
     return "" if caller is None else str(caller.grant.holder)
 
 
-@dataclass(frozen=True, slots=True)
-class _Page:
-    limit: int
-    after: str | None
-    order: str
-
-
-def _page(
-    limit: Annotated[int, Query(ge=1, le=10_000)] = 10_000,
-    after: str | None = None,
-    order: Literal["asc", "desc"] = "desc",
-) -> _Page:
-    """Which part of a list is meant."""
-    return _Page(limit, after, order)
-
-
 Owner = Depends(_owner)
-Page = Annotated[_Page, Depends(_page)]
 batch_api = APIRouter(tags=["batch"])
 
 
@@ -69,6 +54,7 @@ batch_api = APIRouter(tags=["batch"])
 async def upload(request: Request, owner: str = Owner) -> dict[str, Any]:
     """Keep a file; a form with the fields ``file`` and ``purpose``."""
     runner = _runner(request)
+    _within(runner.quota.no_more(runner.store, owner, files=1))
     limit = request.app.state.runtime.config.server.max_body_bytes
     parts: list[bytes] = []
     size = 0
@@ -80,17 +66,18 @@ async def upload(request: Request, owner: str = Owner) -> dict[str, Any]:
     content_type = request.headers.get("content-type", "").encode("latin-1")
     form = form_of(b"".join(parts), content_type)
     if "file" not in form or "purpose" not in form:
-        raise BadRequestError(_bad("The form needs the fields 'file' and 'purpose'.", "file"))
+        raise BadRequestError(bad("The form needs the fields 'file' and 'purpose'.", "file"))
     name, content = form["file"]
     purpose = form["purpose"][1].decode("utf-8", "replace")
     if purpose not in PURPOSES:
-        raise BadRequestError(_bad(f"The purpose is one of: {', '.join(PURPOSES)}.", "purpose"))
+        raise BadRequestError(bad(f"The purpose is one of: {', '.join(PURPOSES)}.", "purpose"))
+    _within(runner.quota.no_more(runner.store, owner, files=1, more_bytes=len(content)))
     now_s = int(runner.unix_s())
     try:
         kept = runner.store.add_file(owner, name or "upload", purpose, content, now_s)
     except (OSError, sqlite3.Error) as error:
         raise _no_room(error) from error
-    return _file(kept)
+    return file_told(kept)
 
 
 @batch_api.get("/v1/files")
@@ -99,13 +86,13 @@ async def files(
 ) -> dict[str, Any]:
     """The caller's files, the newest first."""
     kept = _runner(request).store.files(owner)
-    return _list([_file(one) for one in kept if purpose in (None, one.purpose)], page)
+    return listed([file_told(one) for one in kept if purpose in (None, one.purpose)], page)
 
 
 @batch_api.get("/v1/files/{file_id}")
 async def file(request: Request, file_id: str, owner: str = Owner) -> dict[str, Any]:
     """One file."""
-    return _file(_stored(request, file_id, owner))
+    return file_told(_stored(request, file_id, owner))
 
 
 @batch_api.delete("/v1/files/{file_id}")
@@ -124,8 +111,24 @@ async def remove(request: Request, file_id: str, owner: str = Owner) -> dict[str
 async def content(request: Request, file_id: str, owner: str = Owner) -> Response:
     """What is in a file."""
     kept = _stored(request, file_id, owner)
-    body = _runner(request).store.path(kept.id).read_bytes()
-    return Response(body, headers={"content-type": "application/octet-stream"})
+    path = _runner(request).store.path(kept.id)
+    try:
+        size_bytes = path.stat().st_size
+        pieces = _pieces(path.open("rb"), size_bytes)
+    except OSError as error:
+        log.error("batch.directory: %s", error)
+        message = f"The content of the file {file_id!r} cannot be read. Tell the operator."
+        raise ProblemError(Problem(500, message, code="storage_failed")) from error
+    headers = {"content-type": "application/octet-stream", "content-length": str(size_bytes)}
+    return StreamingResponse(pieces, headers=headers)
+
+
+def _pieces(file: BinaryIO, size_bytes: int) -> Iterator[bytes]:
+    """It may be long, and a batch may still be adding to it."""
+    with file:
+        while size_bytes > 0 and (piece := file.read(min(size_bytes, PIECE_BYTES))):
+            size_bytes -= len(piece)
+            yield piece
 
 
 class NewBatch(BaseModel):
@@ -142,12 +145,16 @@ async def create(request: Request, asked: NewBatch, owner: str = Owner) -> dict[
     """Begin a batch."""
     runner = _runner(request)
     if asked.endpoint not in ENDPOINTS:
-        raise BadRequestError(_bad(f"The endpoint is one of: {', '.join(ENDPOINTS)}.", "endpoint"))
+        raise BadRequestError(bad(f"The endpoint is one of: {', '.join(ENDPOINTS)}.", "endpoint"))
     window = _WINDOW.fullmatch(asked.completion_window)
     if window is None:
         message = "The completion_window is a number of hours, such as '24h'."
-        raise BadRequestError(_bad(message, "completion_window"))
+        raise BadRequestError(bad(message, "completion_window"))
+    if not _is_small(asked.metadata or {}):
+        message = "metadata: at most 16 pairs, names of 64 characters and values of 512."
+        raise BadRequestError(bad(message, "metadata"))
     source = _stored(request, asked.input_file_id, owner)
+    _within(runner.quota.no_more_batches(runner.store, owner))
     now_s = int(runner.unix_s())
     batch = Batch(
         id=new_id("batch"),
@@ -162,10 +169,24 @@ async def create(request: Request, asked: NewBatch, owner: str = Owner) -> dict[
     )
     try:
         runner.store.save(batch)
+        runner.store.forget_batches(owner, but=runner.quota.most_files)
     except sqlite3.Error as error:
         raise _no_room(error) from error
     runner.wake()
-    return _batch(batch)
+    return batch_told(batch)
+
+
+def _is_small(metadata: dict[str, str]) -> bool:
+    """As OpenAI limits it: it is kept for long."""
+    return len(metadata) <= 16 and all(
+        len(name) <= 64 and len(value) <= 512 for name, value in metadata.items()
+    )
+
+
+def _within(problem: Problem | None) -> None:
+    """Go on, unless there is a problem."""
+    if problem is not None:
+        raise ProblemError(problem)
 
 
 def _no_room(error: Exception) -> ProblemError:
@@ -179,13 +200,13 @@ def _no_room(error: Exception) -> ProblemError:
 async def batches(request: Request, page: Page, owner: str = Owner) -> dict[str, Any]:
     """The caller's batches, the newest first."""
     runner = _runner(request)
-    return _list([_batch(runner.live.get(b.id, b)) for b in runner.store.batches(owner)], page)
+    return listed([batch_told(runner.live.get(b.id, b)) for b in runner.store.batches(owner)], page)
 
 
 @batch_api.get("/v1/batches/{batch_id}")
 async def batch(request: Request, batch_id: str, owner: str = Owner) -> dict[str, Any]:
     """How far a batch has come."""
-    return _batch(_kept(request, batch_id, owner))
+    return batch_told(_kept(request, batch_id, owner))
 
 
 @batch_api.post("/v1/batches/{batch_id}/cancel")
@@ -201,7 +222,7 @@ async def cancel(request: Request, batch_id: str, owner: str = Owner) -> dict[st
     live = runner.live.get(batch_id)
     if live is not None and kept.status == "cancelling":
         live.status = kept.status
-    return _batch(live or kept)
+    return batch_told(live or kept)
 
 
 def _stored(request: Request, file_id: str, owner: str) -> StoredFile:
@@ -222,57 +243,3 @@ def _kept(request: Request, batch_id: str, owner: str) -> Batch:
 
 def _missing(kind: str, name: str) -> Problem:
     return Problem(404, f"There is no {kind} {name!r}.", code=f"{kind}_not_found")
-
-
-def _bad(message: str, param: str) -> Problem:
-    return Problem(400, message, code="invalid_request", param=param)
-
-
-def _list(data: list[dict[str, Any]], page: _Page) -> dict[str, Any]:
-    if page.order == "asc":
-        data.reverse()
-    if page.after is not None:
-        ids = [one["id"] for one in data]
-        if page.after not in ids:
-            raise BadRequestError(_bad(f"after: there is no {page.after!r} in this list.", "after"))
-        data = data[ids.index(page.after) + 1 :]
-    shown = data[: page.limit]
-    ends = {"first_id": shown[0]["id"], "last_id": shown[-1]["id"]} if shown else {}
-    return {"object": "list", "data": shown, "has_more": len(shown) < len(data), **ends}
-
-
-def _file(kept: StoredFile) -> dict[str, Any]:
-    return {
-        "id": kept.id,
-        "object": "file",
-        "bytes": kept.size_bytes,
-        "created_at": kept.created_unix_s,
-        "filename": kept.filename,
-        "purpose": kept.purpose,
-        "status": "processed",
-    }
-
-
-def _batch(kept: Batch) -> dict[str, Any]:
-    errors = msgspec.json.decode(kept.errors)
-    ended = {f"{kept.status}_at": kept.ended_unix_s} if kept.ended_unix_s else {}
-    return {
-        "id": kept.id,
-        "object": "batch",
-        "endpoint": kept.endpoint,
-        "input_file_id": kept.input_file_id,
-        "completion_window": kept.window,
-        "status": kept.status,
-        "output_file_id": kept.output_file_id or None,
-        "error_file_id": kept.error_file_id or None,
-        "created_at": kept.created_unix_s,
-        "expires_at": kept.expires_unix_s,
-        "request_counts": {
-            "total": kept.total,
-            "completed": kept.completed,
-            "failed": kept.failed,
-        },
-        "metadata": msgspec.json.decode(kept.metadata),
-        "errors": {"object": "list", "data": errors} if errors else None,
-        **ended,
-    }

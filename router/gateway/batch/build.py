@@ -6,6 +6,7 @@ from collections.abc import Callable
 
 from router.config.load import MotleyConfig
 from router.domain.errors import ConfigError
+from router.gateway.batch.quota import Quota
 from router.gateway.batch.runner import Runner
 from router.gateway.batch.store import Store
 from router.gateway.runtime import Chore, Runtime
@@ -37,6 +38,11 @@ def attach_batches(runtime: Runtime, unix_s: Callable[[], float]) -> list[Chore]
         store=Store(section.directory),
         engine=runtime.engine,
         gate=runtime.gate,
+        quota=Quota(
+            section.max_files_per_key,
+            int(section.max_gib_per_key * 1024**3),
+            section.max_open_per_key,
+        ),
         slo_class=section.slo_class,
         concurrency=section.concurrency,
         unix_s=unix_s,

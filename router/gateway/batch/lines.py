@@ -127,18 +127,3 @@ def _line(task: Task, response: dict[str, Any] | None, error: dict[str, str] | N
         "error": error,
     }
     return msgspec.json.encode(line)
-
-
-class _Written(msgspec.Struct):
-    custom_id: str
-
-
-def written(content: bytes) -> set[str]:
-    """The custom ids of an output or error file; a last line that was cut off does not count."""
-    found = set()
-    for raw in content.splitlines():
-        try:
-            found.add(msgspec.json.decode(raw, type=_Written).custom_id)
-        except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
-            continue
-    return found

@@ -17,10 +17,13 @@ from dataclasses import dataclass, field
 import msgspec
 
 from router.gateway.access.gate import Gate
-from router.gateway.batch.lines import Fault, Task, answered, read, unanswered, written
-from router.gateway.batch.store import Batch, Store, append, whole_lines
+from router.gateway.batch.lines import MOST_FAULTS, Fault, Task, answered, read, unanswered
+from router.gateway.batch.output import append, resume
+from router.gateway.batch.quota import Quota
+from router.gateway.batch.store import Batch, Store
 from router.gateway.door import HOT_PATHS
 from router.gateway.engine import Engine
+from router.gateway.problems import Problem
 from router.gateway.request_id import request_id_of
 from router.gateway.wire import Call, Headers
 
@@ -31,6 +34,9 @@ LOOK_S = 1.0
 BUSY_S = 1.0
 BUSY = (429, 503)
 SAVE_EVERY = 20
+KEY_GONE = Problem(
+    401, "The key that began this batch was taken away or has expired.", code="invalid_api_key"
+)
 
 
 class _Reply:
@@ -73,6 +79,7 @@ class Runner:
         store: files and batches.
         engine: relays the requests.
         gate: what owners may do and have used.
+        quota: how much they may have stored.
         slo_class: class of the requests.
         concurrency: requests of all batches at once.
         unix_s: wall clock.
@@ -81,6 +88,7 @@ class Runner:
     store: Store
     engine: Engine
     gate: Gate
+    quota: Quota
     slo_class: str
     concurrency: int
     unix_s: Callable[[], float]
@@ -141,8 +149,8 @@ class Runner:
         while isinstance(cause, BaseExceptionGroup):
             cause = cause.exceptions[0]
         log.error("batch %s: %s", batch.id, cause)
-        told = Fault(0, "storage_failed", f"The gateway cannot store its output: {cause}.").told()
-        batch.errors = msgspec.json.encode([told]).decode()
+        what = f"The gateway cannot store its output: {cause}."
+        self._tell(batch, Fault(0, "storage_failed", what))
         batch.status, batch.ended_unix_s = "failed", int(self.unix_s())
         try:
             self.store.save(batch)
@@ -155,8 +163,7 @@ class Runner:
         content = await asyncio.to_thread(self.store.path(batch.input_file_id).read_bytes)
         tasks, faults = await asyncio.to_thread(read, content, batch.endpoint, self.engine.serves)
         if faults:
-            told = [fault.told() for fault in faults]
-            batch.errors = msgspec.json.encode(told).decode()
+            self._tell(batch, *faults)
             batch.status, batch.ended_unix_s = "failed", int(self.unix_s())
             self.store.save(batch)
             return None
@@ -169,9 +176,10 @@ class Runner:
     async def _all(self, batch: Batch, tasks: list[Task], room: asyncio.Semaphore) -> None:
         done = await asyncio.to_thread(self._resume, batch)
         async with asyncio.TaskGroup() as group:
-            for task in tasks:
-                if task.custom_id in done:
-                    continue
+            left = [task for task in tasks if task.custom_id not in done]
+            for number, task in enumerate(left):
+                if number % SAVE_EVERY == 0:
+                    await self._disk(batch)
                 await room.acquire()
                 if batch.status == "cancelling" or self._expired(batch):
                     room.release()
@@ -182,18 +190,47 @@ class Runner:
             self._expire(batch, tasks)
         batch.status = _END.get(batch.status, batch.status)
         batch.ended_unix_s = int(self.unix_s())
-        for file_id in (batch.output_file_id, batch.error_file_id):
-            if file_id:
+        for file_id in filter(None, (batch.output_file_id, batch.error_file_id)):
+            with suppress(KeyError):  # its row is lost: the others go on
                 self.store.resized(self.store.file(file_id, batch.owner))
         self.store.save(batch)
 
+    async def _disk(self, batch: Batch) -> None:
+        """Wait while its owner has too much stored already."""
+        told = False
+        while batch.status != "cancelling" and not self._expired(batch):
+            problem = self.quota.no_more(self.store, batch.owner)
+            if problem is None:
+                return
+            if not told:
+                self._tell(batch, Fault(0, problem.code or "", f"It waits. {problem.message}"))
+                self.store.save(batch)
+                told = True
+            await asyncio.sleep(LOOK_S)
+
     def _resume(self, batch: Batch) -> set[str]:
-        done = []
-        for file_id in (batch.output_file_id, batch.error_file_id):
-            path = self.store.path(file_id) if file_id else None
-            done.append(written(whole_lines(path)) if path is not None else set())
-        batch.completed, batch.failed = len(done[0]), len(done[1])
-        return done[0] | done[1]
+        batch.completed, completed = self._written(batch, batch.output_file_id)
+        batch.failed, failed = self._written(batch, batch.error_file_id)
+        return completed | failed
+
+    def _written(self, batch: Batch, file_id: str) -> tuple[int, set[str]]:
+        if not file_id:
+            return 0, set()
+        found = resume(self.store.path(file_id))
+        for number in found.damaged:
+            message = (
+                f"Line {number} of the file {file_id} could not be read, was taken out, and its "
+                "request was done again."
+            )
+            log.error("batch %s: %s", batch.id, message)
+            self._tell(batch, Fault(number, "damaged_line", message))
+        return len(found.custom_ids), found.custom_ids
+
+    def _tell(self, batch: Batch, *faults: Fault) -> None:
+        """Add to what its owner is told of it."""
+        told = msgspec.json.decode(batch.errors) or []
+        told += [fault.told() for fault in faults]
+        batch.errors = msgspec.json.encode(told[:MOST_FAULTS]).decode()
 
     async def _one(self, batch: Batch, task: Task) -> None:
         request_id, status, body = await self._asked(batch, task)
@@ -212,7 +249,7 @@ class Runner:
         call = Call(path, b"", headers, dict(headers), request_id, HOT_PATHS[path], task.body)
         call.caller = self.gate.caller_of(batch.owner, by_token=batch.by_token)
         if self.gate and call.caller is None:
-            return request_id, 401, b'{"error":{"message":"The key is no longer valid."}}'
+            return request_id, KEY_GONE.status, KEY_GONE.body()
         reply = _Reply()
         exchange = self.engine.open(call, reply)
         try:

@@ -7,11 +7,11 @@ leaving the folder.
 from __future__ import annotations
 
 import fcntl
-import os
+import logging
 import re
 import secrets
 import sqlite3
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -20,6 +20,8 @@ from typing import BinaryIO, TypeVar
 import msgspec
 
 from router.domain.errors import ConfigError
+
+log = logging.getLogger("motley.batch")
 
 _T = TypeVar("_T")
 _ID = re.compile(r"(?:file|batch)-[0-9a-f]{24}")
@@ -74,6 +76,7 @@ class Store:
         self._folder = Path(folder)
         self._claim: BinaryIO | None = None
         self._version = -1
+        self._damaged: set[bytes] = set()
         try:
             (self._folder / "files").mkdir(parents=True, exist_ok=True)
             self._db = sqlite3.connect(
@@ -159,6 +162,18 @@ class Store:
         """All of this owner, the newest first."""
         return self._all("files", owner, StoredFile)
 
+    def held(self, owner: str) -> tuple[int, int]:
+        """How many files this owner has, and how many bytes are in them by now."""
+        files = self.files(owner)
+        return len(files), sum(file.size_bytes or self._size_bytes(file.id) for file in files)
+
+    def _size_bytes(self, file_id: str) -> int:
+        """Of a file that a batch may be writing."""
+        try:
+            return self.path(file_id).stat().st_size
+        except OSError:
+            return 0
+
     def resized(self, file: StoredFile) -> None:
         """Note how long a written file has become."""
         file.size_bytes = self.path(file.id).stat().st_size
@@ -209,8 +224,13 @@ class Store:
     def unfinished(self) -> Iterator[Batch]:
         """Batches of everybody that are not over, the oldest first."""
         rows = self._db.execute("SELECT content FROM batches ORDER BY number").fetchall()
-        batches = (msgspec.json.decode(row[0], type=Batch) for row in rows)
-        return (batch for batch in batches if batch.status in OPEN)
+        return (batch for batch in self._readable(rows, Batch) if batch.status in OPEN)
+
+    def forget_batches(self, owner: str, but: int) -> None:
+        """Forget this owner's oldest batches that are over, but for so many; their files stay."""
+        for batch in self.batches(owner)[but:]:
+            if batch.status not in OPEN:
+                self._db.execute("DELETE FROM batches WHERE id = ?", (batch.id,))
 
     # Rows
 
@@ -238,41 +258,26 @@ class Store:
         row = self._db.execute(query, (row_id, owner)).fetchone()
         if row is None:
             raise KeyError(row_id)
-        return msgspec.json.decode(row[0], type=kind)
+        for thing in self._readable([row], kind):
+            return thing
+        raise KeyError(row_id)
 
     def _all(self, table: str, owner: str, kind: type[_T]) -> list[_T]:
         query = f"SELECT content FROM {table} WHERE owner = ? ORDER BY number DESC"
         rows = self._db.execute(query, (owner,)).fetchall()
-        return [msgspec.json.decode(row[0], type=kind) for row in rows]
+        return list(self._readable(rows, kind))
+
+    def _readable(self, rows: Iterable[tuple[bytes]], kind: type[_T]) -> Iterator[_T]:
+        """What can be read; the rest is told once, and keeps nobody from the others."""
+        for (content,) in rows:
+            try:
+                yield msgspec.json.decode(content, type=kind)
+            except (msgspec.MsgspecError, UnicodeDecodeError) as error:
+                if content not in self._damaged:
+                    self._damaged.add(content)
+                    log.error("batch.directory: a row cannot be read (%s): %.80r", error, content)
 
 
 def new_id(kind: str) -> str:
     """A name that nobody can guess."""
     return f"{kind}-{secrets.token_hex(12)}"
-
-
-def append(path: Path, line: bytes) -> None:
-    """Add one line, whole or not at all; it is on its way to the disk when this returns.
-
-    Raises:
-        OSError: there is no room for it.
-    """
-    descriptor = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600)
-    size, left = os.fstat(descriptor).st_size, line + b"\n"
-    try:
-        while left:  # a disk that gets full takes a part and says so only to the next write
-            left = left[os.write(descriptor, left) :]
-    except OSError:
-        os.ftruncate(descriptor, size)
-        raise
-    finally:
-        os.close(descriptor)
-
-
-def whole_lines(path: Path) -> bytes:
-    """The content; a last line that a crash cut off is cut off for good."""
-    content = path.read_bytes()
-    if content and not content.endswith(b"\n"):
-        content = content[: content.rfind(b"\n") + 1]
-        os.truncate(path, len(content))
-    return content
