@@ -19,7 +19,7 @@ OVERHEAD, PREFILL, DECODE = 0, 1, 2
 PRIOR_OVERHEAD_S = 0.005
 SPREAD = (1.5, 0.5, 0.4)
 """Prior standard deviations in log units: front ends differ by 1 to 50 ms, engines by up to 1.6
-per phase against the fitted GPU constants (``perf_model.md`` section 3)."""
+per phase against the fitted GPU constants (``router/perf/gpus.toml``)."""
 
 WANDER_PER_S = (0.005, 0.01, 0.01)
 """About 8% a minute: what a card may drift by without being sick."""

@@ -60,7 +60,7 @@ async def closed_loop(port: int, size_bytes: int, *, requests: int, concurrency:
             sent = time.perf_counter()
             writer.write(payload)
             head = await reader.readuntil(b"\r\n\r\n")
-            await reader.readexactly(_length(head))
+            await reader.readexactly(length_of(head))
             latencies.append(time.perf_counter() - sent)
             errors += not head.startswith(b"HTTP/1.1 200")
         writer.close()
@@ -104,7 +104,8 @@ async def streams(port: int, *, count: int, tokens: int, rounds: int) -> Result:
     return Result(len(latencies), chunks, errors, time.perf_counter() - began, latencies)
 
 
-def _length(head: bytes) -> int:
+def length_of(head: bytes) -> int:
+    """Bytes of the body that a head announces."""
     for line in head.split(b"\r\n"):
         name, _, value = line.partition(b":")
         if name.lower() == b"content-length":

@@ -11,7 +11,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
-from load import request
+from load import length_of, request
 
 WARM_UP = 12
 """Requests per connection before a window opens."""
@@ -81,7 +81,7 @@ class Caller(asyncio.Protocol):
             if end < 0:
                 return
             self.ok = self._head.startswith(b"HTTP/1.1 200")
-            self._left = _length(self._head[:end]) + end + 4 - len(self._head)
+            self._left = length_of(self._head[:end]) + end + 4 - len(self._head)
         else:
             self._left -= len(data)
         if self._left <= 0:
@@ -257,11 +257,3 @@ async def _connect(
 def _close(callers: list[Caller]) -> None:
     for caller in callers:
         caller.transport.close()
-
-
-def _length(head: bytes) -> int:
-    for line in head.split(b"\r\n"):
-        name, _, value = line.partition(b":")
-        if name.lower() == b"content-length":
-            return int(value)
-    raise ValueError(f"an answer without a length: {head!r}")

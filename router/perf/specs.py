@@ -65,11 +65,6 @@ class GpuSpec:
         """bfloat16 tensor cores: Ampere and later."""
         return self.compute_capability >= (8, 0)
 
-    @property
-    def supports_fp8(self) -> bool:
-        """FP8 tensor cores: Ada and Hopper."""
-        return self.compute_capability >= (8, 9)
-
 
 @dataclass(frozen=True, slots=True)
 class ModelSpec:

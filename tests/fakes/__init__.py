@@ -161,6 +161,11 @@ def assigned(decision: Decision) -> str:
     return decision.backend.name
 
 
+def loads(dispatcher: Dispatcher) -> dict[str, int]:
+    """What is in flight, by backend."""
+    return {b.spec.name: b.in_flight for b in dispatcher.state.backends}
+
+
 def balance(dispatcher: Dispatcher) -> int:
     """Both sides of I1 subtracted: 0 when no request is lost or counted twice."""
     d = dispatcher

@@ -20,6 +20,7 @@ from tests.fakes import (
     assigned,
     balance,
     capability,
+    loads,
     make_dispatcher,
     spec,
 )
@@ -30,10 +31,6 @@ def counts(dispatcher: Dispatcher) -> dict[str, int]:
     assert balance(dispatcher) == 0
     names = ("arrived", "completed", "failed", "cancelled", "rejected", "in_flight", "queued")
     return {name: getattr(dispatcher, name) for name in names if getattr(dispatcher, name)}
-
-
-def loads(dispatcher: Dispatcher) -> dict[str, int]:
-    return {b.spec.name: b.in_flight for b in dispatcher.state.backends}
 
 
 class TestLife:

@@ -12,7 +12,7 @@ from router.domain.decision import Wait
 from router.domain.errors import UnknownNameError
 from router.hedge import HedgeBudget, HedgeRules
 from router.log_replay import replay
-from tests.fakes import LimitPolicy, Recorder, ask, assigned, balance, make_dispatcher
+from tests.fakes import LimitPolicy, Recorder, ask, assigned, balance, loads, make_dispatcher
 from tests.parity.recording import Recording
 
 
@@ -20,10 +20,6 @@ def hedging(*backends: str, **rules: Any) -> Dispatcher:
     dispatcher = make_dispatcher(*backends, policy=LimitPolicy(10_000))
     dispatcher.hedging = HedgeBudget(HedgeRules(**rules))
     return dispatcher
-
-
-def loads(dispatcher: Dispatcher) -> dict[str, int]:
-    return {b.spec.name: b.in_flight for b in dispatcher.state.backends}
 
 
 def test_the_time_to_think_is_a_multiple_of_the_prediction():

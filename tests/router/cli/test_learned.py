@@ -47,13 +47,6 @@ def file(kept: Learned, tmp_path: Path) -> Path:
     return path
 
 
-@pytest.fixture
-def fleet(tmp_path: Path) -> str:
-    path = tmp_path / "fleet.yaml"
-    path.write_text(FLEET)
-    return str(path)
-
-
 def said(capsys: pytest.CaptureFixture[str], *words: str) -> str:
     assert run(list(words)) == 0
     return capsys.readouterr().out

@@ -27,13 +27,6 @@ CSV = "TIMESTAMP,ContextTokens,GeneratedTokens\n" + "".join(
 
 
 @pytest.fixture
-def fleet(tmp_path: Path) -> str:
-    path = tmp_path / "fleet.yaml"
-    path.write_text(FLEET)
-    return str(path)
-
-
-@pytest.fixture
 def trace(tmp_path: Path) -> str:
     path = tmp_path / "trace.csv"
     path.write_text(CSV)

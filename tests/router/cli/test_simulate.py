@@ -21,13 +21,6 @@ backends:
 LATENCY_FIGURES = {"mean", "p50", "p90", "p95", "p99", "max"}
 
 
-@pytest.fixture
-def fleet(tmp_path: Path) -> str:
-    path = tmp_path / "fleet.yaml"
-    path.write_text(FLEET)
-    return str(path)
-
-
 def simulate(*arguments: str) -> int:
     return run(["simulate", *arguments])
 

@@ -16,13 +16,6 @@ backends:
 """
 
 
-@pytest.fixture
-def fleet(tmp_path: Path) -> str:
-    path = tmp_path / "fleet.yaml"
-    path.write_text(FLEET)
-    return str(path)
-
-
 def whatif(capsys: pytest.CaptureFixture[str], fleet: str, *words: str) -> tuple[int, str, str]:
     code = run(["whatif", "--fleet", fleet, "--progress", "none", *words])
     said = capsys.readouterr()

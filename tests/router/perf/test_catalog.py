@@ -44,13 +44,13 @@ def test_gpu_figures_are_in_their_units(gpu: GpuSpec):
     assert 300 <= gpu.bandwidth_gb_per_s <= 4800
     assert 65 <= gpu.fp16_tflops <= 989  # dense; 1979 would be the sparse figure
     assert gpu.idle_w < gpu.tdp_w
-    assert (gpu.fp8_tflops > 0) == gpu.supports_fp8
+    assert (gpu.fp8_tflops > 0) == (gpu.compute_capability >= (8, 9))
 
 
 def test_old_cards_lack_bf16_and_only_ada_and_hopper_have_fp8():
     known = default_catalog()
     assert [g.name for g in GPUS if not g.supports_bf16] == ["v100-16", "v100-32", "t4"]
-    assert [g.name for g in GPUS if g.supports_fp8] == ["l4", "l40s", "h100", "h200"]
+    assert [g.name for g in GPUS if g.fp8_tflops] == ["l4", "l40s", "h100", "h200"]
     assert known.gpu("a100-80").compute_capability == (8, 0)
 
 

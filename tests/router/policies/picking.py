@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 from router.domain.protocols import Hold, Policy
 from router.domain.request import Request
@@ -11,6 +12,17 @@ from router.domain.state import BackendView
 from router.policies.context import PolicyContext
 from router.policies.registry import make_policy
 from tests.fakes import ask
+
+
+def crowd(n: int, **state: Any) -> dict[str, Any]:
+    """n requests decoding since 0 s, each 1,050 tokens of context and 50 tokens to come."""
+    return {
+        "in_flight": n,
+        "decoding": n,
+        "context_tokens": 1_050.0 * n,
+        "pending_output_tokens": 50.0 * n,
+        **state,
+    }
 
 
 def policy_of(name: str, seed: int = 0, **params: float) -> Policy:

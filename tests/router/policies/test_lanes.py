@@ -14,6 +14,7 @@ from router.policies.lanes import MANY_HOLDERS, Lanes
 from router.policies.prefix_index import PrefixIndex
 from router.policies.tail_scale import TailScale
 from tests.fakes import SLOW, ask, spec, views
+from tests.router.policies.picking import crowd
 
 BUSY: dict[str, Any] = {
     "in_flight": 1,
@@ -32,15 +33,6 @@ FULL: dict[str, Any] = {
 def book(index: PrefixIndex | None = None) -> Lanes:
     weights = Weights(0.3, 1.0, 0.0, overshoot=1.0)
     return Lanes(index or PrefixIndex(), TailScale(), weights, 0.3)
-
-
-def crowd(n: int) -> dict[str, Any]:
-    return {
-        "in_flight": n,
-        "decoding": n,
-        "context_tokens": 1_000.0 * n,
-        "pending_output_tokens": 50.0 * n,
-    }
 
 
 def listed(

@@ -18,22 +18,11 @@ from router.domain.state import BackendView
 from router.policies.motley import Motley
 from router.policies.tail_scale import TailScale
 from tests.fakes import FAST, SLOW, ask, make_dispatcher, outcome, spec, view, views
-from tests.router.policies.picking import awaited, picked, policy_of, scores
+from tests.router.policies.picking import awaited, crowd, picked, policy_of, scores
 
 REQUEST = ask(forecast=100.0)
 TTFT98_S, E2E98_S = 3.0, 40.0
 HELD = 1_050 * 1e-6  # seconds per iteration to read one such request's context, when it is fast
-
-
-def crowd(n: int, **state: Any) -> dict[str, Any]:
-    """n requests decoding since 0 s, each 1,050 tokens of context and 50 tokens to come."""
-    return {
-        "in_flight": n,
-        "decoding": n,
-        "context_tokens": 1_050.0 * n,
-        "pending_output_tokens": 50.0 * n,
-        **state,
-    }
 
 
 def own_pain(ttft: float, tau: float) -> float:

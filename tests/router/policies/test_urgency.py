@@ -12,7 +12,7 @@ from router.policies.motley import Motley
 from router.policies.tail_scale import TailScale
 from router.policies.urgency import LEAST, Urgency
 from tests.fakes import SLOW, ask, outcome, view, views
-from tests.router.policies.picking import picked, policy_of
+from tests.router.policies.picking import crowd, picked, policy_of
 
 OWN = Slo("", ttft_s=4.0)
 LATE = Slo("", ttft_s=3_600.0)
@@ -64,17 +64,6 @@ def test_targets_for_one_model_count_for_that_model():
 def test_where_nobody_has_a_target_all_count_alike():
     assert Urgency({"bulk": Slo("bulk")}).of("bulk", None, "m") == 1.0
     assert Urgency({}).of("bulk", OWN, "m") == 1.0
-
-
-def crowd(n: int, **state: Any) -> dict[str, Any]:
-    """n requests decoding, each 1,050 tokens of context and 50 tokens to come."""
-    return {
-        "in_flight": n,
-        "decoding": n,
-        "context_tokens": 1_050.0 * n,
-        "pending_output_tokens": 50.0 * n,
-        **state,
-    }
 
 
 @pytest.mark.parametrize(
