@@ -12,6 +12,7 @@ from router.domain.protocols import Planner
 from simulator.faults import Fault
 from simulator.gateways import Costs
 from simulator.options import ReplayOptions
+from simulator.report.outputs import writing
 from simulator.results import RunResult
 from simulator.run import policy_names, run_policy
 from simulator.traces.columns import Trace
@@ -71,7 +72,9 @@ class Batch:
         with ExitStack() as stack:
             log = None
             if self.decision_log is not None:
-                log = stack.enter_context(self._log_path(policy, seed).open("wb")).write
+                path = self._log_path(policy, seed)
+                stack.enter_context(writing(path))
+                log = stack.enter_context(path.open("wb")).write
             return run_policy(
                 trace,
                 self.config,

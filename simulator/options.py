@@ -9,6 +9,8 @@ from typing import Literal
 
 from router.domain.errors import ConfigError, UnknownNameError
 
+_WRONGEST = 3.0
+"""A belief off by a factor of 20 in the ordinary case; more is no belief."""
 PREDICTORS = ("bucket", "constant", "oracle")
 
 
@@ -58,6 +60,8 @@ class ReplayOptions:
         self._check_choices()
         for name in ("model_error", "scrape_interval_s", "telemetry_delay_s", "shared_every_s"):
             _at_least_zero(name, getattr(self, name))
+        if self.model_error > _WRONGEST:
+            raise ConfigError(f"model_error must be at most {_WRONGEST}, not {self.model_error!r}")
         for name in ("feedback_interval_s", "client_timeout_s"):
             value = getattr(self, name)
             if value is not None and not value > 0:

@@ -5,9 +5,10 @@ The only builder of the simulator; commands, sweeps and tests call ``run_policy`
 
 from __future__ import annotations
 
+import math
 import time
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -70,7 +71,7 @@ def run_policy(
         progress: told (requests settled, requests) now and then.
 
     Raises:
-        UnknownNameError: no such policy, or a fault on no such backend.
+        UnknownNameError: no such policy, a fault on no such backend, a delay to no such zone.
         ConfigError: the fleet serves no model that the trace asks for.
         TraceError: the trace is empty or has no arrivals.
     """
@@ -104,7 +105,7 @@ def run_policy(
         preemptions=sum(engine.replica.preemptions for engine in replay.engines),
         wall_s=time.perf_counter() - wall_s,
         cpu_s=time.process_time() - cpu_s,
-        notes=_notes(trace, config, options, replay),
+        notes=_notes(trace, config, options, replay, faults),
         options=options.as_json(),
     )
 
@@ -126,6 +127,10 @@ def build_replay(
     """Put a replay together without running it; arguments and errors as ``run_policy``."""
     check_trace(trace, config)
     check_backends(faults, (spec.name for spec in config.fleet.backends))
+    zones = {spec.zone for spec in config.fleet.backends}
+    for zone in options.zone_delay_s:
+        if zone not in zones:
+            raise UnknownNameError("zone", zone, filter(None, zones))
     truly = truth_of or config.hardware.iteration_model
     truth = {spec.name: truly(spec) for spec in config.fleet.backends}
     mine = replace(config, policy=_policy_section(config, policy))
@@ -205,21 +210,47 @@ def _stock_replica(options: ReplayOptions, hardware: Hardware) -> ReplicaOf:
     )
 
 
-def _notes(trace: Trace, config: MotleyConfig, options: ReplayOptions, replay: Replay) -> list[str]:
-    notes = []
+def _after_the_end(faults: Sequence[Fault], replay: Replay) -> str:
+    """Say of faults that come when all is over that they changed nothing; empty if none does."""
+    end_s = max((at for at in replay.records.finished_s if not math.isnan(at)), default=0.0)
+    late = [fault for fault in faults if fault.at_s > end_s]
+    if not late:
+        return ""
+    first = late[0]
+    return (
+        f"{len(late)} fault(s) come after the last answer, at {end_s:.0f} s, and changed nothing: "
+        f"first {first.kind} of {first.backend} at {first.at_s:g} s"
+    )
+
+
+def _about_the_question(
+    trace: Trace, config: MotleyConfig, options: ReplayOptions
+) -> Iterator[str]:
     if options.oracle:
-        notes.append("ORACLE: true lengths, exact costs and fresh signals; a bound, not a result")
+        yield "ORACLE: true lengths, exact costs and fresh signals; a bound, not a result"
     elif options.length_predictor == "oracle":
-        notes.append("ORACLE LENGTHS: the forecast is the true output length")
+        yield "ORACLE LENGTHS: the forecast is the true output length"
     if len(trace) > 1 and not trace.span_s:
-        notes.append(
+        yield (
             "all requests arrive at one instant: rates are over the time until the last one "
             "ended, and --rate-scale changes nothing"
         )
     strange = [name for name in trace.slo_class.used() if name and name not in config.slos]
     if strange:
         names = ", ".join(map(repr, strange))
-        notes.append(f"no SLO is set for class {names}: judged as {DEFAULT_CLASS!r}")
+        yield f"no SLO is set for class {names}: judged as {DEFAULT_CLASS!r}"
+
+
+def _notes(
+    trace: Trace,
+    config: MotleyConfig,
+    options: ReplayOptions,
+    replay: Replay,
+    faults: Sequence[Fault],
+) -> list[str]:
+    notes = list(_about_the_question(trace, config, options))
+    if late := _after_the_end(faults, replay):
+        notes.append(late)
     fell_back: Counter[tuple[str, str]] = sum((d.fell_back for d in replay.dispatchers), Counter())
     for (asked, served), count in fell_back.items():
         notes.append(f"{count} request(s) for {asked} were answered by {served}")

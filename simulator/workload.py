@@ -24,6 +24,8 @@ from simulator.traces.transform import (
 )
 
 _BUILTIN_S = 3600.0
+_LONGEST_BUILTIN_S = 7 * 86_400.0
+"""They are drawn whole: at 5.5 requests a second a week is 3.3 million."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,12 +76,22 @@ def build_trace(spec: TraceSpec, seed: int) -> tuple[Trace, list[str]]:
         The trace, and sentences on what was left out of it.
 
     Raises:
-        TraceError: nothing usable, or a number that makes no sense.
+        TraceError: nothing usable, a number that makes no sense, or one that says nothing.
         UnknownNameError: no such format or arrival process.
     """
+    if seed < 0:
+        raise TraceError(f"a seed must be 0 or more, not {seed}")
+    if spec.rate_per_s is not None and spec.arrivals is None:
+        raise TraceError(
+            f"--rate {spec.rate_per_s:g} says nothing without --arrivals, as in --arrivals "
+            "poisson; --rate-scale 2 doubles a trace's own load"
+        )
+    sources = (spec.source, *spec.mixed_with)
+    if spec.format_name is not None and all(map(is_builtin, sources)):
+        raise TraceError(f"--format {spec.format_name} goes with files; {spec.source} is built in")
     rng = np.random.default_rng([seed, 0x7ACE])
     window = check_window(spec.start_s, spec.duration_s)
-    loaded = [_source(name, spec, window, seed) for name in (spec.source, *spec.mixed_with)]
+    loaded = [_source(name, spec, window, seed) for name in sources]
     notes = [note for _, note in loaded if note]
     traces = [trace for trace, _ in loaded]
     if spec.arrivals is not None:
@@ -94,6 +106,11 @@ def build_trace(spec: TraceSpec, seed: int) -> tuple[Trace, list[str]]:
 def _source(name: str, spec: TraceSpec, window: Window, seed: int) -> tuple[Trace, str]:
     if is_builtin(name):
         end_s = window.end_s if window.duration_s is not None else window.start_s + _BUILTIN_S
+        if end_s > _LONGEST_BUILTIN_S:
+            raise TraceError(
+                f"{name} is drawn for {_LONGEST_BUILTIN_S:,.0f} s (a week) at most, and --start "
+                f"and --duration end at {end_s:g} s; --rate-scale and --upsample give more load"
+            )
         whole = builtin_trace(name, duration_s=end_s, seed=seed)
         trace = Trace(name).extend(cut(whole.records(), window))
         if not len(trace):

@@ -13,6 +13,7 @@ from solver.congestion import Congestion
 from solver.options import Limits
 from solver.problem import Column, Problem
 from solver.stock import Stock
+from solver.unmet import Unmet, in_words
 from solver.workload import WorkClass, Workload
 
 IDLE = Congestion(1.0, 1.0)
@@ -64,7 +65,7 @@ def assemble(
     fits = fit_bases(bases, classes, limits)
     relaxed = relax_unreachable(classes, bases, fits, max(limits.ceilings))
     if relaxed and limits.strict_slo:
-        raise InfeasiblePlanError("SLO: " + "; ".join(relaxed.values()))
+        raise InfeasiblePlanError("SLO: " + "; ".join(in_words(relaxed.values())))
     columns: list[Column] = []
     edges = _Edges()
     for b, (base, fit) in enumerate(zip(bases, fits, strict=True)):
@@ -90,12 +91,12 @@ def assemble(
 
 def relax_unreachable(
     classes: Sequence[WorkClass], bases: Sequence[Base], fits: Sequence[BaseFits], top: float
-) -> dict[int, str]:
-    """Open the best engines to classes whose SLO nobody meets; returns those, in words.
+) -> dict[int, Unmet]:
+    """Open the best engines to classes whose SLO nobody meets; returns those.
 
     ``fits`` is changed in place: the ceilings of such classes become ``top`` there.
     """
-    found: dict[int, str] = {}
+    found: dict[int, Unmet] = {}
     for c, work in enumerate(classes):
         options = [(f, b) for b, f in enumerate(fits) if c in f.fits]
         if not options or any(fit.fits[c].ceiling > 0 for fit, _ in options):
@@ -105,10 +106,7 @@ def relax_unreachable(
         for fit, _ in near:
             fit.fits[c] = replace(fit.fits[c], ceiling=top)
         best, b = min(near, key=lambda pair: pair[0].fits[c].missed[1])
-        found[c] = (
-            f"no engine meets the {best.fits[c].missed[0]} target of class {work.name}; the "
-            f"nearest, {bases[b].group}, misses it by a factor of {least:.2f} even lightly loaded"
-        )
+        found[c] = Unmet(work.name, best.fits[c].missed[0], bases[b].group, least)
     return found
 
 

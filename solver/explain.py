@@ -6,8 +6,9 @@ minimised, all other rules stay. What comes out are single changes, each of them
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from itertools import islice
 from typing import Any
 
 import cvxpy as cp
@@ -25,6 +26,7 @@ from solver.stock import Pool
 from solver.terms import Numbers, declare_numbers, declare_unknowns
 
 _TIME_LIMIT_S = 10.0
+_MOST_REASONS = 3
 _GAP = 0.02
 _ABOUT_REPLICAS = ("stock", "ready", "starts", "moves", "budget", "zones", "engines")
 
@@ -128,6 +130,13 @@ def explain_rules(problem: Problem) -> str:
     return f"no placement keeps all of: {rules}. Enough on its own: {remedy}"
 
 
+def explain_unserved(problem: Problem, unserved: Floats, weights: Weights) -> str:
+    """Why requests would be turned away: too little room, or weights that would rather do that."""
+    if _fits(problem):
+        return _cheaper_unserved(problem.rates, unserved, weights)
+    return explain_overload(problem, unserved)
+
+
 def explain_overload(problem: Problem, unserved: Floats) -> str:
     """Why requests would be turned away, which, and which single changes would be enough."""
     rates = problem.rates
@@ -150,9 +159,18 @@ def explain_overload(problem: Problem, unserved: Floats) -> str:
     )
 
 
+def _cheaper_unserved(rates: Floats, unserved: Floats, weights: Weights) -> str:
+    return (
+        f"weights: all {rates.sum():.3g} requests per second have room, but the plan turns "
+        f"{unserved.sum():.3g} of them away, because serving them weighs more (cost="
+        f"{weights.cost:g}, energy={weights.energy:g}) than not (unserved={weights.unserved:g}). "
+        "Raise unserved or lower the others. Or turn them away (--allow-unserved)"
+    )
+
+
 def explain_orphans(problem: Problem) -> str:
     """Why some classes can be served by no engine at all."""
-    lines = []
+    alike: dict[str, list[str]] = {}
     for c in problem.orphans():
         work = problem.classes[c]
         reasons = sorted(set(problem.refusals.get(c, [])))
@@ -161,8 +179,19 @@ def explain_orphans(problem: Problem) -> str:
             reasons = [why for group, why in sorted(groups.items()) if work.model in group]
         known = ", ".join(problem.models) or "none"
         why = "; ".join(reasons[:3]) or f"no engine runs {work.model}; models here: {known}"
-        lines.append(f"class {work.name} can be served by nobody: {why}")
-    return ". ".join(lines)
+        alike.setdefault(why, []).append(work.name)
+    # A model that nobody runs is dozens of classes, all for the same reason.
+    lines = [
+        f"{_named(names)} can be served by nobody: {why}"
+        for why, names in islice(alike.items(), _MOST_REASONS)
+    ]
+    unsaid = sum(map(len, islice(alike.values(), _MOST_REASONS, None)))
+    return ". ".join([*lines, f"So it is with {unsaid} more classes"] if unsaid else lines)
+
+
+def _named(names: Sequence[str]) -> str:
+    more = f" and {len(names) - 1} more like it" if len(names) > 1 else ""
+    return f"class {names[0]}{more}"
 
 
 def _changes(problem: Problem, *, serving: bool) -> list[str]:
@@ -221,7 +250,12 @@ def _fits_without_targets(problem: Problem) -> bool:
     slos = {name: Slo(name) for name in problem.limits.slos}
     limits = replace(problem.limits, slos=slos, strict_slo=False)
     loose = assemble(problem.classes, problem.bases, problem.stock, limits)
-    remaining = smallest(loose, less_traffic, serving=True)
+    return _fits(loose)
+
+
+def _fits(problem: Problem) -> bool:
+    """Whether all of the traffic could be served."""
+    remaining = smallest(problem, less_traffic, serving=True)
     return remaining is not None and float(remaining[0]) >= 1.0 - 1e-6
 
 

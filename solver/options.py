@@ -122,6 +122,11 @@ class Limits:
             "utilization ceilings must lie between 0 and 1",
             self.ceilings,
         )
+        moves = self.max_moves
+        _require(moves is None or moves >= 0, "max_moves must be 0 or more", moves)
+        for name, value in (("hysteresis", self.hysteresis), ("mip_gap", self.mip_gap)):
+            usable = math.isfinite(value) and value >= 0
+            _require(usable, f"{name} must be a share of at least 0", value)
         _require(self.time_limit_s > 0, "the time limit must be more than 0 s", self.time_limit_s)
         for gpu, price in self.prices_usd_per_hour.items():
             _require(

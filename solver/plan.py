@@ -21,6 +21,7 @@ from solver.problem import Floats, Ints, Problem
 from solver.routing import Routing, occupied, route, shares_of
 from solver.search import Clock, search
 from solver.stock import Stock, stock_of
+from solver.unmet import in_words
 from solver.workload import Workload
 
 _UNSERVED = 1e-6
@@ -86,7 +87,7 @@ def plan_stock(
     placement = place(problem, chosen, searcher=searcher, clock=clock)
     reduced, replicas = occupied(problem, placement.replicas)
     routing, _ = route(reduced, replicas, chosen)
-    _check_overload(problem, routing.unserved)
+    _check_overload(problem, routing.unserved, chosen)
     return _assemble(problem, placement, routing, clock() - began)
 
 
@@ -99,18 +100,18 @@ def _check_orphans(problem: Problem) -> None:
         raise InfeasiblePlanError(explain_orphans(problem))
 
 
-def _check_overload(problem: Problem, unserved: Floats) -> None:
-    from solver.explain import explain_overload  # noqa: PLC0415 - imports CVXPY: seconds
+def _check_overload(problem: Problem, unserved: Floats, weights: Weights) -> None:
+    from solver.explain import explain_unserved  # noqa: PLC0415 - imports CVXPY: seconds
 
     if unserved.sum() > _UNSERVED * problem.rates.sum() and not problem.limits.allow_unserved:
-        raise InfeasiblePlanError(explain_overload(problem, unserved))
+        raise InfeasiblePlanError(explain_unserved(problem, unserved, weights))
 
 
 def _assemble(problem: Problem, placement: Placement, routing: Routing, solve_s: float) -> Plan:
     turned_away = float(routing.unserved.sum())
     gap = max(0.0, placement.objective - placement.bound) / max(1e-9, abs(placement.objective))
     proven = gap <= problem.limits.mip_gap + 1e-9
-    notes = list(problem.relaxed.values())
+    notes = in_words(problem.relaxed.values())
     overloaded = turned_away > _UNSERVED * float(problem.rates.sum())
     if overloaded:
         notes.append(f"{turned_away:.3g} requests per second are turned away")

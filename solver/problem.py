@@ -18,6 +18,7 @@ from solver.capacity import Base
 from solver.congestion import Congestion
 from solver.options import Limits
 from solver.stock import Stock
+from solver.unmet import Unmet
 from solver.workload import WorkClass
 
 Floats = npt.NDArray[np.float64]
@@ -54,7 +55,7 @@ class Problem:
         alone_s: (E,) seconds of E2E on an empty engine.
         kv_share: (E,) share of one replica's KV memory held per request per second, by Little's
             law at the column's ceiling.
-        relaxed: classes whose SLO nobody meets, served as well as possible, in words.
+        relaxed: classes whose SLO nobody meets, served as well as possible.
         refusals: by class, why bases that run its model cannot serve it.
     """
 
@@ -68,7 +69,7 @@ class Problem:
     engine_s: Floats
     alone_s: Floats
     kv_share: Floats
-    relaxed: Mapping[int, str] = field(default_factory=dict)
+    relaxed: Mapping[int, Unmet] = field(default_factory=dict)
     refusals: Mapping[int, Sequence[str]] = field(default_factory=dict)
 
     @property

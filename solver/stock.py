@@ -189,7 +189,7 @@ def _ideas(fleet: Fleet, pools: Iterable[Pool], models: Iterable[str]) -> Iterat
             for size in pool.sizes():
                 yield replace(
                     template,
-                    name=f"{pool.name}-idea",
+                    name=pool.name,
                     model=variant.model,
                     quantization=variant.quantization,
                     tensor_parallel=size,

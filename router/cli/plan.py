@@ -26,6 +26,7 @@ from router.cli.workload_options import (
     StrictOption,
     trace_spec,
 )
+from router.domain.errors import ConfigError
 
 if TYPE_CHECKING:
     from router.config.load import MotleyConfig
@@ -174,6 +175,7 @@ def plan(
     from solver.render import render
     from solver.settings import limits_of
 
+    _check_question(worth=worth, buy=buy, offers=offers)
     if json_path not in (None, "-"):
         check_place(Path(json_path or ""))
     config = load_config(fleet)
@@ -228,6 +230,13 @@ def plan(
         for note in found.notes if json_path else ():
             print(f"note: {note}", file=sys.stderr)
         show(found.to_json(), lambda: render(found), json_path)
+
+
+def _check_question(*, worth: bool, buy: bool, offers: Path | None) -> None:
+    if worth and buy:
+        raise ConfigError("--worth looks at the fleet there is, --buy at another: give one of them")
+    if offers is not None and not buy:
+        raise ConfigError("--offers is the price list of --buy, which is not given")
 
 
 def _plan(

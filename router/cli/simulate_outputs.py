@@ -48,18 +48,25 @@ class Outputs:
             check_html(self.html)
 
     def write(self, results: Sequence[RunResult]) -> None:
-        """Write all that was asked for."""
+        """Write all that was asked for.
+
+        Raises:
+            BadInputError: a file cannot be written.
+        """
+        from simulator.report.outputs import writing
         from simulator.summary import summarize
 
         summaries = [summarize(result) for result in results]
         if self.per_request is not None:
             from simulator.report.rows import write_requests
 
-            write_requests(results, self.per_request)
+            with writing(self.per_request):
+                write_requests(results, self.per_request)
         if self.html is not None:
             from simulator.report.page import write_page
 
-            write_page(results, self.html)
+            with writing(self.html):
+                write_page(results, self.html)
         if self.json_path is not None:
             write_json({"runs": summaries}, self.json_path)
         if self.json_path != "-":

@@ -146,10 +146,12 @@ def _report(result: SweepResult, json_path: str | None, html: Path | None) -> No
     from rich.console import Console
 
     from simulator.report.frontier import frontier_table, write_sweep_page
+    from simulator.report.outputs import writing
     from simulator.sweep.sweep import sweep_json
 
     if html is not None:
-        write_sweep_page(result, html)
+        with writing(html):
+            write_sweep_page(result, html)
     if json_path is not None:
         write_json(sweep_json(result), json_path)
     if json_path != "-":

@@ -95,7 +95,7 @@ def trace(
     """
     from rich.console import Console
 
-    from simulator.report.outputs import check_rows
+    from simulator.report.outputs import check_rows, writing
     from simulator.traces.anonymize import anonymized
     from simulator.traces.stats import describe
     from simulator.traces.write import write_trace
@@ -133,7 +133,8 @@ def trace(
     for note in notes:
         console.print(note, style="yellow", markup=False)
     if out is not None:
-        write_trace(built, out)
+        with writing(out):
+            write_trace(built, out)
         console.print(f"{len(built)} requests written to {out}", markup=False)
     if learned is not None:
         console.print(_teach(built, model or "", learned), markup=False)
@@ -164,10 +165,13 @@ def _tell_predictions(record: Path, plot: Path) -> None:
     from rich.console import Console
     from rich.table import Table
 
+    from simulator.report.outputs import check_place, writing
     from simulator.report.predictions import plot_predictions, read_predictions, reports
 
+    check_place(plot)
     found = read_predictions(record)
-    plot_predictions(found, plot)
+    with writing(plot):
+        plot_predictions(found, plot)
     table = Table(box=SIMPLE_HEAD, title="Predicted against actual", title_justify="left")
     for column in ("figure", "backend"):
         table.add_column(column)

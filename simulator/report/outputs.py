@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -12,8 +14,10 @@ def check_place(path: Path) -> None:
     """Make sure that a file can be made there.
 
     Raises:
-        BadInputError: its folder does not exist, or it is a folder itself.
+        BadInputError: its folder does not exist, or it is a folder itself, or stdout is meant.
     """
+    if str(path) == "-":
+        raise BadInputError("-: only --json writes to stdout; give the name of a file (./- is one)")
     if not path.parent.is_dir():
         raise BadInputError(
             f"{path}: the folder {str(path.parent)!r} does not exist; make it first"
@@ -43,6 +47,19 @@ def check_html(path: Path) -> None:
     """
     check_place(path)
     _need("matplotlib", path)
+
+
+@contextmanager
+def writing(path: Path) -> Iterator[None]:
+    """Name the file that cannot be written after all: a full disk, a place for reading only.
+
+    Raises:
+        BadInputError: for any ``OSError`` of what is done inside.
+    """
+    try:
+        yield
+    except OSError as error:
+        raise BadInputError(f"cannot write {path}: {error.strerror or error}") from error
 
 
 def _need(package: str, path: Path) -> None:

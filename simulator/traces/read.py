@@ -32,6 +32,17 @@ _OUT_OF_ORDER_S = 600.0
 """How far out of order requests may stand before a slice stops reading behind its end."""
 
 
+LONGEST_S = 366 * 86_400.0
+"""Between two requests of one trace. A day of milliseconds taken for seconds is longer."""
+
+
+def _too_far(apart_s: float) -> str:
+    return (
+        f"it arrives {apart_s:.4g} s from the first request, more than a year: are the times "
+        "milliseconds? Then name the column arrival_ms"
+    )
+
+
 def stream_trace(
     path: Path | str, *, format_name: str | None = None, strict: bool = False
 ) -> tuple[Iterator[TraceRecord], ReadReport]:
@@ -63,6 +74,9 @@ def _checked(
             continue
         if origin is None:
             origin = record.arrival_s
+        if abs(record.arrival_s - origin) > LONGEST_S:
+            report.bad(line, _too_far(record.arrival_s - origin))
+            continue
         if record.output_tokens == 0:
             report.unanswered += 1
             continue

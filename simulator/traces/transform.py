@@ -59,10 +59,15 @@ def upsample(trace: Trace, factor: float, rng: np.random.Generator) -> Trace:
     the original.
 
     Raises:
-        TraceError: the factor is not positive.
+        TraceError: the factor is not positive, or makes more than ``_MOST_REQUESTS``.
     """
     if not (factor > 0 and math.isfinite(factor)):
         raise TraceError(f"a trace can only be upsampled by a number above 0, not {factor:g}")
+    if len(trace) * factor > _MOST_REQUESTS:
+        raise TraceError(
+            f"upsampling by {factor:g} makes {len(trace) * factor:,.0f} requests of "
+            f"{len(trace):,}; more than {_MOST_REQUESTS:,} are too many"
+        )
     copies = np.floor(factor + rng.random(len(trace))).astype(np.int64).tolist()
     more = Trace(trace.name)
     for i, count in enumerate(copies):
@@ -74,6 +79,8 @@ def upsample(trace: Trace, factor: float, rng: np.random.Generator) -> Trace:
 
 
 _NEIGHBOURS, _SPREAD_S = 50, 1.0
+_MOST_REQUESTS = 20_000_000
+"""What a machine with a few GB still holds."""
 
 
 def _copy(trace: Trace, i: int, copy: int, rng: np.random.Generator) -> TraceRecord:

@@ -12,6 +12,7 @@ from solver.assemble import build_problem
 from solver.options import Limits
 from solver.problem import Problem
 from solver.stock import stock_of
+from solver.unmet import in_words
 from tests.solver.tiny import MODEL, backends, demand, fleet, linear_model, work
 
 TARGETS = {
@@ -72,13 +73,21 @@ def test_routing_has_one_column_per_engine() -> None:
 def test_a_target_nobody_meets_is_relaxed_for_the_best_and_noted() -> None:
     found = _built(work(slo="absurd"))
     assert {gpu for gpu, _ in _who(found, 0)} == {"a100-80"}
-    assert "no engine meets the ttft target" in found.relaxed[0]
-    assert "a100-80" in found.relaxed[0]
+    assert "no engine meets the ttft target" in str(found.relaxed[0])
+    assert "a100-80" in str(found.relaxed[0])
 
 
 def test_strict_targets_are_not_relaxed() -> None:
     with pytest.raises(InfeasiblePlanError, match="no engine meets the ttft target"):
         _built(work(slo="absurd"), limits=Limits(slos=TARGETS, strict_slo=True))
+
+
+def test_a_target_that_many_classes_miss_is_told_once_with_the_worst() -> None:
+    problem = _built(work(slo="absurd", prompt=500), work(slo="absurd", prompt=5000))
+    (sentence,) = in_words(problem.relaxed.values())
+    assert "target of 2 classes" in sentence
+    worst = max(problem.relaxed.values(), key=lambda one: one.factor)
+    assert f"{worst.factor:.2f} even lightly loaded (most of all {worst.work})" in sentence
 
 
 def test_a_context_that_does_not_fit_is_refused_with_both_numbers() -> None:

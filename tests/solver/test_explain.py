@@ -114,6 +114,25 @@ def test_a_model_that_fits_on_no_card_says_what_would() -> None:
     assert "does not fit" in str(caught.value)
 
 
+def test_what_nobody_can_serve_for_one_reason_is_said_once() -> None:
+    """A model that nobody runs is a class for every bucket of lengths."""
+    many = [work(model="llama-3.1-70b", output=tokens) for tokens in (100, 200, 300, 400)]
+    with pytest.raises(InfeasiblePlanError) as caught:
+        plan(demand(work(), *many), fleet(backends("a100-80", 1)))
+    message = str(caught.value)
+    assert message.count("can be served by nobody") == 1
+    assert message.count("does not fit") == 1
+    assert "and 3 more like it" in message
+
+
+def test_who_would_rather_turn_away_than_pay_is_told_so() -> None:
+    """There is room for all: more cards or less traffic would not help."""
+    with pytest.raises(InfeasiblePlanError, match="all 60 requests per second have room") as caught:
+        plan(demand(work(60.0)), fleet(backends("a100-80", 8)), weights={"cost": 1e6})
+    assert "cost=1e+06" in str(caught.value)
+    assert "unserved=3600" in str(caught.value)
+
+
 def test_moves_and_zones_are_offered_where_they_are_the_limit() -> None:
     zones = fleet(
         backends("a100-80", 1, zone="a"), backends("l4", 1, zone="b", model="llama-3.2-1b")

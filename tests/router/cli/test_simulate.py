@@ -210,6 +210,14 @@ def test_an_oracle_is_labelled_wherever_it_is_shown(
         (["azure-conv-like", "--json", "no/where.json"], "the folder 'no' does not exist"),
         (["azure-conv-like", "--per-request", "rows.xlsx"], "end the name with"),
         (["azure-conv-like", "--model-error", "-1"], "model_error must be"),
+        (["azure-conv-like", "--model-error", "1e9"], "model_error must be at most 3"),
+        (["azure-conv-like", "--seed", "-5"], "a seed must be 0 or more"),
+        (["azure-conv-like", "--rate", "5"], "--rate 5 says nothing without --arrivals"),
+        (["azure-conv-like", "--start", "1e9"], "604,800 s (a week) at most"),
+        (["azure-conv-like", "--upsample", "1e9"], "are too many"),
+        (["azure-conv-like", "--format", "azure"], "--format azure goes with files"),
+        (["azure-conv-like", "--duration", "9", "--zone-delay", "mars=1"], "unknown zone 'mars'"),
+        (["azure-conv-like", "--html", "-"], "only --json writes to stdout"),
     ],
 )
 def test_a_mistake_is_one_line_on_stderr_and_exit_code_2(
@@ -222,6 +230,45 @@ def test_a_mistake_is_one_line_on_stderr_and_exit_code_2(
     assert shown.err.startswith("error: ")
     assert problem in shown.err
     assert "Traceback" not in shown.err
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs a device that is always full")
+@pytest.mark.parametrize("option", ["--html", "--per-request", "--decision-log", "--json"])
+def test_a_full_disk_is_one_line_that_names_the_file(
+    option: str, fleet: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    full = tmp_path / "full.jsonl"
+    full.symlink_to("/dev/full")
+
+    arguments = ("azure-conv-like", "--fleet", fleet, "--duration", "10", option, str(full))
+    assert simulate(*arguments) == 2
+    assert f"error: cannot write {full}: No space left on device\n" == capsys.readouterr().err
+
+
+def test_a_fault_that_comes_too_late_is_said_to_change_nothing(
+    fleet: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    timeline = tmp_path / "faults.yaml"
+    timeline.write_text("- {at_s: 9000, backend: a100-80-0, kind: kill}\n")
+    arguments = ("azure-conv-like", "--fleet", fleet, "--duration", "10", "--json", "-")
+    assert simulate(*arguments, "--faults", str(timeline)) == 0
+
+    (entry,) = runs_of(capsys)
+    assert "1 fault(s) come after the last answer" in entry["notes"][0]
+    assert "kill of a100-80-0 at 9000 s" in entry["notes"][0]
+
+
+def test_a_time_of_another_age_is_a_malformed_line(
+    fleet: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A replay would go through all the empty years, second by second."""
+    trace = tmp_path / "t.csv"
+    trace.write_text("arrival_s,input_tokens,output_tokens\n0,10,10\n1e300,10,10\n1,10,10\n")
+
+    assert simulate(str(trace), "--fleet", fleet, "--json", "-") == 0
+    shown = capsys.readouterr()
+    assert json.loads(shown.out)["runs"][0]["arrived"] == 2
+    assert "more than a year" in " ".join(shown.err.split())
 
 
 def test_a_malformed_line_is_named_and_counted_and_strict_stops(

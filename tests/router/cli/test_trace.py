@@ -43,6 +43,16 @@ def test_a_file_of_lengths_says_what_it_needs(
     assert "4.00" not in capsys.readouterr().err
 
 
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs a device that is always full")
+def test_a_full_disk_is_one_line_that_names_the_file(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    full = tmp_path / "full.csv"
+    full.symlink_to("/dev/full")
+    assert run(["trace", "azure-conv-like", "--duration", "60", "--out", str(full)]) == 2
+    assert f"error: cannot write {full}: No space left on device\n" == capsys.readouterr().err
+
+
 def test_a_bad_name_is_one_line_and_exit_code_2(capsys: pytest.CaptureFixture[str]) -> None:
     assert run(["trace", "azure-conf-like"]) == 2
     assert "Did you mean 'azure-conv-like'" in capsys.readouterr().err
