@@ -58,7 +58,11 @@ def assemble(
     *,
     tiered: bool = True,
 ) -> Problem:
-    """As ``build_problem``, from bases that were looked up before."""
+    """As ``build_problem``, from bases that were looked up before.
+
+    Raises:
+        InfeasiblePlanError: some class cannot keep its targets anywhere, and ``strict_slo`` is set.
+    """
     for work in classes:
         slo_of(work, limits)
     models = {work.model for work in classes}

@@ -66,7 +66,11 @@ class HttpGetter:
         self._idle: dict[_Origin, _Connection] = {}
 
     async def get(self, url: str, *, timeout_s: float, max_bytes: int) -> bytes:
-        """Fetch ``url``; the deadline covers connecting, sending and the whole body."""
+        """Fetch ``url``; the deadline covers connecting, sending and the whole body.
+
+        Raises:
+            FetchError: no answer, none in time, too long a one, or a bad status.
+        """
         origin, request = _split(url, self._header())
         try:
             async with asyncio.timeout(timeout_s):
@@ -203,7 +207,11 @@ class _Connection(asyncio.Protocol):
         self._answer: _Answer | None = None
 
     async def exchange(self, request: bytes, max_bytes: int) -> bytes:
-        """Send one request and return the body of its answer."""
+        """Send one request and return the body of its answer.
+
+        Raises:
+            ConnectionResetError: the connection is closed, or closes before the answer is whole.
+        """
         if self._transport is None or self.closed:
             raise ConnectionResetError("connection closed")
         self.reusable = False

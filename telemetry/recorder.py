@@ -202,7 +202,11 @@ class _Journal:
         _locked(self._file)
 
     def append(self, rows: list[RecordRow]) -> None:
-        """One write for all rows."""
+        """One write for all rows.
+
+        Raises:
+            OSError: they could not be written whole.
+        """
         lines = b"".join(_ENCODER.encode(row) + b"\n" for row in rows)
         # After a failure the last line may be torn; an empty one keeps the next whole.
         data, self._torn = (b"\n" + lines if self._torn else lines), True

@@ -20,7 +20,11 @@ def _runtime(request: Request) -> Runtime:
 
 
 async def authorized(request: Request) -> Caller | None:
-    """Let nobody in without a key, where keys are set; who it is."""
+    """Let nobody in without a key, where keys are set; who it is.
+
+    Raises:
+        ProblemError: there is none, or nobody's.
+    """
     caller = _runtime(request).gate.admit(dict(request.scope["headers"]))
     if isinstance(caller, Problem):
         raise ProblemError(caller)

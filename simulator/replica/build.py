@@ -36,6 +36,9 @@ def make_replica(
         exact: step through every iteration; the fast engine gives the same times (to 1 µs),
             the same preemptions and the same prefix hits.
         token_events: report every token; needs ``exact``.
+
+    Raises:
+        ValueError: every token, but not ``exact``.
     """
     if exact:
         make_scheduler = EXACT_SCHEDULERS[config.scheduler]

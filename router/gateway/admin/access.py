@@ -51,7 +51,11 @@ def verdict(runtime: Runtime, headers: dict[bytes, bytes]) -> Verdict:
 
 
 async def onlooker(request: Request) -> Verdict:
-    """Let only admins in, and everybody where no keys are set: for what changes nothing."""
+    """Let only admins in, and everybody where no keys are set: for what changes nothing.
+
+    Raises:
+        ProblemError: no key that is known (401), or not an admin's (403).
+    """
     found = verdict(runtime_of(request), dict(request.scope["headers"]))
     if found == "unknown":
         raise ProblemError(UNAUTHORIZED)
@@ -61,7 +65,11 @@ async def onlooker(request: Request) -> Verdict:
 
 
 async def administrator(request: Request) -> None:
-    """Let only admins in; without any keys everybody may look, and nobody may change."""
+    """Let only admins in; without any keys everybody may look, and nobody may change.
+
+    Raises:
+        ProblemError: as ``onlooker``, and where a change is asked for without any keys.
+    """
     found = await onlooker(request)
     if found == "nobody" and request.method not in ("GET", "HEAD"):
         raise ProblemError(NO_KEYS)

@@ -40,7 +40,11 @@ def bad(message: str, param: str) -> Problem:
 
 
 def listed(data: list[dict[str, Any]], page: PageOf) -> dict[str, Any]:
-    """A list, or one page of it."""
+    """A list, or one page of it.
+
+    Raises:
+        BadRequestError: it is to begin after something that is not in it.
+    """
     if page.order == "asc":
         data.reverse()
     if page.after is not None:

@@ -22,7 +22,11 @@ class FromFile:
         self._watch = FileWatch(Path(settings.path))
 
     async def fleets(self) -> AsyncIterator[Seen]:
-        """The file's backends, now and after every change."""
+        """The file's backends, now and after every change.
+
+        Raises:
+            DiscoveryError: it cannot be read, or names something that cannot be.
+        """
         while True:
             if self._watch.changed():
                 try:

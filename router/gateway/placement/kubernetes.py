@@ -109,6 +109,9 @@ class KubernetesAdapter:
         """Scale the deployment up by one and wait until the new pod is ready.
 
         A start that a crash broke off is awaited, not asked for again.
+
+        Raises:
+            PlacementError: the pod does not become ready in time.
         """
         before = await self._read(group)
         under_way = before.noted(STARTING)

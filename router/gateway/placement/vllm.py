@@ -79,7 +79,11 @@ class VllmAdapter:
         return self._choice(group, running) is not None
 
     async def start(self, group: str, running: Sequence[BackendSpec]) -> BackendSpec | None:
-        """Wake an engine in a free slot, and load its adapter if it is one."""
+        """Wake an engine in a free slot, and load its adapter if it is one.
+
+        Raises:
+            PlacementError: no slot is free, or the engine does not wake up.
+        """
         spec = self._choice(group, running)
         if spec is None:
             raise PlacementError(f"no free slot holds an engine of {group}")
