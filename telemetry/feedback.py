@@ -95,7 +95,8 @@ class Feedback:
     ) -> None:
         """Start to learn a backend anew: it joined, or another one took its name.
 
-        If it is one that was known before a restart, what was learned then is known again.
+        If it is one that was known before a restart, or before it left, what was learned then is
+        known again.
         """
         self._backends[name] = learner(prior, shape, group, card)
         if self.calibration is not None:
@@ -105,8 +106,11 @@ class Feedback:
         self._claim(name, self._backends[name], self._latest_s)
 
     def remove(self, name: str) -> None:
-        """Forget a backend that left."""
-        self._backends.pop(name, None)
+        """Put a backend aside that left: names flap, and engines come back."""
+        self._catch_up()
+        backend = self._backends.pop(name, None)
+        if backend is not None and (backend.learned or backend.before):
+            self._before.keep(self._speed(name, backend, self._latest_s), self._latest_s)
         if self.calibration is not None:
             self.calibration.remove(name)
         if self.drift is not None:
@@ -146,7 +150,7 @@ class Feedback:
         return claimed
 
     def _claim(self, name: str, backend: Learner, now: float) -> bool:
-        speed = self._before.claim(name, backend.card, backend.prior)
+        speed = self._before.claim(name, backend.card, backend.prior, now)
         if speed is None:
             return False
         self._ghosts.pop(name, None)

@@ -26,6 +26,8 @@ OLDEST_S = 14 * 86_400.0
 SAME = 1e-6
 """Priors that differ by no more than rounding are the same."""
 MOST_SPEEDS = 10_000
+MOST_LEFT = 1_000
+"""Backends that left; every rollout of a deployment brings new names."""
 MOST_PHI, MOST_VARIANCE = 5.0, 10.0
 PARTS = 3
 _NOT_THE_CARD = frozenset(
@@ -102,12 +104,19 @@ class Before:
         """As they were when they were told, in the order of their names' first telling."""
         return iter(self._speeds.values())
 
-    def claim(self, name: str, card: str, prior: LinearCost) -> Speed | None:
+    def keep(self, speed: Speed, now: float) -> None:
+        """A backend left; of many that did, the last ones are kept."""
+        self._speeds.pop(speed.name, None)
+        self._speeds[speed.name] = replace(speed, age_s=speed.age_s - (now - self._now))
+        if len(self._speeds) > MOST_LEFT:
+            del self._speeds[next(iter(self._speeds))]
+
+    def claim(self, name: str, card: str, prior: LinearCost, now: float) -> Speed | None:
         """What was learned of this backend before, once; ``None`` if that was another one."""
         known = self._speeds.get(name)
         if known is None or known.card != card or not _alike(known.prior, prior):
             return None
-        return self._speeds.pop(name)
+        return _older(self._speeds.pop(name), max(0.0, now - self._now))
 
     def left(self, taken: Mapping[str, object], now: float) -> list[Speed]:
         """Those that are still to be kept: but for names that somebody else has."""

@@ -59,7 +59,7 @@ def _told(config: MotleyConfig, learned: Learned) -> str:
 
     belief, before = catalogue_belief(config.hardware), Before(learned.speeds)
     fleet = config.fleet.backends
-    known = sum(before.claim(s.name, card_of(s), belief(s)) is not None for s in fleet)
+    known = sum(before.claim(s.name, card_of(s), belief(s), 0.0) is not None for s in fleet)
     minutes = learned.age_s(time.time()) / 60.0
     return (
         f"written by a {learned.origin} {minutes:.0f} minutes ago; {len(learned.lengths)} cells of "

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
 from router.domain.state import LinearCost
+from telemetry import speeds
 from telemetry.calibration import Calibration
 from telemetry.drift import Drift, DriftDetector
 from telemetry.feedback import Feedback
@@ -139,3 +142,37 @@ def test_a_card_that_changed_while_the_gateway_was_away_is_noticed(taught: Feedb
     assert again.corrections()["b"][1] == pytest.approx(0.7 * 1.6, rel=0.1)
     assert again.drift is not None
     assert max(again.drift.degradations().values()) == pytest.approx(1.6, rel=0.15)
+
+
+def test_a_backend_that_leaves_and_comes_back_is_known_again(taught: Feedback) -> None:
+    """Names flap: an answer of a name server without it is no other engine."""
+    feedback = learner("b")
+    feedback.restore(taught.speeds(120.0), MINUTE_S, 0.0)
+    for outcome in traffic(A100, 5.0, 60.0):
+        feedback.observe(outcome)
+    before = feedback.corrections()["b"]
+    for _ in range(3):
+        feedback.remove("b")
+        assert "b" not in feedback.corrections()
+        feedback.add("b", PRIOR, VLLM, "g", "card")
+    assert feedback.corrections()["b"] == pytest.approx(before, rel=0.1)
+    assert feedback.drift is not None
+    assert feedback.drift.levels("b")
+    feedback.remove("b")
+    feedback.add("b", PRIOR, VLLM, "g", "another card")
+    assert feedback.corrections()["b"] == (1.0, 1.0)
+
+
+def test_of_those_that_left_the_last_ones_are_kept(
+    taught: Feedback, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Every deployment brings new names; they stay for their equals, and for the file."""
+    (speed,) = taught.speeds(120.0)
+    monkeypatch.setattr(speeds, "MOST_LEFT", 2)
+    before = Before(now=100.0)
+    for number in range(4):
+        before.keep(replace(speed, name=f"b{number}", age_s=1.0), 100.0 + number)
+    assert [(one.name, one.age_s) for one in before.left({}, 110.0)] == [("b2", 9.0), ("b3", 8.0)]
+    again = before.claim("b3", "card", PRIOR, 110.0)
+    assert again is not None
+    assert again.age_s == 8.0
