@@ -106,6 +106,29 @@ EXPLAINED: dict[tuple[str, str, str], str] = {
         "1.0 -> 2.0",
     ): _LOOKED_AT,
     (GLANCE, "self.idle = held <= 0", "LtE -> Lt"): _LOOKED_AT,
+    (GLANCE, "self.output = max(request.forecast.mean_tokens, 1.0)", "1.0 -> 2.0"): _LOOKED_AT,
+    (GLANCE, "self.needed = prompt + 0.5 * self.output", "0.5 -> 1.5"): _LOOKED_AT,
+    (GLANCE, "self.half_pairs = 0.5 * prompt * prompt", "0.5 -> 1.5"): _LOOKED_AT,
+    (
+        GLANCE,
+        "self.small_prompt_s += cost.pair_s * 0.5 * SMALL_TOKENS",
+        "0.5 -> 1.5",
+    ): _LOOKED_AT,
+    (
+        GLANCE,
+        "limit_s = demand.tau_s + demand.of_idle * (self._alone_s + added_s)",
+        "Add -> Sub",
+    ): _LOOKED_AT,
+    (
+        GLANCE,
+        "if demand.needed > self.room_tokens or tau_s * self._stretch > limit_s:",
+        "Gt -> GtE",
+    ): _LOOKED_AT,
+    (
+        GATE,
+        "and (may_end_late or own_s + output * seen.small_tau_s <= e2e_s)",
+        "Or -> And",
+    ): _LOOKED_AT,
     (
         GATE,
         "if slo.ttft_s is not None and ttft_s > margin * slo.ttft_s:",

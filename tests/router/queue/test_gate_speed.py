@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+from dataclasses import replace
 
 import pytest
 
@@ -11,6 +12,9 @@ from router.domain.state import EngineSignals
 from router.queue.class_room import Entry
 from router.queue.gate import Gate, Limits
 from tests.fakes import FAST, SLOW, ask, view
+
+PAIRS = replace(FAST, pair_s=1e-8)
+"""Long prompts take longer a token."""
 
 SLOS = (
     Slo("bulk"),
@@ -24,7 +28,7 @@ SLOS = (
 def test_the_open_backends_are_those_without_an_obstacle(seed: int):
     draw = random.Random(seed)
     gate, now = Gate(0.8, 0.5, 0.8), 100.0
-    fleet = [view(f"b{n}", n, draw.choice([FAST, SLOW])) for n in range(40)]
+    fleet = [view(f"b{n}", n, draw.choice([FAST, SLOW, PAIRS])) for n in range(40)]
     opened = 0
     for step in range(150):
         now += draw.random() * 0.2
