@@ -26,6 +26,9 @@ from router.queue.waiting_room import WaitingRoom
 
 FRESH: frozenset[str] = frozenset()
 SATURATED = Wait("saturated")
+Unbooked = tuple[Request, BackendState, frozenset[str], float]
+"""An assignment whose books are not open yet: who, where to, who failed it before, when."""
+
 MOST_BEHIND = 64
 """Everybody who waits is asked about again whenever something ends; so many do so behind others."""
 
@@ -55,6 +58,7 @@ class Deciding(Paired):
         self._behind = 0  # how many wait behind others
         self._strict_context = strict_context
         self._books_later = False
+        self._unbooked: Unbooked | None = None
 
     @property
     def queued(self) -> int:
@@ -82,6 +86,13 @@ class Deciding(Paired):
             raise
 
     # -- inside ------------------------------------------------------------------------------
+
+    def _missing(self, request_id: str) -> Flight:
+        """Perhaps it is over before it was booked."""
+        if self._unbooked is None:
+            return super()._missing(request_id)
+        self.book()
+        return self._flight(request_id)
 
     def _lose(self, request: Request) -> None:
         """An error of ours: whoever is nowhere any more cannot be ended, so he has failed."""

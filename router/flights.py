@@ -18,15 +18,10 @@ from router.domain.protocols import (
     Observer,
     Policy,
 )
-from router.domain.request import Request
 from router.explain import Explainer
-from router.fleet_state.backend import BackendState
 from router.fleet_state.fleet import FleetState
 from router.fleet_state.flight import Flight
 from router.informed import Informed
-
-Unbooked = tuple[Request, BackendState, frozenset[str], float]
-"""An assignment whose books are not open yet: who, where to, who failed it before, when."""
 
 
 class Flights(Informed):
@@ -54,7 +49,6 @@ class Flights(Informed):
         self._hearing = tuple(one for one in observers if isinstance(one, FirstTokenListener))
         self._flights: dict[str, Flight] = {}
         self._seconds: dict[str, Flight] = {}  # of requests that have two attempts under way
-        self._unbooked: Unbooked | None = None
         self.explainer = Explainer()
         self.arrived = self.completed = self.failed = self.cancelled = self.rejected = 0
 
@@ -150,20 +144,15 @@ class Flights(Informed):
         self._spare(flight)
         return self._tell(flight, "failed", now, 0, None, None)
 
-    def book(self) -> None:
-        """Open the books of what was assigned, where ``dispatch`` left that for later."""
-        raise NotImplementedError
-
     # -- inside ------------------------------------------------------------------------------
 
     def _flight(self, request_id: str) -> Flight:
         flight = self._flights.get(request_id)
-        if flight is None and self._unbooked is not None:
-            self.book()  # it is over before it was booked
-            flight = self._flights.get(request_id)
-        if flight is None:
-            raise UnknownNameError("request in flight", request_id, ())
-        return flight
+        return flight if flight is not None else self._missing(request_id)
+
+    def _missing(self, request_id: str) -> Flight:
+        """No books are open for it."""
+        raise UnknownNameError("request in flight", request_id, ())
 
     def _open(self, flight: Flight) -> None:
         if self._awaiting is not None:

@@ -106,6 +106,7 @@ EXPLAINED: dict[tuple[str, str, str], str] = {
         "1.0 -> 2.0",
     ): _LOOKED_AT,
     (GLANCE, "self.idle = held <= 0", "LtE -> Lt"): _LOOKED_AT,
+    (GLANCE, "SMALL_TOKENS = 8_192", "8192 -> 8193"): "another request is small, and its bound",
     (GLANCE, "self.output = max(request.forecast.mean_tokens, 1.0)", "1.0 -> 2.0"): _LOOKED_AT,
     (GLANCE, "self.needed = prompt + 0.5 * self.output", "0.5 -> 1.5"): _LOOKED_AT,
     (GLANCE, "self.half_pairs = 0.5 * prompt * prompt", "0.5 -> 1.5"): _LOOKED_AT,
