@@ -37,7 +37,7 @@ class Lanes:
     ) -> None:
         self._index, self._scale, self._weights = index, scale, weights
         self._backlog_s = backlog_s
-        self._lanes: dict[int, Lane] = {}
+        self._lanes: dict[BackendView, Lane] = {}
         self._mates: dict[str, list[Lane]] = {}
         self._typical: Ask | None = None
 
@@ -47,20 +47,19 @@ class Lanes:
 
     def as_now(self, view: BackendView, now: float) -> Lane:
         """The lane of a backend as it is now; one for this once, if it has changed since."""
-        known = self._lanes.get(view.index)
-        if known is not None and known.view is view and known.version == view.version:
+        known = self._lanes.get(view)
+        if known is not None and known.version == view.version:
             return known
         lane = Lane(view)
         lane.refresh(now)
-        if known is not None and known.view is view:
+        if known is not None:
             lane.take_over(known)
         return lane
 
     def forget(self, backend: str) -> None:
         """The backend left, or fell ill."""
-        gone = [index for index, lane in self._lanes.items() if lane.view.spec.name == backend]
-        for index in gone:
-            lane = self._lanes.pop(index)
+        for view in [view for view in self._lanes if view.spec.name == backend]:
+            lane = self._lanes.pop(view)
             mates = self._mates[lane.group]
             mates.remove(lane)
             if len(mates) == 1:
@@ -83,7 +82,7 @@ class Lanes:
         full: list[Lane] = []
         holding: list[Lane] = []
         for view in candidates:
-            lane = lane_of(view.index)
+            lane = lane_of(view)
             if lane is None or lane.version != view.version:
                 lane = self._refreshed(view, now)
             if lane.room_tokens < prompt:
@@ -131,11 +130,9 @@ class Lanes:
 
     def lane(self, view: BackendView) -> Lane:
         """The lane of a backend, perhaps of an older version of its state."""
-        lane = self._lanes.get(view.index)
-        if lane is None or lane.view is not view:
-            if lane is not None:
-                self._mates[lane.group].remove(lane)
-            lane = self._lanes[view.index] = Lane(view)
+        lane = self._lanes.get(view)
+        if lane is None:
+            lane = self._lanes[view] = Lane(view)
             self._mates.setdefault(lane.group, []).append(lane)
         return lane
 
