@@ -47,6 +47,8 @@ class FakeKubeApi:
         denied: "who verb resource" of every request that roles did not let through.
         asked: (who, verb, resource) of every request with a known token.
         tls: to speak HTTPS with; set before it is started.
+        next: by verb and resource, what the next such requests are answered with: a body and a
+            status, or ``None`` for a connection that is cut.
         graceful: resources whose DELETE only marks them; whoever plays the kubelet removes them.
     """
 
@@ -59,6 +61,7 @@ class FakeKubeApi:
         self.denied: list[str] = []
         self.asked: set[tuple[str, str, str]] = set()
         self.graceful: set[str] = set()
+        self.next: dict[tuple[str, str], list[tuple[str, int] | None]] = {}
         self.url = ""
         self.tls: ssl.SSLContext | None = None
         self._version = 100
@@ -184,6 +187,13 @@ class FakeKubeApi:
 
     def _refusal(self, verb: str, resource: str, request: web.Request) -> web.Response | None:
         self.requests.append(f"{verb} {resource}")
+        if self.next.get((verb, resource)):
+            odd = self.next[verb, resource].pop(0)
+            if odd is not None:
+                return web.Response(text=odd[0], status=odd[1], content_type="application/json")
+            assert request.transport is not None
+            request.transport.abort()
+            return web.Response()
         kind = KINDS.get(resource.partition("/")[0])
         if kind is None or kind.group in self.absent:
             return _status(404, "NotFound", "the server could not find the requested resource")

@@ -37,8 +37,9 @@ _NUMBERS = {
     "max-num-seqs": "max_num_seqs",
     "kv-capacity-tokens": "kv_capacity_tokens",
 }
+_MOST_DIGITS = 9
 _REMEDIES = {
-    "gpu": f"its GPU type is unknown: annotate the pod with {PREFIX}gpu, label its node with "
+    "gpu": f"its GPU type is unknown%s: annotate the pod with {PREFIX}gpu, label its node with "
     "nvidia.com/gpu.product, or set discovery.kubernetes[].template.gpu",
     "model": f"its model is unknown: annotate the pod with {PREFIX}model, or set "
     "discovery.kubernetes[].template.model",
@@ -102,13 +103,16 @@ class Endpoints:
         fields |= {field: told[key] for key, field in _TEXTS.items() if key in told}
         for key, field in _NUMBERS.items():
             if key in told:
-                if not told[key].isdecimal():
-                    raise ConfigError(f"{PREFIX}{key} must be a number, not {told[key]!r}")
+                if not told[key].isdecimal() or len(told[key]) > _MOST_DIGITS:
+                    raise ConfigError(f"{PREFIX}{key} must be a number, not {told[key][:64]!r}")
                 fields[field] = int(told[key])
         fields["gpu"] = self._gpu(told, node) or fields.get("gpu")
-        for what in ("gpu", "model"):
-            if not fields.get(what):
-                raise ConfigError(_REMEDIES[what])
+        if not fields["gpu"]:
+            said_by_node = next((node[name] for name in _PRODUCT_LABELS if name in node), "")
+            why = f" (its node says {said_by_node[:64]!r})" if said_by_node else ""
+            raise ConfigError(_REMEDIES["gpu"] % why)
+        if not fields.get("model"):
+            raise ConfigError(_REMEDIES["model"])
         if fields["engine"] not in ENGINES:
             known = ", ".join(ENGINES)
             raise ConfigError(f"{PREFIX}engine must be one of {known}, not {fields['engine']!r}")
@@ -161,7 +165,7 @@ def _told(pod: Thing) -> dict[str, str]:
 def _port(piece: Thing, wanted: int | str | None) -> int | None:
     if isinstance(wanted, int):
         return wanted
-    for port in piece.get("ports") or []:
-        if wanted is None or port.get("name") == wanted:
-            return int(port["port"])
-    return None
+    ports = {port.get("name"): port.get("port") for port in piece.get("ports") or []}
+    if wanted is not None:
+        return ports.get(wanted)
+    return ports.get("http") or next(iter(ports.values()), None)

@@ -70,30 +70,31 @@ class Informer:
         """
         failures = 0
         while True:
-            if not self._version:
-                await self._list()
             try:
+                if not self._version:
+                    await self._list()
                 if await self._watch():
                     failures = 0
             except ExpiredError:
                 self._version = ""
-                continue
             failures += 1
             await asyncio.sleep(min(SLOWEST_S, QUICK_S * 2**failures) * self._rng.uniform(0.5, 1.0))
 
     async def _list(self) -> None:
         """All pages; if a page expires in the middle, the next round begins anew."""
         things: dict[str, Thing] = {}
-        page: Mapping[str, Any] = {}
-        token = None
-        while page == {} or token:
+        token, version = "", ""
+        while token or not version:
             more: dict[str, Any] = {"_continue": token} if token else {}
             answer = await self._ask(limit=PAGE, _request_timeout=SILENCE_S, **more)
-            page = await answer.json(content_type=None)
-            things.update({thing["metadata"]["name"]: thing for thing in page.get("items") or []})
-            token = page["metadata"].get("continue")
-        self.things = things
-        self._version = page["metadata"]["resourceVersion"]
+            page = await document(answer, self._what)
+            try:
+                things |= {thing["metadata"]["name"]: thing for thing in page.get("items") or []}
+                version = page["metadata"]["resourceVersion"]
+                token = page["metadata"].get("continue") or ""
+            except (KeyError, TypeError) as error:
+                raise _no_api(self._what) from error
+        self.things, self._version = things, version
         self.synced.set()
         self._changed()
 
@@ -126,13 +127,18 @@ class Informer:
         return brought
 
     def _take(self, event: Mapping[str, Any]) -> None:
-        kind, thing = event["type"], event["object"]
+        try:
+            kind, thing = event["type"], event["object"]
+            meta = thing.get("metadata") or {}
+            version = thing.get("code") if kind == "ERROR" else meta["resourceVersion"]
+        except (KeyError, TypeError, AttributeError) as error:
+            raise _no_api(self._what) from error
         if kind == "ERROR":
-            if thing.get("code") == 410:
+            if version == 410:
                 raise ExpiredError
-            raise self._refused(int(thing.get("code") or 0), str(thing.get("message")))
-        self._version = thing["metadata"]["resourceVersion"]
-        name = thing["metadata"].get("name", "")
+            raise self._refused(version or 0, str(thing.get("message")))
+        self._version = version
+        name = meta.get("name", "")
         if kind == "BOOKMARK":
             return
         if kind == "DELETED":
@@ -168,3 +174,26 @@ class Informer:
                 "account token, or the kubeconfig"
             )
         return DiscoveryError(f"the Kubernetes API answered {status} on {self._what}: {text[:200]}")
+
+
+async def document(answer: Any, what: str) -> Thing:
+    """What an answer holds.
+
+    Raises:
+        DiscoveryError: it is cut off, or somebody else's who sits in between.
+    """
+    import aiohttp  # noqa: PLC0415 - comes with the extra
+
+    try:
+        read = await answer.json(content_type=None)
+    except (aiohttp.ClientError, OSError, TimeoutError) as error:
+        raise DiscoveryError(f"the Kubernetes API cannot be reached: {error}") from error
+    except ValueError as error:
+        raise _no_api(what) from error
+    if not isinstance(read, dict) or not isinstance(read.get("metadata"), dict):
+        raise _no_api(what)
+    return read
+
+
+def _no_api(what: str) -> DiscoveryError:
+    return DiscoveryError(f"what answers on {what} is no Kubernetes API")

@@ -19,7 +19,7 @@ from router.config.schema import BackendEntry
 from router.domain.errors import ConfigError
 from router.gateway.discovery.asked import Asked
 from router.gateway.discovery.endpoints import PREFIX, Endpoints, is_ready, name_of, pod_of
-from router.gateway.discovery.informer import Informer, Thing
+from router.gateway.discovery.informer import Informer, Thing, document
 from router.gateway.discovery.pods import as_slices
 from router.gateway.discovery.seam import DiscoveryError, Seen
 from telemetry.http_get import HttpGetter
@@ -168,21 +168,21 @@ class FromKubernetes:
     async def _seen(
         self, core: Any, slices: Mapping[str, Thing], pods: Mapping[str, Thing]
     ) -> Seen:
-        making = []
-        for piece in slices.values():
+        found = []
+        for piece in sorted(slices.values(), key=_family):
             for endpoint in piece.get("endpoints") or []:
                 if not is_ready(endpoint):
                     continue
                 pod = pods.get(pod_of(endpoint), {})
                 node = await self._node(core, endpoint.get("nodeName") or "")
-                making.append(self._made(endpoint, piece, pod, node))
+                found.append((endpoint, piece, pod, node))
         entries: dict[str, BackendEntry] = {}
         refused: list[str] = []
-        for made in await asyncio.gather(*making):
+        for made in await asyncio.gather(*(self._made(*one) for one in found)):
             if isinstance(made, str):
                 refused.append(made)
             elif made.name:
-                entries[made.name] = made
+                entries.setdefault(made.name, made)
         return Seen([entries[name] for name in sorted(entries)], tuple(sorted(refused)))
 
     async def _made(
@@ -208,23 +208,33 @@ class FromKubernetes:
         return self._nodes[name]
 
     async def _read_node(self, core: Any, name: str) -> Mapping[str, str]:
-        from kubernetes_asyncio.client.exceptions import ApiException  # noqa: PLC0415
+        import aiohttp  # noqa: PLC0415 - comes with the extra
 
         try:
-            node = await core.read_node(name)
-        except ApiException as error:
-            if error.status == 403:
-                self._nodes_forbidden = True
-                log.warning(
-                    "the Kubernetes API forbids to read nodes, so GPU types come from the "
-                    "annotation %sgpu or the template: grant get on nodes (a ClusterRole)",
-                    PREFIX,
-                )
-                return {}
-            if error.status == 404:
-                return {}
-            raise DiscoveryError(f"the Kubernetes API answered {error.status} on nodes") from error
-        return dict(node.metadata.labels or {})
+            answer = await core.read_node(name, _preload_content=False)
+        except (aiohttp.ClientError, OSError, TimeoutError) as error:
+            raise DiscoveryError(f"the Kubernetes API cannot be reached: {error}") from error
+        if answer.status != 200:
+            answer.close()
+        if answer.status == 403:
+            self._nodes_forbidden = True
+            log.warning(
+                "the Kubernetes API forbids to read nodes, so GPU types come from the "
+                "annotation %sgpu or the template: grant get on nodes (a ClusterRole)",
+                PREFIX,
+            )
+        if answer.status in (403, 404):
+            return {}
+        if answer.status != 200:
+            raise DiscoveryError(f"the Kubernetes API answered {answer.status} on nodes")
+        node = await document(answer, "nodes")
+        return dict(node["metadata"].get("labels") or {})
+
+
+def _family(piece: Thing) -> str:
+    """A pod of two stacks is in a slice of each: which comes first must not change, or its
+    address would."""
+    return str(piece.get("addressType") or "")
 
 
 def own_namespace() -> str:

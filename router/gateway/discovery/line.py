@@ -29,6 +29,8 @@ def read_line(line: str, **found: Any) -> BackendEntry:
         told = yaml.safe_load(line)
     except yaml.YAMLError as error:
         raise ConfigError(f"annotation {BACKEND} is not valid YAML: {in_a_line(error)}") from error
+    except RecursionError as error:
+        raise ConfigError(f"annotation {BACKEND} is nested too deep") from error
     if not isinstance(told, dict):
         raise ConfigError(
             f"annotation {BACKEND} must be a line of backends, as in "
