@@ -107,6 +107,62 @@ EXPLAINED: dict[tuple[str, str, str], str] = {
     ): _LOOKED_AT,
     (GLANCE, "self.idle = held <= 0", "LtE -> Lt"): _LOOKED_AT,
     (GLANCE, "SMALL_TOKENS = 8_192", "8192 -> 8193"): "another request is small, and its bound",
+    (GLANCE, "self._chunks_per_token = 1.0 / view.chunk_tokens", "1.0 -> 2.0"): _LOOKED_AT,
+    (
+        GLANCE,
+        "self.small_prompt_s = cost.prefill_s + self._chunks_per_token * tau_s",
+        "Mult -> Div",
+    ): _LOOKED_AT,
+    (
+        GLANCE,
+        "self.small_prompt_s += cost.pair_s * 0.5 * SMALL_TOKENS",
+        "Mult -> Div",
+    ): "by a half: " + _LOOKED_AT,
+    (
+        GLANCE,
+        "return own_s <= demand.cap_s and own_s + demand.output * tau_s <= demand.e2e_s",
+        "LtE -> Lt",
+    ): _LOOKED_AT,
+    (
+        GLANCE,
+        "self.room_tokens = room - (1.0 - CLEAR) * view.kv_capacity_tokens",
+        "Mult -> Div",
+    ): "a guard against rounding, of a ten-thousandth of a token",
+    (GATE, "small_tau_s = demand.tau_s if needed <= SMALL_TOKENS else -math.inf", "LtE -> Lt"): (
+        _LOOKED_AT
+    ),
+    (GATE, "seen.small_stretched_s <= small_tau_s", "LtE -> Lt"): _LOOKED_AT,
+    (GATE, "and needed <= seen.room_tokens", "LtE -> Lt"): _LOOKED_AT,
+    (
+        GATE,
+        "and (own_s := prompt * seen.small_prompt_s + seen.small_begin_s) <= cap_s",
+        "LtE -> Lt",
+    ): _LOOKED_AT,
+    (
+        GATE,
+        "and (own_s := prompt * seen.small_prompt_s + seen.small_begin_s) <= cap_s",
+        "Mult -> Div",
+    ): _LOOKED_AT,
+    (
+        GATE,
+        "and (may_end_late or own_s + output * seen.small_tau_s <= e2e_s)",
+        "LtE -> Lt",
+    ): _LOOKED_AT,
+    (
+        GATE,
+        "and (may_end_late or own_s + output * seen.small_tau_s <= e2e_s)",
+        "Mult -> Div",
+    ): _LOOKED_AT,
+    (
+        "router/policies/crowd.py",
+        "self.number += 1",
+        "Add -> Sub",
+    ): "crowds are told apart by their numbers, whatever they are",
+    (
+        "router/policies/lanes.py",
+        "elif key < best.key:",
+        "Lt -> LtE",
+    ): "of two that are equal either is the first, and both are scored",
     (GLANCE, "self.output = max(request.forecast.mean_tokens, 1.0)", "1.0 -> 2.0"): _LOOKED_AT,
     (GLANCE, "self.needed = prompt + 0.5 * self.output", "0.5 -> 1.5"): _LOOKED_AT,
     (GLANCE, "self.half_pairs = 0.5 * prompt * prompt", "0.5 -> 1.5"): _LOOKED_AT,

@@ -13,6 +13,10 @@ def test_they_count_as_much_as_they_do_on_average():
     crowd.enter(1.0)
     number = crowd.enter(0.25)
     assert crowd.weight == pytest.approx(0.625)
+    crowd.enter(0.25)
+    assert crowd.weight == pytest.approx(0.5)
+    crowd.leave(0.25, number)
+    assert crowd.weight == pytest.approx(0.625)
     crowd.leave(0.25, number)
     assert crowd.weight == 1.0
 

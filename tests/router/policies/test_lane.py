@@ -238,3 +238,14 @@ class TestPrompts:
         assert busy.prefill_share(10.0) == pytest.approx(0.1 + 0.1 / math.e)
         busy.add_prefill(10**6, 0, 10.0)
         assert busy.prefill_share(10.0) == PREFILL_SHARE_LIMIT
+
+
+class TestCrowd:
+    def test_it_is_there_as_long_as_anything_is_in_flight(self):
+        busy = lane(in_flight=2)
+        busy.crowd.enter(0.04)
+        busy.refresh(1.0)
+        assert busy.crowd.weight == 0.04
+        busy.view.in_flight = 0  # type: ignore[misc]
+        busy.refresh(2.0)
+        assert busy.crowd.weight == 1.0

@@ -374,6 +374,47 @@ def test_whoever_is_above_the_least_so_far_need_not_be_scored_to_the_end(seed: i
     assert {picked(policy, fleet, REQUEST) for _ in range(10)} == {expected}
 
 
+def test_an_explanation_counts_the_time_waited_so_far():
+    fleet, policy = [view("a", 0, **crowd(2))], policy_of("motley")
+    come, waiting = (ask(forecast=100.0, arrival_s=arrival_s) for arrival_s in (50.0, 20.0))
+    now, before = (
+        policy.explain(one, fleet, 50.0)["a"]  # type: ignore[attr-defined]
+        for one in (come, waiting)
+    )
+    assert now.terms["ttft"] < before.terms["ttft"]
+    assert now.terms["externality"] == pytest.approx(before.terms["externality"])
+
+
+def test_a_price_that_has_no_weight_is_in_no_explanation():
+    told = policy_of("motley").explain(  # type: ignore[attr-defined]
+        REQUEST, views(free=crowd(2), dear={**crowd(2), "price": 3.0}), 0.0
+    )
+    assert told["free"] == told["dear"]
+    assert told["dear"].terms["price"] == 0.0
+
+
+def test_an_explanation_has_what_is_not_weighed_in_no_term():
+    fleet = [view("a", 0, **crowd(2))]
+    bare = policy_of("motley", ttft_weight=0.0, externality=0.0, overshoot_weight=0.0)
+    alone = bare.explain(REQUEST, fleet, 0.0)["a"]  # type: ignore[attr-defined]
+    whole = policy_of("motley").explain(REQUEST, fleet, 0.0)["a"]  # type: ignore[attr-defined]
+    rest = {"ttft": 0.0, "overshoot": 0.0, "externality": 0.0, "price": 0.0}
+    assert alone.terms == {"e2e": whole.terms["e2e"], **rest}
+    assert whole.score == pytest.approx(sum(whole.terms.values()))
+    assert whole.terms["ttft"] > 0.0 < whole.terms["externality"]
+
+
+def test_an_explanation_says_of_whom_nothing_can_be_had_now_and_why():
+    busy = {"prefilling": 1, "in_flight": 1, "pending_prefill_tokens": 9_000}
+    fleet = views(free=crowd(2), full=crowd(2, context_tokens=99_000.0), busy=busy)
+    told = policy_of("motley").explain(REQUEST, fleet, 0.0)  # type: ignore[attr-defined]
+    assert told["free"].note == ""
+    assert told["full"].note == "has no KV room or no free sequence for it"
+    assert told["busy"].note == "busy: 0.95 s of prefill before it"
+    told = policy_of("motley").explain(REQUEST, fleet, 1.4)  # type: ignore[attr-defined]
+    assert told["busy"].note.endswith("it should have begun by now")
+
+
 def test_a_backend_is_ranked_once_another_of_its_kind_comes():
     alone = view("a", 0, **crowd(30))
     policy = policy_of("motley")
