@@ -6,6 +6,7 @@ the SDK's; a collector that is away costs dropped spans, never a request.
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
@@ -21,6 +22,8 @@ Value = str | bool | int | float | list[str]
 CONTEXT_HEADERS = (b"traceparent", b"tracestate")
 EXPORT_TIMEOUT_S = 3
 """Also how long stopping may wait for a collector that is away."""
+MOST_CHARACTERS = 256
+"""Of one fact: a client may call a model by a name as long as a body."""
 
 _NS = 1e9
 
@@ -81,8 +84,10 @@ class Tracing:
         span.end(int(ended_unix_s * _NS))
 
     def close(self) -> None:
-        """Send what is left and stop."""
-        self._provider.shutdown()
+        """Send what is left and stop; a collector that hangs is not waited for batch by batch."""
+        last = threading.Thread(target=self._provider.shutdown, daemon=True)
+        last.start()
+        last.join(EXPORT_TIMEOUT_S)
 
 
 _CONTEXT = frozenset(CONTEXT_HEADERS)
@@ -103,7 +108,7 @@ def make_tracing(endpoint: str, ratio: float) -> Tracing:
             OTLPSpanExporter,
         )
         from opentelemetry.sdk.resources import Resource  # noqa: PLC0415
-        from opentelemetry.sdk.trace import TracerProvider  # noqa: PLC0415
+        from opentelemetry.sdk.trace import SpanLimits, TracerProvider  # noqa: PLC0415
         from opentelemetry.sdk.trace.export import BatchSpanProcessor  # noqa: PLC0415
         from opentelemetry.sdk.trace.sampling import ParentBasedTraceIdRatio  # noqa: PLC0415
     except ImportError:
@@ -116,6 +121,7 @@ def make_tracing(endpoint: str, ratio: float) -> Tracing:
         sampler=ParentBasedTraceIdRatio(ratio),
         resource=Resource.create({"service.name": "motley"}),
         shutdown_on_exit=False,
+        span_limits=SpanLimits(max_attribute_length=MOST_CHARACTERS),
     )
     exporter = OTLPSpanExporter(url, timeout=EXPORT_TIMEOUT_S)
     provider.add_span_processor(BatchSpanProcessor(exporter))

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
+import json
+from hashlib import sha256
+
 import pytest
 
 from router.config.load import load_config
@@ -9,7 +13,16 @@ from router.domain.errors import ConfigError
 from router.gateway.app import build_app
 from telemetry import tracing
 from tests.router.gateway.conftest import StartEngine
-from tests.router.gateway.fakes import MODEL, answer, chat, fleet, running, stream
+from tests.router.gateway.fakes import (
+    MODEL,
+    REQUEST,
+    answer,
+    chat,
+    eventually,
+    fleet,
+    running,
+    stream,
+)
 from tests.telemetry.otlp import collecting
 
 pytest.importorskip("opentelemetry.sdk")
@@ -88,6 +101,56 @@ async def test_a_collector_that_is_away_costs_no_request(
     backend = await engine(chat())
     async with running(fleet(backend, telemetry=traced("http://127.0.0.1:9"))) as gate:
         assert (await gate.post()).status_code == 200
+
+
+async def test_spans_are_whole_whatever_becomes_of_their_requests(engine: StartEngine) -> None:
+    """Many at once, streamed or not, some left by their clients: one span each, below the right
+    parent, and nothing in them that is the client's own."""
+    usage = {"prompt_tokens": 7, "completion_tokens": 2}
+    backend = await engine(stream(["SECRET"] * 3, usage=usage, gap_s=0.01))
+    key = {"name": "team", "hash": "sha256:" + sha256(b"sk-SECRET").hexdigest()}
+    body = REQUEST.replace(b"Say hello.", b"SECRET")
+    with collecting() as collector:
+        config = fleet(backend, telemetry=traced(collector.url), access={"keys": [key]})
+        async with running(config) as gate, gate.client(authorization="Bearer sk-SECRET") as client:
+
+            async def ask(number: int) -> None:
+                context = {"traceparent": f"00-{number:032x}-{number:016x}-01"}
+                path = "/v1/chat/completions?key=SECRET"
+                async with client.stream("POST", path, content=body, headers=context) as answered:
+                    assert answered.status_code == 200
+                    if number % 5:
+                        await answered.aread()
+
+            await asyncio.gather(*(ask(number) for number in range(1, 51)))
+            await eventually(lambda: gate.relay.engine.live == 0)
+            long = json.dumps({"model": "long" * 10_000}).encode()
+            assert (await client.post("/v1/chat/completions", content=long)).status_code == 404
+    spans = {span["parent"]: span for span in collector.spans}
+    assert len(collector.spans) == len(spans) == 51
+    for number in range(1, 51):
+        span = spans[f"{number:016x}"]
+        assert span["trace"] == f"{number:032x}"
+        assert span["attributes"]["motley.outcome"] in ("completed", "cancelled")
+    assert spans[""]["attributes"]["gen_ai.request.model"] == "long" * 64
+    assert b"SECRET" not in b"".join(collector.bodies)
+
+
+async def test_a_collector_that_hangs_holds_up_neither_requests_nor_the_end(
+    engine: StartEngine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(tracing, "EXPORT_TIMEOUT_S", 1.0)
+    backend = await engine(chat())
+    silent = await asyncio.start_server(lambda *_: asyncio.sleep(3600), "127.0.0.1", 0)
+    port = silent.sockets[0].getsockname()[1]
+    async with running(fleet(backend, telemetry=traced(f"http://127.0.0.1:{port}"))) as gate:
+        async with gate.client() as client:
+            for _ in range(600):  # more than a batch
+                answered = await client.post("/v1/chat/completions", content=REQUEST)
+                assert answered.status_code == 200
+        began_s = asyncio.get_running_loop().time()
+    assert asyncio.get_running_loop().time() - began_s < 2.5, "one patience, not one a batch"
+    silent.close()
 
 
 async def test_without_traces_the_context_passes_untouched(engine: StartEngine) -> None:
