@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from ipaddress import ip_address
 from typing import Literal, Self
 
-from pydantic import Field, model_validator
+from pydantic import Field, field_validator, model_validator
 
 from router.config.section import Engine, Seconds, Section
 
@@ -29,6 +30,21 @@ class FileSource(Section):
     interval_s: Seconds = 1.0
 
 
+def server_and_port(told: str) -> tuple[str, int]:
+    """Address and port of a name server.
+
+    Raises:
+        ValueError: it is no IP address, or no port.
+    """
+    host, _, port = told.rpartition(":")
+    if not host or told.endswith("]") or (":" in host and not told.startswith("[")):
+        host, port = told, "53"
+    address = ip_address(host.removeprefix("[").removesuffix("]"))
+    if not (port.isdecimal() and 0 < int(port) < 65_536):
+        raise ValueError(f"{port!r} is no port")
+    return str(address), int(port)
+
+
 class DnsSource(Section):
     """Every address of a name is a backend; resolved again every ``interval_s``.
 
@@ -43,6 +59,28 @@ class DnsSource(Section):
     interval_s: Seconds = 5.0
     nameservers: list[str] = Field(default_factory=list)
     template: Template
+
+    @field_validator("name")
+    @classmethod
+    def _is_a_name(cls, value: str) -> str:
+        try:
+            value.encode("idna")
+        except UnicodeError as error:
+            raise ValueError(f"{value!r:.80} is no name of a host: {error}") from error
+        return value
+
+    @field_validator("nameservers")
+    @classmethod
+    def _are_addresses(cls, value: list[str]) -> list[str]:
+        for server in value:
+            try:
+                server_and_port(server)
+            except ValueError as error:
+                raise ValueError(
+                    f"{server!r} is no address of a name server: give an IP address, with a port "
+                    "if it is not 53, as in 10.0.0.10:5353 or [fd00::10]:5353"
+                ) from error
+        return value
 
     @model_validator(mode="after")
     def _is_complete(self) -> Self:

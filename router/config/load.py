@@ -136,6 +136,8 @@ def _read_yaml(path: Path) -> dict[str, Any]:
         raise ConfigError(f"{path} is not UTF-8 text: {error.reason}") from error
     except yaml.YAMLError as error:
         raise ConfigError(f"{path} is not valid YAML: {in_a_line(error)}") from error
+    except RecursionError as error:
+        raise ConfigError(f"{path} is nested too deep to be read") from error
     if not isinstance(content, dict):
         raise ConfigError(f"{path} must be a mapping with a 'backends' list, not {content!r:.60}")
     return content

@@ -6,7 +6,7 @@ import asyncio
 import socket
 from collections.abc import AsyncIterator
 
-from router.config.discovery import DnsSource
+from router.config.discovery import DnsSource, server_and_port
 from router.config.schema import BackendEntry
 from router.domain.errors import ConfigError
 from router.gateway.discovery.seam import DiscoveryError, Seen
@@ -67,14 +67,19 @@ class FromDns:
         """With dnspython: SRV, and nameservers of the user's own."""
         import dns.asyncresolver  # noqa: PLC0415 - optional, slow to import
         import dns.exception  # noqa: PLC0415
+        import dns.nameserver  # noqa: PLC0415
         import dns.resolver  # noqa: PLC0415
 
         settings = self._settings
-        resolver = dns.asyncresolver.Resolver(configure=not settings.nameservers)
+        try:
+            resolver = dns.asyncresolver.Resolver(configure=not settings.nameservers)
+        except (dns.exception.DNSException, OSError) as error:
+            raise DiscoveryError(f"this machine names no name server: {error}") from error
         if settings.nameservers:
-            hosts = [_host_and_port(server) for server in settings.nameservers]
-            resolver.nameservers = [host for host, _ in hosts]
-            resolver.port = hosts[0][1]
+            resolver.nameservers = [
+                dns.nameserver.Do53Nameserver(*server_and_port(server))
+                for server in settings.nameservers
+            ]
         kinds = ("A", "AAAA") if settings.record == "any" else (settings.record,)
         places: list[Place] = []
         for kind in kinds:
@@ -101,10 +106,3 @@ def _place(record: object, kind: str, port: int | None) -> Place:
         target = str(record.target).rstrip(".")  # type: ignore[attr-defined]
         return target, int(record.port)  # type: ignore[attr-defined]
     return str(record.address), port or 0  # type: ignore[attr-defined]
-
-
-def _host_and_port(server: str) -> Place:
-    host, _, port = server.rpartition(":")
-    if host and port.isdigit() and host.count(":") == 0:
-        return host, int(port)
-    return server, 53

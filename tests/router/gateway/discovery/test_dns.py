@@ -12,12 +12,13 @@ import dns.rdatatype
 import dns.rrset
 import pytest
 
-from router.config.discovery import DnsSource
+from router.config.discovery import DnsSource, server_and_port
 from router.gateway.discovery.dns import FromDns
 from router.gateway.discovery.seam import DiscoveryError
 from tests.fakes import MODEL
 
 TEMPLATE = {"gpu": "l4", "model": MODEL}
+ASKED = {"name": "x", "port": 1, "template": TEMPLATE}
 
 
 class NameServer(asyncio.DatagramProtocol):
@@ -95,6 +96,27 @@ async def test_a_name_server_in_trouble_is_an_error_not_an_empty_fleet(server: N
         await anext(fleets)
 
 
+async def test_every_name_server_has_a_port_of_its_own(server: NameServer) -> None:
+    server.records[("vllm.svc.", "A")] = ["10.0.0.1"]
+    where = ["127.0.0.1:9", f"127.0.0.1:{server.port}"]
+    asked = source(server, name="vllm.svc", record="A", port=1, nameservers=where, interval_s=5)
+    assert [e.name for e in (await anext(asked.fleets())).entries] == ["10.0.0.1:1"]
+
+
+@pytest.mark.parametrize(
+    ("told", "read"),
+    [
+        ("10.0.0.1", ("10.0.0.1", 53)),
+        ("10.0.0.1:5353", ("10.0.0.1", 5353)),
+        ("fd00::1", ("fd00::1", 53)),
+        ("[fd00::1]:5353", ("fd00::1", 5353)),
+        ("[fd00::1]", ("fd00::1", 53)),
+    ],
+)
+def test_addresses_of_name_servers(told: str, read: tuple[str, int]) -> None:
+    assert server_and_port(told) == read
+
+
 async def test_the_systems_own_resolver() -> None:
     settings = {"name": "localhost", "record": "A", "port": 9, "template": TEMPLATE}
     seen = await anext(FromDns(DnsSource.model_validate(settings)).fleets())
@@ -106,6 +128,11 @@ async def test_the_systems_own_resolver() -> None:
     [
         ({"name": "x", "template": TEMPLATE}, "port is missing"),
         ({"name": "x", "port": 1, "template": {"gpu": "l4"}}, "template needs gpu and model"),
+        ({"name": "a..b", "port": 1, "template": TEMPLATE}, "is no name of a host"),
+        ({"name": "a" * 64, "port": 1, "template": TEMPLATE}, "is no name of a host"),
+        (ASKED | {"nameservers": ["ns.example"]}, "'ns.example' is no address of a name server"),
+        (ASKED | {"nameservers": ["10.0.0.1:dns"]}, "is no address of a name server"),
+        (ASKED | {"nameservers": ["10.0.0.1:70000"]}, "is no address of a name server"),
     ],
 )
 def test_mistakes(section: dict[str, Any], says: str) -> None:

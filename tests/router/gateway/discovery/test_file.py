@@ -7,7 +7,12 @@ import json
 from pathlib import Path
 from typing import Any
 
+import pytest
+
+from router.config.discovery import FileSource
 from router.config.load import load_config
+from router.gateway.discovery.file import FromFile
+from router.gateway.discovery.seam import DiscoveryError
 from tests.router.gateway.conftest import StartEngine
 from tests.router.gateway.fakes import MODEL, Gateway, chat, eventually, fleet, running, stream
 
@@ -116,3 +121,11 @@ async def test_a_backend_that_leaves_finishes_its_streams(
 
 def metrics(gate: Gateway) -> bytes:
     return gate.relay._rest.state.runtime.instruments.metrics.exposition()[0]
+
+
+async def test_a_file_that_is_nested_too_deep_ends_nothing(tmp_path: Path) -> None:
+    path = tmp_path / "workers.yaml"
+    path.write_text("backends: " + "[" * 3000)
+    source = FromFile(FileSource(path=str(path), interval_s=0.01))
+    with pytest.raises(DiscoveryError, match="nested too deep"):
+        await anext(source.fleets())
