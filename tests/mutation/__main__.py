@@ -92,7 +92,7 @@ TARGETS = {
         (
             *("router/policies/lane.py", "router/policies/lanes.py", "router/policies/ask.py"),
             *("router/policies/crowd.py", "router/policies/prefix_trust.py"),
-            "router/policies/tail_scale.py",
+            *("router/policies/tail_scale.py", "router/policies/motley_account.py"),
         ),
         (
             *("tests/router/policies/test_tail_scale.py", "tests/router/policies/test_motley.py"),

@@ -159,6 +159,16 @@ EXPLAINED: dict[tuple[str, str, str], str] = {
         "Add -> Sub",
     ): "crowds are told apart by their numbers, whatever they are",
     (
+        "router/policies/crowd.py",
+        "self.number += 1",
+        "1 -> 2",
+    ): "crowds are told apart by their numbers, whatever they are",
+    (
+        "router/policies/motley_account.py",
+        'late = "; it should have begun by now" if lane.late_from_s < now else ""',
+        "Lt -> LtE",
+    ): "late by nothing",
+    (
         "router/policies/lanes.py",
         "elif key < best.key:",
         "Lt -> LtE",
