@@ -40,6 +40,15 @@ def test_a_request_alone_is_described_exactly() -> None:
     assert seconds(decode, A100) == pytest.approx(decode.duration_s, rel=1e-3)
 
 
+def test_a_first_token_tells_of_its_prompt_what_the_answer_will() -> None:
+    (alone,) = serve([Job(0.0, 3000, 101)], A100)
+    prefill, _ = Sightings(MIXED).note(alone)
+    assert Sightings(MIXED).first(dataclasses.replace(alone, fresh_tokens=3000)) == prefill
+    cached = Sightings(MIXED).first(dataclasses.replace(alone, fresh_tokens=1000))
+    assert cached is not None
+    assert cached.prefill_pairs == 1000 * (2000 + 1000 / 2)
+
+
 def test_a_prompt_computed_meanwhile_is_part_of_the_decode_phase() -> None:
     jobs = [Job(0.0, 100, 200), Job(1.0, 1500, 2)]
     sightings = Sightings(MIXED)
