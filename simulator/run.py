@@ -218,8 +218,8 @@ def _after_the_end(faults: Sequence[Fault], replay: Replay) -> str:
         return ""
     first = late[0]
     return (
-        f"{len(late)} fault(s) come after the last answer, at {end_s:.0f} s, and changed nothing: "
-        f"first {first.kind} of {first.backend} at {first.at_s:g} s"
+        f"{len(late)} fault(s) come after the last answer and changed nothing: first "
+        f"{first.kind} of {first.backend} at {first.at_s:g} s"
     )
 
 

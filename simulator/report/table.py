@@ -65,7 +65,7 @@ def results_table(
         table.add_row(Text(str(summary["policy"])), *cells)
     parts: list[RenderableType] = [Text(_title(summaries), style="bold"), table]
     if has_classes(averaged):
-        parts.append(classes_table(averaged))
+        parts.append(classes_table(averaged, wide=wide))
     notes = (Text(line, style="dim") for line in _footnotes(summaries, differences))
     return Group(*parts, *notes)
 

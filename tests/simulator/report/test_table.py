@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 from dataclasses import replace
 
+import numpy as np
 from rich.console import Console
 
 from simulator.compare import RANKING, compare
@@ -15,6 +16,7 @@ from simulator.results import RunResult
 from simulator.run import run_policy
 from simulator.summary import summarize
 from simulator.synthetic import builtin_trace
+from simulator.traces.transform import assign
 from tests.simulator.builders import fleet_config
 
 
@@ -22,6 +24,13 @@ def results(*, seconds_long: float = 30.0, **options: object) -> list[RunResult]
     trace = builtin_trace("azure-conv-like", duration_s=seconds_long, seed=1)
     chosen = ReplayOptions(**options)  # type: ignore[arg-type]
     return [run_policy(trace, fleet_config(), name, chosen) for name in ("motley", "round-robin")]
+
+
+def classed_results() -> list[RunResult]:
+    trace = builtin_trace("azure-conv-like", duration_s=30.0, seed=1)
+    shares = {"interactive": 3.0, "throughput": 1.0}
+    classed = assign(trace, "slo_class", shares, np.random.default_rng(0))
+    return [run_policy(classed, fleet_config(), name) for name in ("motley", "round-robin")]
 
 
 def shown(runs: list[RunResult], width: int) -> list[str]:
@@ -37,6 +46,14 @@ def test_eighty_columns_show_every_figure_uncut() -> None:
 
     assert not any("…" in line for line in lines)
     assert any(line.strip().startswith("motley") and "best" in line for line in lines)
+
+
+def test_eighty_columns_show_every_figure_of_every_class_uncut() -> None:
+    lines = shown(classed_results(), 80)
+
+    assert not any("…" in line for line in lines)
+    assert sum("throughput" in line for line in lines) == 2
+    assert any("wait" in line for line in shown(classed_results(), 140))
 
 
 def test_a_wide_terminal_shows_intervals() -> None:

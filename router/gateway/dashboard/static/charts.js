@@ -35,6 +35,7 @@ export function Chart({ title, lines, columns, tick, unit, theme }) {
   useEffect(() => {
     const axis = { stroke: color("--muted"), grid: { stroke: color("--line"), width: 1 }, ticks: { show: false }, font: "11px system-ui" };
     const options = {
+      padding: [null, 40, null, null],  // half of the last time, which stands under the end of the axis
       width: Math.max(200, box.current.clientWidth), height: 120,
       legend: { show: false }, cursor: { show: false },
       scales: { y: { range: (u, low, high) => [0, Math.max(high || 0, 1e-3) * 1.15] } },
