@@ -184,8 +184,8 @@ def plain_path(scope: Scope) -> Scope:
     A redirect would have it sent twice, and from behind TLS it would lead to ``http://``.
     """
     path: str = scope["path"]
-    plain = path[:-1]
-    if path[-1:] != "/" or not (path.startswith("/v1/") or plain.encode(*_PATH) in HOT_PATHS):
+    plain = path.rstrip("/")
+    if plain == path or not (path.startswith("/v1/") or plain.encode(*_PATH) in HOT_PATHS):
         return scope
     return {**scope, "path": plain}
 

@@ -48,6 +48,7 @@ class HotCycle:
         "exchange",
         "expects",
         "keep_alive",
+        "knows_chunks",
         "problem",
         "ready",
         "response_complete",
@@ -67,6 +68,7 @@ class HotCycle:
         self._size = 0
         self._head = b""
         self._chunked = False
+        self.knows_chunks = True
         self.keep_alive = keep_alive
         self.expects = expects
         self.active = self.whole = self.disconnected = False
@@ -148,7 +150,7 @@ class HotCycle:
             headers = [pair for pair in headers if pair[0] != b"connection"]
         lines = [b"%b: %b\r\n" % pair for pair in headers]
         if b"content-length" not in names and status not in _BODILESS:
-            self._chunked = self._protocol.parser_version == "1.1"
+            self._chunked = self.knows_chunks
             if self._chunked:
                 lines.append(b"transfer-encoding: chunked\r\n")
             else:

@@ -33,7 +33,6 @@ class HotHttp(StrictHttp):
         super().__init__(**for_uvicorn)
         self.engine = engine
         self.door = door
-        self.parser_version = "1.1"
         self._hot: HotCycle | None = None
         self._unknown = b""
         self._last: tuple[bytes, Head] | None = None
@@ -73,7 +72,6 @@ class HotHttp(StrictHttp):
                 self._unknown = key
                 return False
         cycle, self._ready = self._ready or self._cycle_for(self._last[1]), None
-        self.parser_version = "1.1"
         self.cycle = cycle
         self._take_turn(cycle)
         cycle.admit()
@@ -146,11 +144,12 @@ class HotHttp(StrictHttp):
         if path not in HOT_PATHS or self.parser.get_method() != b"POST":
             self._as_asgi()
             return
-        self.parser_version = version = self.parser.get_http_version()
+        version = self.parser.get_http_version()
         keep_alive = version != "1.0" and self.parser.should_keep_alive()
         before = self.cycle
         call = self.door.call(path, query, self.headers, named)
         cycle = HotCycle(self, call, keep_alive=keep_alive, expects=self.expect_100_continue)
+        cycle.knows_chunks = version == "1.1"
         cycle.admit()
         if key and version == "1.1" and cycle.problem is None:  # nothing is kept of who is refused
             self.door.heads.learn(key, Head(path, query, self.headers, named, keep_alive))

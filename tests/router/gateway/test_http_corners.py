@@ -66,6 +66,20 @@ async def test_an_old_client_gets_a_length_where_the_engine_gives_one(
     assert (await raw_answer(gate, old(REQUEST))).endswith(b"\r\n\r\n")
 
 
+async def test_requests_of_two_versions_in_line_are_each_answered_in_its_own(
+    engine: StartEngine, gateway: StartGateway
+) -> None:
+    gate = await gateway(await engine(stream(["a"])))
+    streams = REQUEST[:-1] + b',"stream":true}'
+    new = old(streams).replace(b"HTTP/1.0\r\n", b"HTTP/1.1\r\nhost: g\r\n")
+    raw = await raw_answer(gate, new + old(streams))
+    first, second = raw.split(b"HTTP/1.1 ")[1:]
+    assert b"transfer-encoding: chunked" in first
+    assert first.endswith(b"0\r\n\r\n")
+    assert b"connection: close" in second
+    assert second.endswith(b"data: [DONE]\n\n")
+
+
 @pytest.mark.parametrize("request_line", [b"GET /health", b"HEAD /", b"GET /nothing", b"GET /"])
 async def test_an_old_client_gets_every_other_page(
     gateway: StartGateway, request_line: bytes
@@ -180,7 +194,7 @@ async def test_a_status_that_is_none_is_garbage_at_once(
 # A slash too many
 
 
-@pytest.mark.parametrize("path", ["/v1/chat/completions/", "/tokenize/", "/v1/rerank/"])
+@pytest.mark.parametrize("path", ["/v1/chat/completions/", "/v1/chat/completions//", "/tokenize/"])
 async def test_a_call_with_a_slash_too_many_is_served(
     engine: StartEngine, gateway: StartGateway, path: str
 ) -> None:
@@ -189,7 +203,7 @@ async def test_a_call_with_a_slash_too_many_is_served(
     gate = await gateway(backend)
     answered = await gate.post(path + "?a=b/")
     assert answered.status_code == 200
-    assert backend.received[0].head == f"POST {path[:-1]}?a=b/ HTTP/1.1"
+    assert backend.received[0].head == f"POST {path.rstrip('/')}?a=b/ HTTP/1.1"
 
 
 async def test_openais_client_finds_models_and_files_with_a_slash_too_many(
