@@ -96,6 +96,27 @@ PROMISES = {
             ),
         ),
         Promise(
+            "Whatever a name server or a Kubernetes API answers, discovery goes on and no request "
+            "is lost; a backend that comes back is known again.",
+            (
+                GATEWAY + "discovery/test_flapping.py::test_no_request_is_lost_while_a_name_flaps",
+                GATEWAY + "discovery/test_flapping.py::test_what_was_learned_of_an_engine_comes_"
+                "back_with_it",
+                GATEWAY + "discovery/test_kubernetes_oddities.py::test_whatever_the_api_server_"
+                "answers_the_search_goes_on",
+            ),
+        ),
+        Promise(
+            "A batch whose files are damaged, or whose key ends, costs no other batch anything; "
+            "its owner is told.",
+            (
+                GATEWAY + "batch/test_damage.py::test_a_damaged_line_is_told_taken_out_and_done_"
+                "again",
+                GATEWAY + "batch/test_damage.py::test_the_rest_of_a_batch_whose_key_ends_is_"
+                "refused_line_by_line",
+            ),
+        ),
+        Promise(
             "A full disk costs records, which are counted, and never a request.",
             (
                 FIRE + "test_processes.py::test_a_full_disk_costs_records_and_never_a_request",
