@@ -144,6 +144,7 @@ async def test_one_that_took_the_name_of_another_is_not_told_ill_for_it(
     gate.relay.engine.dispatcher.remove_backend("e0", 0.0)
     gate.relay.engine.dispatcher.add_backend(gone.spec, 0.0)
     await probe.probe(gone)
+    assert gone.index not in probe._failures, "nothing is kept of who is gone"
     await probe.probe_all()
     assert state.get("e0").healthy
 

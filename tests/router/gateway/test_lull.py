@@ -13,7 +13,9 @@ from tests.router.gateway.conftest import StartEngine, StartGateway
 from tests.router.gateway.fakes import chat, eventually
 
 
-async def rested(quiet: Lull, *names: str, seconds: float = 0.01) -> tuple[list[str], list[object]]:
+async def rested(
+    quiet: Lull, *names: str, seconds: float = 0.01
+) -> tuple[list[str], list[asyncio.Task[None]]]:
     """Who has gone on, as it happens, and what to hold on to."""
     woken: list[str] = []
 
@@ -23,7 +25,7 @@ async def rested(quiet: Lull, *names: str, seconds: float = 0.01) -> tuple[list[
 
     tasks = [asyncio.create_task(one(name)) for name in names]
     await asyncio.sleep(0)
-    return woken, list(tasks)
+    return woken, tasks
 
 
 async def test_each_answer_lets_one_go_on(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -46,6 +48,16 @@ async def test_without_answers_nobody_waits_for_long() -> None:
     woken, _tasks = await rested(quiet, "a", "b")
     await eventually(lambda: sorted(woken) == ["a", "b"])
     assert asyncio.get_running_loop().time() - began_s < 0.01 + PATIENCE_S + 0.5
+
+
+async def test_nobody_goes_on_once_it_is_closed() -> None:
+    quiet = Lull()
+    woken, tasks = await rested(quiet, "a")
+    quiet.close()
+    await asyncio.sleep(0.01 + PATIENCE_S + 0.05)
+    assert woken == []
+    for task in tasks:
+        task.cancel()
 
 
 async def test_where_answers_end_no_timer_rings(monkeypatch: pytest.MonkeyPatch) -> None:
