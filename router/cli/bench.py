@@ -114,7 +114,7 @@ def bench(
     ] = None,
     api_key: Annotated[str, typer.Option(envvar="OPENAI_API_KEY", help="Its API key.")] = "",
     timeout: live.TimeoutOption = 120.0,
-    seed: Annotated[int, typer.Option(help="Of arrivals, lengths and prompts.")] = 0,
+    seed: Annotated[int, typer.Option(min=0, help="Of arrivals, lengths and prompts.")] = 0,
 ) -> None:
     """Load-test an OpenAI-compatible server: TTFT, ITL, TPOT, E2E, tokens per second.
 

@@ -69,7 +69,7 @@ def calibrate(
     seconds: live.SecondsOption = 120.0,
     max_concurrency: live.ConcurrencyOption = 16,
     max_prompt_tokens: live.PromptOption = 2048,
-    seed: Annotated[int, typer.Option(help="Of the probe's prompts and order.")] = 0,
+    seed: Annotated[int, typer.Option(min=0, help="Of the probe's prompts and order.")] = 0,
 ) -> None:
     """Measure instead of believing: from your own CSV or a live engine to overrides.
 

@@ -61,7 +61,7 @@ def demo(
     speed: Annotated[
         float, typer.Option(min=0.001, help="Emulated seconds per second of the engines.")
     ] = 1.0,
-    seed: Annotated[int, typer.Option(help="Seed of answer lengths, policy and load.")] = 0,
+    seed: Annotated[int, typer.Option(min=0, help="Seed of answer lengths, policy and load.")] = 0,
     decision_log: Annotated[
         Path | None, typer.Option(help="Write every decision there; see motley replay.")
     ] = None,

@@ -38,7 +38,7 @@ def engine(
     port: Annotated[int, typer.Option(min=0, max=65535, help="0 picks a free one.")] = 8100,
     host: Annotated[str, typer.Option(help="Address to listen on.")] = "127.0.0.1",
     speed: Annotated[float, typer.Option(min=0.001, help="Emulated seconds per second.")] = 1.0,
-    seed: Annotated[int, typer.Option(help="Seed of answer lengths and ids.")] = 0,
+    seed: Annotated[int, typer.Option(min=0, help="Seed of answer lengths and ids.")] = 0,
     engine_version: Annotated[str, typer.Option(help="Such as 0.18.1; newest if empty.")] = "",
     quantization: Annotated[
         str, typer.Option(help="Weight format; the model's own if empty.")

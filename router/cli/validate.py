@@ -80,7 +80,9 @@ def validate(
     seconds: live.SecondsOption = 120.0,
     max_concurrency: live.ConcurrencyOption = 16,
     max_prompt_tokens: live.PromptOption = 2048,
-    seed: Annotated[int, typer.Option(help="Of the probe, the workload and the prompts.")] = 0,
+    seed: Annotated[
+        int, typer.Option(min=0, help="Of the probe, the workload and the prompts.")
+    ] = 0,
 ) -> None:
     """Replay a short trace against a live engine and its simulated twin, side by side.
 

@@ -64,6 +64,21 @@ def test_errors_become_one_line_and_an_exit_code(
     assert capsys.readouterr().err == said
 
 
+@pytest.mark.parametrize(
+    "line",
+    [
+        "bench http://127.0.0.1:9",
+        "calibrate --url http://127.0.0.1:9 --gpu t4",
+        "demo --port 0",
+        "engine --gpu a100-80 --model llama-3.1-8b --port 0",
+        "trace azure-conv-like",
+        "validate http://127.0.0.1:9",
+    ],
+)
+def test_a_seed_below_zero_is_the_users_mistake(line: str):
+    assert run([*line.split(), "--seed", "-1"]) == 2
+
+
 def test_a_mistake_in_our_own_code_is_not_hidden(monkeypatch: pytest.MonkeyPatch):
     def fails(**_: object) -> None:
         raise ZeroDivisionError
