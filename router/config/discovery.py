@@ -7,7 +7,7 @@ from typing import Literal, Self
 
 from pydantic import Field, field_validator, model_validator
 
-from router.config.section import Engine, Seconds, Section
+from router.config.section import MOST, Engine, Seconds, Section
 
 
 class Template(Section):
@@ -19,7 +19,7 @@ class Template(Section):
     tensor_parallel: int = Field(default=1, ge=1, le=64)
     engine_version: str = ""
     quantization: str = ""
-    max_model_len: int | None = Field(default=None, ge=1)
+    max_model_len: int | None = Field(default=None, ge=1, le=MOST)
     zone: str = ""
 
 

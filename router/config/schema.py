@@ -9,9 +9,11 @@ from pydantic import Field, StrictBool, StrictFloat, StrictInt, StrictStr, model
 from router.config.access import AccessSection, AdminSection, ApiKey
 from router.config.discovery import DiscoverySection
 from router.config.planner import PlannerSection
-from router.config.section import Engine, Seconds, Section
+from router.config.section import MOST, Engine, Seconds, Section
 from router.config.shared import SharedSection
 from router.config.upstream import ServerTls, UpstreamSection
+
+_Number = Annotated[StrictInt, Field(ge=-MOST, le=MOST)]
 
 
 class BackendEntry(Section):
@@ -28,13 +30,13 @@ class BackendEntry(Section):
     zone: str = ""
     engine_version: str = ""
     quantization: str = ""
-    max_model_len: int | None = Field(default=None, ge=1)
-    kv_capacity_tokens: int | None = Field(default=None, ge=1)
-    max_num_seqs: int | None = Field(default=None, ge=1)
-    max_num_batched_tokens: int | None = Field(default=None, ge=1)
+    max_model_len: int | None = Field(default=None, ge=1, le=MOST)
+    kv_capacity_tokens: int | None = Field(default=None, ge=1, le=MOST)
+    max_num_seqs: int | None = Field(default=None, ge=1, le=MOST)
+    max_num_batched_tokens: int | None = Field(default=None, ge=1, le=MOST)
     weight: float = Field(default=1.0, gt=0, allow_inf_nan=False)
     labels: dict[str, str] = Field(default_factory=dict)
-    engine_args: dict[str, StrictBool | StrictInt | StrictFloat | StrictStr] = Field(
+    engine_args: dict[str, StrictBool | _Number | StrictFloat | StrictStr] = Field(
         default_factory=dict
     )
     role: Literal["both", "prefill", "decode"] = "both"

@@ -26,6 +26,8 @@ def known_engine(given: object) -> object:
 
 Engine = Annotated[EngineName, BeforeValidator(known_engine)]
 Seconds = Annotated[float, Field(gt=0, allow_inf_nan=False)]
+MOST = 10**12
+"""Of anything in an engine; a number of hundreds of digits is no float any more."""
 
 
 class Section(BaseModel):

@@ -69,12 +69,17 @@ async def test_a_card_nobody_knows_is_named(
         {"gpu": ""},
         {"engine": "VLLM"},
         {"zone": "\x00"},
+        {"backend": "{gpu: t4, model: llama-3.1-8b, max_num_batched_tokens: %s}" % ("9" * 400)},
+        {
+            "backend": "{gpu: t4, model: llama-3.1-8b, engine: llamacpp, engine_args: "
+            "{parallel: %s}}" % ("9" * 400)
+        },
         {"backend": "[" * 3000},
         {"backend": "&a [*a]"},
         {"backend": "!!python/object/apply:os.system ['true']"},
         {"backend": '{"url": "http://169.254.169.254"}'},
     ],
-    ids=lambda told: f"{next(iter(told))}={next(iter(told.values()))[:12]}",
+    ids=lambda told: f"{next(iter(told))}={next(iter(told.values()))[:50]!r}",
 )
 async def test_no_annotation_ends_the_search(
     kube: FakeKubeApi, start: Any, told: dict[str, str]
