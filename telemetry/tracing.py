@@ -6,6 +6,8 @@ the SDK's; a collector that is away costs dropped spans, never a request.
 
 from __future__ import annotations
 
+import logging
+import math
 import threading
 from collections.abc import Mapping
 from typing import TYPE_CHECKING
@@ -22,6 +24,7 @@ Value = str | bool | int | float | list[str]
 CONTEXT_HEADERS = (b"traceparent", b"tracestate")
 EXPORT_TIMEOUT_S = 3
 """Also how long stopping may wait for a collector that is away."""
+COMPLAINT_S = 60.0
 MOST_CHARACTERS = 256
 """Of one fact: a client may call a model by a name as long as a body."""
 
@@ -90,6 +93,22 @@ class Tracing:
         last.join(EXPORT_TIMEOUT_S)
 
 
+class NowAndThen(logging.Filter):
+    """Lets a complaint pass once in ``COMPLAINT_S``: a collector that is away for a day is told
+    of three times in five seconds."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._next_s = -math.inf
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        """Whether it is time to tell."""
+        if record.created < self._next_s:
+            return False
+        self._next_s = record.created + COMPLAINT_S
+        return True
+
+
 _CONTEXT = frozenset(CONTEXT_HEADERS)
 
 
@@ -124,5 +143,8 @@ def make_tracing(endpoint: str, ratio: float) -> Tracing:
         span_limits=SpanLimits(max_attribute_length=MOST_CHARACTERS),
     )
     exporter = OTLPSpanExporter(url, timeout=EXPORT_TIMEOUT_S)
+    logger = logging.getLogger(OTLPSpanExporter.__module__)
+    if not any(isinstance(known, NowAndThen) for known in logger.filters):
+        logger.addFilter(NowAndThen())
     provider.add_span_processor(BatchSpanProcessor(exporter))
     return Tracing(provider)

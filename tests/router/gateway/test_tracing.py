@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import logging
 from hashlib import sha256
 
 import pytest
@@ -134,6 +135,21 @@ async def test_spans_are_whole_whatever_becomes_of_their_requests(engine: StartE
         assert span["attributes"]["motley.outcome"] in ("completed", "cancelled")
     assert spans[""]["attributes"]["gen_ai.request.model"] == "long" * 64
     assert b"SECRET" not in b"".join(collector.bodies)
+
+
+def test_a_collector_that_is_away_is_told_of_once_a_minute() -> None:
+    from opentelemetry.exporter.otlp.proto.http import trace_exporter
+
+    for _ in range(2):
+        tracing.make_tracing("http://127.0.0.1:9", 1.0).close()
+    logger = logging.getLogger(trace_exporter.__name__)
+    (filter_,) = [one for one in logger.filters if isinstance(one, tracing.NowAndThen)]
+    records = [logger.makeRecord("x", logging.ERROR, "", 0, "away", (), None) for _ in range(4)]
+    for record, at_s in zip(records, (1e9, 1e9 + 5, 1e9 + 59, 1e9 + 60), strict=True):
+        record.created = at_s
+    filter_._next_s = 0.0
+    assert [filter_.filter(record) for record in records] == [True, False, False, True]
+    filter_._next_s = 0.0
 
 
 async def test_a_collector_that_hangs_holds_up_neither_requests_nor_the_end(
