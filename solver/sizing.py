@@ -91,7 +91,8 @@ class Purchase:
         single = [rent for rent in self.alone.values() if rent is not None]
         if not single:
             return None
-        return 1.0 - self.attempts[0].plan.cost_usd_per_hour / min(single)
+        least = min(single)
+        return 1.0 - self.attempts[0].plan.cost_usd_per_hour / least if least else 0.0
 
 
 def buy(

@@ -50,6 +50,17 @@ def test_the_plots_and_the_formulas_are_on_the_pages(site: Path):
     assert "```" not in page
 
 
+def test_no_page_fetches_anything_from_elsewhere(site: Path):
+    fetched = re.compile(
+        r'<(?:script|img|link rel="(?:stylesheet|icon)")[^>]*(?:src|href)="https?:'
+    )
+    for page in site.rglob("*.html"):
+        text = page.read_text("utf-8")
+        assert not fetched.search(text), page
+        # Where the theme finds this, it asks GitHub for the stars of the repository.
+        assert 'data-md-component="source"' not in text, page
+
+
 def test_every_fence_is_a_block(site: Path):
     for page in site.rglob("*.html"):
         text = re.sub(r"<code>.*?</code>", "", page.read_text("utf-8"), flags=re.DOTALL)

@@ -69,6 +69,12 @@ def test_small_demand_takes_a_small_card() -> None:
     assert {spec.gpu for spec in found.best.fleet.backends} <= {"l4", "a10g"}
 
 
+def test_where_a_card_costs_nothing_nothing_is_saved() -> None:
+    """Cards of one's own may be priced at 0."""
+    market_ = [Offer("a100-80", 0.0), Offer("l4", 0.7)]
+    assert buy(demand(work(1.0)), market_, _limits()).saved == 0.0
+
+
 def test_a_tighter_promise_costs_more() -> None:
     loose = buy(_chat(4.0, 0.1), MELANGE, _limits(0.2), compare=False)
     tight = buy(_chat(4.0, 0.1), MELANGE, _limits(0.035), compare=False)
