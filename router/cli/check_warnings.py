@@ -13,42 +13,63 @@ if TYPE_CHECKING:
     from router.config.load import MotleyConfig
 
 
+_MOST_NAMES = 4
+
+
 def warnings(config: MotleyConfig, lines: list[Line]) -> list[str]:
     """What looks wrong and is allowed, each with its remedy."""
     found = [*_about_backends(config, lines), *_about_access(config)]
     found += about_learned(config).warnings
+    return found + _about_targets(config, lines)
+
+
+def _about_targets(config: MotleyConfig, lines: list[Line]) -> list[str]:
     interactive = config.slos.get("interactive")
+    if interactive is None:
+        return []
+    missed: dict[str, list[str]] = {}
     for line in lines:
-        target = interactive.of_model(line.model) if interactive is not None else None
-        if target and target.ttft_s is not None and line.ttft_s > target.ttft_s:
-            found.append(
-                f"{line.name}: even idle its TTFT of {line.ttft_s:.2f} s misses "
+        target = interactive.of_model(line.model)
+        if target.ttft_s is not None and line.ttft_s > target.ttft_s:
+            said = (
+                f"even idle its TTFT of {line.ttft_s:.2f} s misses "
                 f"slos.interactive.ttft_s ({target.ttft_s:g} s): keep it for other classes"
             )
-        if target and target.tpot_s is not None and line.tpot_s > target.tpot_s:
-            found.append(
-                f"{line.name}: even alone its TPOT of {line.tpot_s * 1000:.0f} ms misses "
+            missed.setdefault(said, []).append(line.name)
+        if target.tpot_s is not None and line.tpot_s > target.tpot_s:
+            said = (
+                f"even alone its TPOT of {line.tpot_s * 1000:.0f} ms misses "
                 f"slos.interactive.tpot_s ({target.tpot_s * 1000:g} ms)"
             )
-    return found
+            missed.setdefault(said, []).append(line.name)
+    return [f"{_named(names)}: {said}" for said, names in missed.items()]
+
+
+def _named(names: list[str]) -> str:
+    """A few of them: a line about a thousand backends is read by nobody."""
+    unsaid = len(names) - _MOST_NAMES
+    return ", ".join(names[:_MOST_NAMES]) + (f" and {unsaid} more" if unsaid > 0 else "")
 
 
 def _about_backends(config: MotleyConfig, lines: list[Line]) -> list[str]:
     found = []
     by_model: dict[str, list[Line]] = {}
     by_url: dict[str, list[str]] = {}
+    crowded: dict[str, list[str]] = {}
     for line in lines:
         by_model.setdefault(line.model, []).append(line)
         if line.url:
             by_url.setdefault(line.url, []).append(line.name)
         if line.streams < CROWD:
-            found.append(
-                f"{line.name}: KV cache for {line.streams} streams of "
-                f"{PROMPT_TOKENS}+{OUTPUT_TOKENS} tokens only: more cards, or a smaller model"
+            said = (
+                f"KV cache for {line.streams} streams of {PROMPT_TOKENS}+{OUTPUT_TOKENS} tokens "
+                "only: more cards, or a smaller model"
             )
+            crowded.setdefault(said, []).append(line.name)
+    found += [f"{_named(names)}: {said}" for said, names in crowded.items()]
     nowhere = [line.name for line in lines if not line.url]
     if nowhere:
-        found.append(f"{', '.join(nowhere)}: no url; 'motley serve' needs one for each")
+        found.append(f"{_named(nowhere)}: no url; 'motley serve' needs one for each")
     for model, served in by_model.items():
         if len(served) == 1 and not config.discovery:
             found.append(f"{model}: one backend serves it; when that fails, nobody does")
@@ -60,7 +81,7 @@ def _about_backends(config: MotleyConfig, lines: list[Line]) -> list[str]:
             )
     for url, names in by_url.items():
         if len(names) > 1:
-            found.append(f"{', '.join(names)}: the same url {url}; its load is counted twice")
+            found.append(f"{_named(names)}: the same url {url}; its load is counted twice")
     return found
 
 

@@ -93,6 +93,15 @@ def test_what_looks_wrong_is_a_warning(
     assert says in text
 
 
+def test_what_holds_of_many_backends_is_said_once(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    many = entry(count=6, url=[f"http://h{n}:1" for n in range(6)])
+    _, text = check(tmp_path, capsys, backends=[many], slos={"interactive": {"ttft_s": 0.001}})
+    assert text.count("even idle its TTFT") == 1
+    assert "and 2 more: even idle" in text
+
+
 def test_a_model_with_targets_of_its_own_is_held_to_those(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
