@@ -73,7 +73,7 @@ class Replay:
         self._trace, self._options = trace, options
         self._clock = SimClock()
         fallbacks = config.fallbacks if options.fallback else None
-        self._rows = Rows(trace, config.fleet.backends[0].model, config.aliases, fallbacks)
+        self._rows = Rows(trace, config.first_backend.model, config.aliases, fallbacks)
         self._most_attempts = 1 + config.reliability.max_retries
         self._gateways = gateways
         self.dispatchers = self._routers = gateways.dispatchers

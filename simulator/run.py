@@ -160,7 +160,7 @@ def check_trace(trace: Trace, config: MotleyConfig) -> None:
 
     Raises:
         TraceError: the trace is empty or has no arrivals.
-        ConfigError: a model that no backend serves.
+        ConfigError: a model that no backend serves, or no backends.
     """
     if not len(trace):
         raise TraceError("the trace is empty: it holds no request", path=trace.name)
@@ -170,7 +170,7 @@ def check_trace(trace: Trace, config: MotleyConfig) -> None:
             "--arrivals poisson --rate 5",
             path=trace.name,
         )
-    served = config.fleet.models | set(config.aliases)
+    served = {config.first_backend.model} | config.fleet.models | set(config.aliases)
     unknown = [name for name in trace.model.used() if name and name not in served]
     if unknown:
         raise ConfigError(

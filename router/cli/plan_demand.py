@@ -23,7 +23,7 @@ def demand_of(trace: Any, config: MotleyConfig, *, by_tenant: bool) -> Workload:
 
     return build_workload(
         resolved(),
-        default_model=config.fleet.backends[0].model,
+        default_model=config.first_backend.model,
         tenant_group=(lambda tenant: tenant) if by_tenant else tenant_group_of(config.planner),
     )
 

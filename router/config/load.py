@@ -35,7 +35,7 @@ from router.config.shared import SharedSection
 from router.config.upstream import UpstreamSection
 from router.config.yaml_error import in_a_line
 from router.domain.errors import ConfigError, UnknownNameError
-from router.domain.fleet import Fleet
+from router.domain.fleet import BackendSpec, Fleet
 from router.domain.slo import Slo
 from router.perf.catalog import default_catalog
 from router.perf.hardware import Hardware
@@ -104,6 +104,20 @@ class MotleyConfig:
     hedging: HedgingSection = field(default_factory=HedgingSection)
     batch: BatchSection = field(default_factory=BatchSection)
     disaggregation: DisaggregationSection = field(default_factory=DisaggregationSection)
+
+    @property
+    def first_backend(self) -> BackendSpec:
+        """Whose model those ask for who name none.
+
+        Raises:
+            ConfigError: the file lists no backend, only where a gateway finds some.
+        """
+        if not self.fleet.backends:
+            raise ConfigError(
+                f"{self.source} lists no backends, only where a gateway discovers them; for this "
+                "list under 'backends' what it found (GET /workers of the gateway tells)"
+            )
+        return self.fleet.backends[0]
 
 
 NO_FILE = "<mapping>"

@@ -142,7 +142,7 @@ def demand_of(trace: Trace, config: MotleyConfig) -> Workload:
     records = (replace(record, model=resolved(record.model)) for record in trace.records())
     return build_workload(
         records,
-        default_model=config.fleet.backends[0].model,
+        default_model=config.first_backend.model,
         tenant_group=tenant_group_of(config.planner),
     )
 

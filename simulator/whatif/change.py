@@ -50,7 +50,7 @@ def changed(config: MotleyConfig, change: Change) -> MotleyConfig:
     """
     if change.policy and change.policy not in POLICIES:
         raise UnknownNameError("policy", change.policy, tuple(POLICIES))
-    backends = list(config.fleet.backends)
+    backends = [config.first_backend, *config.fleet.backends[1:]]
     for word in change.remove:
         backends = _without(backends, word)
     for word in change.add:
@@ -95,7 +95,7 @@ def _more(config: MotleyConfig, backends: list[BackendSpec], word: str) -> list[
     if like is not None:
         gpu = like.gpu
     else:
-        like = config.fleet.backends[0]
+        like = config.first_backend
         like = replace(like, gpu=gpu, tensor_parallel=1, engine="vllm", zone="", labels={})
         like = replace(like, engine_version="", kv_capacity_tokens=None, max_num_seqs=None)
         like = replace(like, max_num_batched_tokens=None)

@@ -232,6 +232,26 @@ def test_a_mistake_is_one_line_on_stderr_and_exit_code_2(
     assert "Traceback" not in shown.err
 
 
+@pytest.mark.parametrize(
+    "line",
+    [
+        "simulate azure-conv-like --duration 10 --fleet",
+        "plan --workload azure-conv-like --duration 10 --fleet",
+        "tune --workload azure-conv-like --duration 60 --trials 1 --fleet",
+        "whatif --from azure-conv-like --last 60 --load 2 --fleet",
+    ],
+)
+def test_a_fleet_that_is_only_to_be_discovered_must_be_listed(
+    line: str, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)  # motley tune keeps its study there
+    path = tmp_path / "fleet.yaml"
+    path.write_text("backends: []\ndiscovery: {files: [{path: others.yaml}]}\n")
+
+    assert run([*line.split(), str(path)]) == 2
+    assert f"error: {path} lists no backends" in capsys.readouterr().err
+
+
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs a device that is always full")
 @pytest.mark.parametrize("option", ["--html", "--per-request", "--decision-log", "--json"])
 def test_a_full_disk_is_one_line_that_names_the_file(
