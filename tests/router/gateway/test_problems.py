@@ -9,6 +9,7 @@ import zlib
 import pytest
 
 from router.domain.decision import Reject
+from router.gateway.error_shape import _told
 from router.gateway.problems import Problem, from_engine, from_reject, in_band
 
 VLLM = (
@@ -142,3 +143,18 @@ def test_an_error_inside_a_stream_is_recognised(event: bytes, status: int) -> No
 )
 def test_ordinary_events_are_no_errors(event: bytes) -> None:
     assert in_band(event, "t4-0") is None
+
+
+@pytest.mark.parametrize(
+    ("finding", "told"),
+    [
+        ({"type": "missing", "loc": ("body", "a", 0), "msg": "Field required"}, "a.0: Field"),
+        ({"type": "missing", "loc": ("body",), "msg": "Field required"}, "body: Field required"),
+        (
+            {"type": "json_invalid", "loc": ("body", 7), "ctx": {"error": "Expecting value"}},
+            "The request body is not valid JSON: Expecting value.",
+        ),
+    ],
+)
+def test_what_fastapi_finds_is_told_by_its_place(finding: dict[str, object], told: str):
+    assert _told(finding).startswith(told)

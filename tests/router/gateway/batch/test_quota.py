@@ -137,10 +137,9 @@ async def test_metadata_are_as_long_as_openai_allows(
     gate = await gateway("http://127.0.0.1:9", batch={"directory": str(tmp_path)})
     openai = client(gate)
     file = await openai.files.create(file=("in.jsonl", b"{}"), purpose="batch")
+    asked = {"input_file_id": file.id, "completion_window": "24h"}
     with pytest.raises(BadRequestError, match="metadata"):
-        await openai.batches.create(
-            input_file_id=file.id,
-            endpoint="/v1/completions",
-            completion_window="24h",
-            metadata=metadata,
-        )
+        await openai.batches.create(endpoint="/v1/completions", metadata=metadata, **asked)
+    most = {f"{n:064}": "v" * 512 for n in range(16)}
+    kept = await openai.batches.create(endpoint="/v1/completions", metadata=most, **asked)
+    assert kept.metadata == most
