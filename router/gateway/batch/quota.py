@@ -56,7 +56,7 @@ class Quota:
                 "(batch.max_open_per_key). Wait for one, or cancel one."
             )
             return Problem(403, message, code="too_many_batches")
-        return self.no_more(store, owner, files=OUTPUTS)
+        return self.no_more(store, owner, files=OUTPUTS * (begun + 1))
 
 
 def _full(what: str) -> Problem:

@@ -203,7 +203,9 @@ class Runner:
             if problem is None:
                 return
             if not told:
-                self._tell(batch, Fault(0, problem.code or "", f"It waits. {problem.message}"))
+                self._tell(
+                    batch, Fault(0, problem.code or "", f"No more is sent while: {problem.message}")
+                )
                 self.store.save(batch)
                 told = True
             await asyncio.sleep(LOOK_S)

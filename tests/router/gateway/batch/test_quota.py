@@ -66,6 +66,25 @@ async def test_who_has_no_room_for_its_answers_begins_no_batch(
         await begun(client(gate, "ka"), jsonl(line(0)))
 
 
+async def test_batches_under_way_have_their_room_kept(
+    engine: StartEngine, gateway: StartGateway, tmp_path: Path
+) -> None:
+    """Or two of them would wait for each other's files to go."""
+    go_on = asyncio.Event()
+
+    async def held(request: Received) -> bool:
+        await go_on.wait()
+        return bool(await chat()(request))
+
+    gate = await gateway(await engine(held), **two_keys(tmp_path, max_files_per_key=5))
+    ann = client(gate, "ka")
+    first = await begun(ann, jsonl(line(0)))
+    with pytest.raises(PermissionDeniedError, match="a batch needs 2"):
+        await begun(ann, jsonl(line(0)))
+    go_on.set()
+    assert (await over(ann, first.id)).status == "completed"
+
+
 async def test_so_many_batches_at_once(
     engine: StartEngine, gateway: StartGateway, tmp_path: Path
 ) -> None:
