@@ -47,5 +47,9 @@ def on_page_markdown(markdown: str, **_: Any) -> str:
     A fence with options that the highlighter does not know would be taken for text.
     """
     markdown = FENCE.sub(lambda found: found[1] + FOR_TESTS.sub("", found[2]), markdown)
-    markdown = BLOCK.sub(lambda found: f"\n{convert(found[1], display='block')}\n", markdown)
-    return INLINE.sub(lambda found: convert(found[1]), markdown)
+    markdown = BLOCK.sub(
+        lambda found: f'\n<div class="formula">{convert(found[1], display="block")}</div>\n',
+        markdown,
+    )
+    # At the start of a line a bare <math> would end the paragraph.
+    return INLINE.sub(lambda found: f"<span>{convert(found[1])}</span>", markdown)

@@ -11,6 +11,8 @@ from router.domain.errors import ConfigError, UnknownNameError
 
 _WRONGEST = 3.0
 """A belief off by a factor of 20 in the ordinary case; more is no belief."""
+_OFTENEST_S = 0.001
+"""A replay steps through every one of them."""
 PREDICTORS = ("bucket", "constant", "oracle")
 
 
@@ -60,6 +62,12 @@ class ReplayOptions:
         self._check_choices()
         for name in ("model_error", "scrape_interval_s", "telemetry_delay_s", "shared_every_s"):
             _at_least_zero(name, getattr(self, name))
+        for name in ("scrape_interval_s", "shared_every_s"):
+            value = getattr(self, name)
+            if 0 < value < _OFTENEST_S:
+                raise ConfigError(
+                    f"{name} must be 0 (never) or at least {_OFTENEST_S} s, not {value!r}"
+                )
         if self.model_error > _WRONGEST:
             raise ConfigError(f"model_error must be at most {_WRONGEST}, not {self.model_error!r}")
         for name in ("feedback_interval_s", "client_timeout_s"):

@@ -61,6 +61,14 @@ def test_no_page_fetches_anything_from_elsewhere(site: Path):
         assert 'data-md-component="source"' not in text, page
 
 
+def test_a_formula_in_a_sentence_stays_in_it(site: Path):
+    apart = re.compile(
+        r'</p>\s*<math[^>]*display="inline"|<math[^>]*display="inline".*</math>\s*<p>'
+    )
+    for page in site.rglob("*.html"):
+        assert not apart.search(page.read_text("utf-8")), page
+
+
 def test_every_fence_is_a_block(site: Path):
     for page in site.rglob("*.html"):
         text = re.sub(r"<code>.*?</code>", "", page.read_text("utf-8"), flags=re.DOTALL)

@@ -211,6 +211,7 @@ def test_an_oracle_is_labelled_wherever_it_is_shown(
         (["azure-conv-like", "--per-request", "rows.xlsx"], "end the name with"),
         (["azure-conv-like", "--model-error", "-1"], "model_error must be"),
         (["azure-conv-like", "--model-error", "1e9"], "model_error must be at most 3"),
+        (["azure-conv-like", "--scrape-interval", "1e-9"], "0 (never) or at least 0.001 s"),
         (["azure-conv-like", "--seed", "-5"], "a seed must be 0 or more"),
         (["azure-conv-like", "--rate", "5"], "--rate 5 says nothing without --arrivals"),
         (["azure-conv-like", "--start", "1e9"], "604,800 s (a week) at most"),
