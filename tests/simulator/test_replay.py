@@ -231,9 +231,9 @@ def test_network_delay_is_paid_there_and_back() -> None:
     near = fleet_config([{"gpu": "a100-80"}])
     far = fleet_config([{"gpu": "a100-80", "zone": "far"}])
     trace = make_trace([(0.0, 100, 10)])
-    options = replace(DEFAULTS, zone_delay_s={"far": 0.25})
 
-    here, there = (run_policy(trace, config, "motley", options) for config in (near, far))
+    here = run_policy(trace, near, "motley", DEFAULTS)
+    there = run_policy(trace, far, "motley", replace(DEFAULTS, zone_delay_s={"far": 0.25}))
 
     paid = latencies(there).ttft_s[0] - latencies(here).ttft_s[0]
     assert paid == pytest.approx(0.5, abs=1e-9)
