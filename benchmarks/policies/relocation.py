@@ -193,11 +193,11 @@ class Mover:
         self, view: BackendState, now: float, extra_seqs: int = 0, extra_tokens: int = 0
     ) -> float:
         """One iteration as believed, prefills in between included."""
-        cost, lane = view.cost, self._policy._book.known(view.index)
+        cost, lane = view.cost, self._policy._book.lane(view)
         seqs = view.in_flight + extra_seqs
         step_s = cost.step_s + cost.seq_s * seqs
         step_s += cost.context_s * (view.context_tokens + extra_tokens)
-        return step_s / (1.0 - lane.prefill_share(now)) if lane is not None else step_s
+        return step_s / (1.0 - lane.prefill_share(now))
 
     def _engine(self, i: int) -> EngineProcess:
         return self._replay.engines[self._replay.records.backend[i]]
