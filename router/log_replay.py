@@ -13,7 +13,7 @@ import msgspec
 
 from router.decision_line import Line
 from router.decision_log import LoggingDispatcher, Sink
-from router.domain.errors import MotleyError, ReplayError
+from router.domain.errors import DamagedLogError, MotleyError, ReplayError
 from router.domain.fleet import BackendSpec
 from router.domain.request import LengthForecast, Request
 from router.domain.slo import slo_from_json
@@ -38,8 +38,8 @@ def replay(lines: Iterable[bytes], build: Callable[[Line, Sink], LoggingDispatch
         How many calls were replayed.
 
     Raises:
-        ReplayError: a line differs or cannot be replayed (its number is named), or the log has
-            no header.
+        ReplayError: a line differs; its number is named.
+        DamagedLogError: a line cannot be replayed (its number is named), or there is none.
     """
     written: list[bytes] = []
     dispatcher: LoggingDispatcher | None = None
@@ -52,13 +52,13 @@ def replay(lines: Iterable[bytes], build: Callable[[Line, Sink], LoggingDispatch
             else:
                 _call(dispatcher, line)
         except _UNPLAYABLE as error:
-            raise ReplayError(f"line {number}: cannot be replayed: {_reason(error)}") from error
+            raise DamagedLogError(f"line {number}: cannot be replayed: {_reason(error)}") from error
         if written.pop() != raw.rstrip(b"\n") + b"\n":
             raise ReplayError(
                 f"line {number}: the replayed call {line['call']!r} answers otherwise"
             )
     if dispatcher is None:
-        raise ReplayError("the decision log is empty")
+        raise DamagedLogError("the decision log is empty")
     return number - 1
 
 
@@ -66,9 +66,9 @@ def _decode(raw: bytes, number: int) -> Line:
     try:
         line = msgspec.json.decode(raw)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
-        raise ReplayError(f"line {number}: not JSON ({error})") from error
+        raise DamagedLogError(f"line {number}: not JSON ({error})") from error
     if not isinstance(line, dict):
-        raise ReplayError(f"line {number}: not a JSON object")
+        raise DamagedLogError(f"line {number}: not a JSON object")
     return line
 
 
@@ -81,7 +81,7 @@ def _open(
     line: Line, build: Callable[[Line, Sink], LoggingDispatcher], sink: Sink
 ) -> LoggingDispatcher:
     if line.get("call") != "open":
-        raise ReplayError("a decision log begins with its 'open' line")
+        raise DamagedLogError("a decision log begins with its 'open' line")
     return build(line, sink)
 
 
@@ -140,4 +140,4 @@ def _call(dispatcher: LoggingDispatcher, line: Line) -> None:
         case "use_policy":
             dispatcher.use_policy(from_recipe(args["recipe"]), args["recipe"], now)
         case unknown:
-            raise ReplayError(f"unknown call {unknown!r}")
+            raise DamagedLogError(f"unknown call {unknown!r}")

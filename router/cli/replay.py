@@ -17,7 +17,8 @@ def replay(
 ) -> None:
     """Feed a decision log into a fresh dispatcher and compare every choice, byte for byte.
 
-    Exits with 1 and the number of the first line that differs.
+    Exits with 1 and the number of the first line that differs, with 2 and that of a line that
+    cannot be replayed.
     """
     try:
         with log.open("rb") as lines:

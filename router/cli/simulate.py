@@ -27,6 +27,7 @@ from router.cli.workload_options import (
     UpsampleOption,
     trace_spec,
 )
+from router.domain.errors import ConfigError
 
 if TYPE_CHECKING:
     from simulator.batch import Batch
@@ -36,9 +37,17 @@ Switch = Literal["on", "off"]
 EngineMode = Literal["fast", "exact"]
 Predictor = Literal["bucket", "constant", "oracle"]
 _OUT, _REAL, _FAULTS = "Output", "Realism", "Faults and topology"
+_OF_NO_ORACLE = (
+    "model_error",
+    "length_predictor",
+    "scrape_interval",
+    "telemetry_delay",
+    "feedback",
+)
 
 
 def simulate(
+    context: typer.Context,
     trace: TraceArgument,
     fleet: Annotated[Path, typer.Option(help="Fleet file (YAML), the same that serve reads.")],
     policy: Annotated[
@@ -211,6 +220,8 @@ def simulate(
     from simulator.options import ReplayOptions
     from simulator.workload import parse_shares
 
+    if oracle:
+        _check_oracle(context)
     known = read_known(learned)
     options = ReplayOptions(
         seed=seed,
@@ -266,6 +277,20 @@ def simulate(
     outputs = Outputs(json_path, per_request, html)
     outputs.check(decision_log)
     outputs.write(_run(batch))
+
+
+def _check_oracle(context: typer.Context) -> None:
+    """An oracle would override them without a word."""
+    given = [
+        f"--{name.replace('_', '-')}"
+        for name in _OF_NO_ORACLE
+        if (source := context.get_parameter_source(name)) and source.name == "COMMANDLINE"
+    ]
+    if given:
+        raise ConfigError(
+            f"--oracle knows lengths, costs and signals as they are, so {', '.join(given)} would "
+            "say nothing: leave out one or the other"
+        )
 
 
 def _run(batch: Batch) -> list[RunResult]:

@@ -7,6 +7,7 @@ MotleyError
 │   │   └── ImpossibleFleetError   a model that does not fit, an engine that will not run
 │   ├── TraceError             a trace file or one line of it
 │   ├── LearnedError           a file of what was learned before
+│   ├── DamagedLogError        a decision log that cannot be replayed
 │   └── WorkloadError          nothing to plan for, or numbers that make no sense
 ├── PlanError                  the planner has no usable answer
 │   ├── InfeasiblePlanError    says which constraint and by how much
@@ -78,6 +79,10 @@ class TraceError(BadInputError):
         self.path, self.line = path, line
         where = f"{path}:{line}: " if line is not None else (f"{path}: " if path else "")
         super().__init__(where + message)
+
+
+class DamagedLogError(BadInputError):
+    """A decision log, or one line of it, that cannot be replayed."""
 
 
 class WorkloadError(BadInputError):

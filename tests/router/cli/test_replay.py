@@ -38,7 +38,7 @@ def test_names_the_first_line_that_differs(log: Path, capsys: pytest.CaptureFixt
 def test_a_log_that_was_cut_off_names_its_last_line(log: Path, capsys: pytest.CaptureFixture[str]):
     lines = log.read_bytes().splitlines(keepends=True)
     log.write_bytes(b"".join(lines[:-1]) + lines[-1][:20])
-    assert run(["replay", str(log)]) == 1
+    assert run(["replay", str(log)]) == 2
     assert capsys.readouterr().err.startswith(f"error: line {len(lines)}: not JSON")
 
 

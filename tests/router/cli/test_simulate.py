@@ -196,6 +196,27 @@ def test_an_oracle_is_labelled_wherever_it_is_shown(
 
 
 @pytest.mark.parametrize(
+    ("flags", "told"),
+    [
+        (["--model-error", "0.5"], "--model-error would"),
+        (["--length-predictor", "bucket"], "--length-predictor would"),
+        (["--scrape-interval", "5", "--telemetry-delay", "1"], "--scrape-interval, --telemetry-"),
+        (["--feedback", "off"], "--feedback would"),
+    ],
+)
+def test_an_oracle_overrides_nothing_that_was_asked_for(
+    flags: list[str], told: str, fleet: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    asked = ["simulate", "azure-conv-like", "--fleet", fleet, "--duration", "5", "--oracle"]
+    assert run([*asked, *flags]) == 2
+    said = capsys.readouterr()
+    assert said.out == ""
+    assert said.err.startswith("error: --oracle ")
+    assert told in said.err
+    assert said.err.count("\n") == 1
+
+
+@pytest.mark.parametrize(
     ("arguments", "problem"),
     [
         (["no-such-trace"], "no such file, and no built-in workload"),

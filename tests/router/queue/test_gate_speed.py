@@ -70,7 +70,6 @@ def test_the_open_backends_are_those_without_an_obstacle(seed: int):
         assert [b.index for b in found] == [b.index for b in wanted], step
         opened += len(found)
     assert 500 < opened < 5_500, "neither always nor never"
-    print(opened, gate.in_vain)
     assert gate.in_vain < 0.15 * opened, "most that are open are so at a glance"
 
 
