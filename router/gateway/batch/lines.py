@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import codecs
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any
 
@@ -114,9 +114,11 @@ def answered(task: Task, request_id: str, status: int, body: bytes) -> bytes:
     return _line(task, response, None)
 
 
-def unanswered(task: Task, code: str, message: str) -> bytes:
-    """One line of the error file, for a request that was not sent."""
-    return _line(task, None, {"code": code, "message": message})
+def expired(tasks: Iterable[Task]) -> bytes:
+    """Lines of the error file, for requests that were not answered in time."""
+    message = "This request could not be executed before the batch expired."
+    error = {"code": "batch_expired", "message": message}
+    return b"\n".join(_line(task, None, error) for task in tasks)
 
 
 def _line(task: Task, response: dict[str, Any] | None, error: dict[str, str] | None) -> bytes:

@@ -13,11 +13,12 @@ import sqlite3
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass, field
+from pathlib import Path
 
 import msgspec
 
 from router.gateway.access.gate import Gate
-from router.gateway.batch.lines import MOST_FAULTS, Fault, Task, answered, read, unanswered
+from router.gateway.batch.lines import MOST_FAULTS, Fault, Task, answered, expired, read
 from router.gateway.batch.output import append, resume
 from router.gateway.batch.quota import Quota
 from router.gateway.batch.store import Batch, Store
@@ -187,7 +188,7 @@ class Runner:
                 one = group.create_task(self._one(batch, task))
                 one.add_done_callback(lambda _: room.release())  # even if it never began
         if self._expired(batch) and batch.completed + batch.failed < batch.total:
-            self._expire(batch, tasks)
+            await self._expire(batch, tasks)
         batch.status = _END.get(batch.status, batch.status)
         batch.ended_unix_s = int(self.unix_s())
         for file_id in filter(None, (batch.output_file_id, batch.error_file_id)):
@@ -263,15 +264,25 @@ class Runner:
     def _expired(self, batch: Batch) -> bool:
         return self.unix_s() >= batch.expires_unix_s
 
-    def _expire(self, batch: Batch, tasks: list[Task]) -> None:
-        done = self._resume(batch)
-        for task in tasks:
-            if task.custom_id not in done:
-                message = "This request could not be executed before the batch expired."
-                self._write(batch, unanswered(task, "batch_expired", message), failed=True)
+    async def _expire(self, batch: Batch, tasks: list[Task]) -> None:
+        """Say of what is left that it was not done, in one piece: it may be all of it."""
+        done = await asyncio.to_thread(self._resume, batch)
+        left = [task for task in tasks if task.custom_id not in done]
+        if left:
+            path = self._output(batch, failed=True)
+            await asyncio.to_thread(lambda: append(path, expired(left)))
+        batch.failed += len(left)
         batch.status = "expired"
 
     def _write(self, batch: Batch, line: bytes, *, failed: bool) -> None:
+        append(self._output(batch, failed=failed), line)
+        batch.completed += not failed
+        batch.failed += failed
+        if (batch.completed + batch.failed) % SAVE_EVERY == 0:
+            self.store.save(batch)
+
+    def _output(self, batch: Batch, *, failed: bool) -> Path:
+        """Where its answers or its errors are written; begun with the first of them."""
         file_id = batch.error_file_id if failed else batch.output_file_id
         if not file_id:
             kind = "errors" if failed else "output"
@@ -283,11 +294,7 @@ class Runner:
             else:
                 batch.output_file_id = file_id
             self.store.save(batch)
-        append(self.store.path(file_id), line)
-        batch.completed += not failed
-        batch.failed += failed
-        if (batch.completed + batch.failed) % SAVE_EVERY == 0:
-            self.store.save(batch)
+        return self.store.path(file_id)
 
 
 _END = {"in_progress": "completed", "cancelling": "cancelled"}
