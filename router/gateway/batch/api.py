@@ -168,8 +168,8 @@ async def create(request: Request, asked: NewBatch, owner: str = Owner) -> dict[
         by_token=runner.gate.by_token(dict(request.scope["headers"])),
     )
     try:
-        runner.store.save(batch)
-        runner.store.forget_batches(owner, but=runner.quota.most_files)
+        runner.store.forget_batches(owner, but=runner.quota.most_files - 1)
+        runner.store.save(batch)  # last: who is told of no room is to have begun nothing
     except sqlite3.Error as error:
         raise _no_room(error) from error
     runner.wake()

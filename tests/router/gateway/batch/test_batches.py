@@ -5,16 +5,18 @@ from __future__ import annotations
 import asyncio
 import json
 import sqlite3
+import threading
 from dataclasses import replace
 from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
 import pytest
-from openai import AsyncOpenAI, NotFoundError
+from openai import APIStatusError, AsyncOpenAI, NotFoundError
 
 from router.gateway.batch import runner
-from router.gateway.batch.store import Batch, Store
+from router.gateway.batch.output import append
+from router.gateway.batch.store import Batch, Store, new_id
 from tests.router.gateway.conftest import StartEngine, StartGateway
 from tests.router.gateway.fakes import MODEL, Gateway, Received, answer, chat, fleet, running
 from tests.router.gateway.test_oidc import Provider, section
@@ -396,3 +398,47 @@ async def test_half_a_character_is_the_clients_mistake(
     answered = await gate.post("/v1/batches", body, content_type=kind)
     assert answered.status_code == 400
     assert "half a character" in answered.json()["error"]["message"]
+
+
+async def test_who_is_told_of_no_room_has_begun_nothing(
+    engine: StartEngine, gateway: StartGateway, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Or one who tries again would have everything done, and paid, twice."""
+    backend = await engine(chat())
+    gate = await gateway(backend, batch={"directory": str(tmp_path)})
+    openai = client(gate)
+
+    def full(*_: object, **__: object) -> None:
+        raise sqlite3.OperationalError("database or disk is full")
+
+    with monkeypatch.context() as disk:
+        disk.setattr(Store, "forget_batches", full)
+        with pytest.raises(APIStatusError) as refused:
+            await begun(openai, jsonl(line(0)))
+        assert (refused.value.status_code, refused.value.code) == (507, "disk_full")
+    assert [one async for one in await openai.batches.list()] == []
+
+
+async def test_the_end_of_a_long_batch_keeps_nobody_waiting(
+    engine: StartEngine, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What is left may be all of it: it is written in one piece, beside the others' traffic."""
+    store = Store(str(tmp_path))
+    content = jsonl(*(line(n) for n in range(3_000)))
+    file = store.add_file("", "in.jsonl", "batch", content, 0)
+    kept = Batch(new_id("batch"), "", "/v1/chat/completions", file.id, "1h", 0, 3600)
+    store.save(kept)
+    store.close()
+    written: list[tuple[bool, int]] = []
+
+    def watched(path: Path, lines: bytes) -> None:
+        in_loop = threading.current_thread() is threading.main_thread()
+        written.append((in_loop, lines.count(b"\n") + 1))
+        append(path, lines)
+
+    monkeypatch.setattr(runner, "append", watched)
+    async with running(fleet(await engine(chat()), batch={"directory": str(tmp_path)})) as gate:
+        batch = await over(client(gate), kept.id)
+        assert (batch.status, batch.request_counts.failed) == ("expired", 3_000)
+        assert len(await read(client(gate), batch.error_file_id)) == 3_000
+    assert written == [(False, 3_000)]
