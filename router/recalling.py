@@ -41,6 +41,10 @@ class Recalling(Dispatcher):
         self._taken_back: dict[str, Entry] = {}  # a moment ago
         return self
 
+    def remove_backend(self, backend: str, now: float) -> None:  # noqa: D102
+        self.desk.gate.forget(self.state.get(backend).index)
+        super().remove_backend(backend, now)
+
     def first_token(self, request_id: str, now: float) -> None:
         """The first token of an in-flight request arrived: nobody may take it back any more."""
         self._sent.pop(request_id, None)

@@ -88,6 +88,11 @@ class Gate:
         self._busy[view.index] = (decayed + view.cost.prompt_s(prompt_tokens), now)
         self._seen.pop(view.index, None)
 
+    def forget(self, index: int) -> None:
+        """A backend left; one that joins later has another index, even under the same name."""
+        self._busy.pop(index, None)
+        self._seen.pop(index, None)
+
     def open(
         self,
         entry: Entry,

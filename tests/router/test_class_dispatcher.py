@@ -462,3 +462,15 @@ def test_an_error_of_ours_with_one_says_who_was_decided_before(monkeypatch: pyte
     assert told.value.request.request_id == "bulk"
     dispatcher.cancel("bulk", 1.0)
     assert answers(dispatcher, 1.0) == {}
+
+
+def test_of_a_backend_that_left_nothing_is_kept():
+    """Names flap, and each coming is a new backend: for months, in one process."""
+    dispatcher = serving("a", "b")
+    for n in range(21):
+        dispatcher.dispatch(ask(f"r{n}", slo_class="interactive"), 0.0)
+    gate, leaving = dispatcher.desk.gate, dispatcher.state.get("b")
+    assert leaving.index in gate._busy
+    assert leaving.index in gate._seen
+    dispatcher.remove_backend("b", 0.0)
+    assert set(gate._busy) | set(gate._seen) == {dispatcher.state.get("a").index}
