@@ -150,6 +150,17 @@ class TestPromptsSentLately:
         assert after[0] > after[1] > 1.1 * calm
         assert after[2] == pytest.approx(calm)
 
+    def test_are_in_every_term_but_that_of_the_first_token(self):
+        policy, asked = policy_of("motley", price_weight=1.0), ask()
+        asked.forecast = LengthForecast(200.0, 400.0, square_tokens=70_000.0)
+        there = [view("a", 0, price=3.0, **crowd(3))]
+        before = policy.explain(asked, there, 0.0)["a"].terms  # type: ignore[attr-defined]
+        policy.dispatched(self.LONG, there[0], 0.0)  # type: ignore[attr-defined]
+        after = policy.explain(asked, there, 0.0)["a"].terms  # type: ignore[attr-defined]
+        assert after["ttft"] == pytest.approx(before["ttft"])
+        for term in ("e2e", "overshoot", "externality", "price"):
+            assert after[term] > before[term], term
+
     def test_make_it_five_times_as_slow_at_most(self):
         policy = motley()
         calm = self.told(policy, 0.0)
