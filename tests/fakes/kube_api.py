@@ -190,7 +190,8 @@ class FakeKubeApi:
         if self.next.get((verb, resource)):
             odd = self.next[verb, resource].pop(0)
             if odd is not None:
-                return web.Response(text=odd[0], status=odd[1], content_type="application/json")
+                body, status = odd[0].encode("utf-8", "surrogateescape"), odd[1]
+                return web.Response(body=body, status=status, content_type="application/json")
             assert request.transport is not None
             request.transport.abort()
             return web.Response()

@@ -83,8 +83,9 @@ class Informer:
     async def _list(self) -> None:
         """All pages; if a page expires in the middle, the next round begins anew."""
         things: dict[str, Thing] = {}
-        token, version = "", ""
-        while token or not version:
+        token: str | None = None
+        version = ""
+        while token != "":
             more: dict[str, Any] = {"_continue": token} if token else {}
             answer = await self._ask(limit=PAGE, _request_timeout=SILENCE_S, **more)
             page = await document(answer, self._what)
@@ -120,7 +121,7 @@ class Informer:
                 if line.strip():
                     self._take(json.loads(line))
                     brought = True
-        except (aiohttp.ClientError, OSError, TimeoutError, ValueError):
+        except (aiohttp.ClientError, OSError, TimeoutError, ValueError, RecursionError):
             pass  # cut in the middle; the version says where to go on
         finally:
             answer.close()
@@ -154,7 +155,7 @@ class Informer:
             answer = await self._call(_preload_content=False, **self._selector, **arguments)
             if answer.status == 200:
                 return answer
-            text = await answer.text()
+            text = await answer.text(errors="replace")
         except (aiohttp.ClientError, OSError, TimeoutError) as error:
             raise DiscoveryError(f"the Kubernetes API cannot be reached: {error}") from error
         if answer.status == 410:
@@ -188,7 +189,7 @@ async def document(answer: Any, what: str) -> Thing:
         read = await answer.json(content_type=None)
     except (aiohttp.ClientError, OSError, TimeoutError) as error:
         raise DiscoveryError(f"the Kubernetes API cannot be reached: {error}") from error
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise _no_api(what) from error
     if not isinstance(read, dict) or not isinstance(read.get("metadata"), dict):
         raise _no_api(what)

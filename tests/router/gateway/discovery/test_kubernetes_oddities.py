@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import logging
 from typing import Any
@@ -182,7 +183,19 @@ async def test_one_that_terminates_gets_nothing_new_even_if_it_serves(
 GONE = json.dumps({"kind": "Status", "status": "Failure", "code": 410, "reason": "Expired"})
 
 
-@pytest.mark.parametrize("odd", [(GONE, 410), ("oops", 500), ("<html>", 200), ("{}", 200), None])
+@pytest.mark.parametrize(
+    "odd",
+    [
+        (GONE, 410),
+        ("oops", 500),
+        ("<html>", 200),
+        ("{}", 200),
+        ("Zug\udce4nglich", 502),
+        ("[" * 200_000, 200),
+        None,
+    ],
+    ids=["gone", "500", "html", "empty", "no UTF-8", "deep", "cut"],
+)
 @pytest.mark.parametrize(
     ("verb", "resource"),
     [
@@ -209,6 +222,16 @@ async def test_whatever_the_api_server_answers_the_search_goes_on(
     kube.put("nodes", {"metadata": {"name": "third", "labels": label}})
     a_slice(kube, "s", endpoint("a", "10.0.0.1"), endpoint("b", "10.0.0.2", "third"))
     await seen.until("a", "b")
+
+
+async def test_a_list_without_a_version_is_not_asked_for_without_pause(
+    kube: FakeKubeApi, start: Any
+) -> None:
+    nothing = json.dumps({"metadata": {"resourceVersion": ""}, "items": []})
+    kube.next["list", "pods"] = [(nothing, 200)] * 1000
+    start()
+    await asyncio.sleep(0.5)
+    assert 1 <= kube.requests.count("list pods") <= 5
 
 
 async def test_a_watch_that_says_it_is_gone_lists_again(
