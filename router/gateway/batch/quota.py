@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from router.gateway.batch.store import Store
 from router.gateway.problems import Problem
 
+FULL = "storage_quota_exceeded"
 OUTPUTS = 2
 """Files that a batch may come to: answers and errors."""
 
@@ -61,4 +62,4 @@ class Quota:
 
 def _full(what: str) -> Problem:
     message = f"{what}. Delete some (DELETE /v1/files/ID), or ask the operator for more."
-    return Problem(403, message, code="storage_quota_exceeded")
+    return Problem(403, message, code=FULL)

@@ -20,7 +20,7 @@ import msgspec
 from router.gateway.access.gate import Gate
 from router.gateway.batch.lines import MOST_FAULTS, Fault, Task, answered, expired, read
 from router.gateway.batch.output import append, resume
-from router.gateway.batch.quota import Quota
+from router.gateway.batch.quota import FULL, Quota
 from router.gateway.batch.store import Batch, Store
 from router.gateway.door import HOT_PATHS
 from router.gateway.engine import Engine
@@ -197,16 +197,16 @@ class Runner:
         self.store.save(batch)
 
     async def _disk(self, batch: Batch) -> None:
-        """Wait while its owner has too much stored already."""
+        """Wait while its owner has too much stored already, and say so as long."""
         told = False
         while batch.status != "cancelling" and not self._expired(batch):
             problem = self.quota.no_more(self.store, batch.owner)
             if problem is None:
+                self._tell(batch, instead_of=FULL)
                 return
+            fault = Fault(0, FULL, f"No more is sent while: {problem.message}")
+            self._tell(batch, fault, instead_of=FULL)
             if not told:
-                self._tell(
-                    batch, Fault(0, problem.code or "", f"No more is sent while: {problem.message}")
-                )
                 self.store.save(batch)
                 told = True
             await asyncio.sleep(LOOK_S)
@@ -229,11 +229,11 @@ class Runner:
             self._tell(batch, Fault(number, "damaged_line", message))
         return len(found.custom_ids), found.custom_ids
 
-    def _tell(self, batch: Batch, *faults: Fault) -> None:
-        """Add to what its owner is told of it."""
-        told = msgspec.json.decode(batch.errors) or []
+    def _tell(self, batch: Batch, *faults: Fault, instead_of: str = "") -> None:
+        """Add to what its owner is told of it, less what was told under a code."""
+        told = [one for one in msgspec.json.decode(batch.errors) or [] if one["code"] != instead_of]
         told += [fault.told() for fault in faults]
-        batch.errors = msgspec.json.encode(told[:MOST_FAULTS]).decode()
+        batch.errors = msgspec.json.encode(told[:MOST_FAULTS] or None).decode()
 
     async def _one(self, batch: Batch, task: Task) -> None:
         request_id, status, body = await self._asked(batch, task)

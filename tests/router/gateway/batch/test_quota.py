@@ -130,6 +130,7 @@ async def test_a_batch_whose_answers_fill_the_quota_waits_for_room(
     await ann.files.delete(other.id)
     batch = await over(ann, batch.id)
     assert (batch.status, batch.request_counts.completed) == ("completed", 40)
+    assert batch.errors is None, "it waits no more"
 
 
 async def test_batches_that_are_over_do_not_pile_up(
