@@ -9,10 +9,7 @@ from router.policies.ask import Ask
 from router.policies.crowd import Crowd
 from router.policies.prefix_trust import PrefixTrust
 
-MEMORY_S = 60.0
-"""In which the share of prefill fades. As long as long answers take: whoever decodes here for that
-long meets the prompts that come now and then. With 10 s they were forgotten from one to the next,
-and a card that alone can take the long ones looked idle in between."""
+MEMORY_S = 10.0
 PREFILL_SHARE_LIMIT = 0.8
 KV_LIMIT = 0.9
 BACK_OFF = 0.9

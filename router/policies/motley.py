@@ -39,7 +39,7 @@ Why each term:
   taken times its urgency, and what others inflict on it times the square of that.
 * ``stretch``: while an engine prefills, decoding stands still (SGLang) or crawls (vLLM), so TPOT
   grows with the share of prefill; it is the main cost of putting long prompts on slow cards.
-  The share is of the prompts sent there lately, fading over a minute, and at most 0.8; of an
+  The share is of the prompts sent there lately, fading over ten seconds, and at most 0.8; of an
   explanation it is in every term but ``ttft``.
 
 Prices are only added where ``price_weight`` says so: ``benchmarks/price_ablation.py`` found no

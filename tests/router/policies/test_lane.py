@@ -228,16 +228,16 @@ class TestPrompts:
         extra = with_pairs.prompt_s(3_000, 1_000) - plain.prompt_s(3_000, 1_000)
         assert extra == pytest.approx(1e-8 * 2_000 * (1_000 + 1_000))
 
-    def test_the_share_of_prefill_fades_within_a_minute_and_is_bounded(self):
+    def test_the_share_of_prefill_fades_within_seconds_and_is_bounded(self):
         busy = lane()
         assert busy.prefill_share(0.0) == 0.0
-        busy.add_prefill(70_000, 10_000, 0.0)  # six seconds of work, over a minute
+        busy.add_prefill(20_000, 10_000, 0.0)  # a second of work, over ten
         assert busy.prefill_share(0.0) == pytest.approx(0.1)
-        assert busy.prefill_share(60.0) == pytest.approx(0.1 / math.e)
-        busy.add_prefill(60_000, 0, 60.0)
-        assert busy.prefill_share(60.0) == pytest.approx(0.1 + 0.1 / math.e)
-        busy.add_prefill(10**6, 0, 60.0)
-        assert busy.prefill_share(60.0) == PREFILL_SHARE_LIMIT
+        assert busy.prefill_share(10.0) == pytest.approx(0.1 / math.e)
+        busy.add_prefill(10_000, 0, 10.0)
+        assert busy.prefill_share(10.0) == pytest.approx(0.1 + 0.1 / math.e)
+        busy.add_prefill(10**6, 0, 10.0)
+        assert busy.prefill_share(10.0) == PREFILL_SHARE_LIMIT
 
 
 class TestCrowd:
