@@ -88,7 +88,6 @@ class Store:
                     f"CREATE TABLE IF NOT EXISTS {table} "
                     "(number INTEGER PRIMARY KEY, id TEXT UNIQUE, owner TEXT, content BLOB)"
                 )
-                self._db.execute(f"CREATE INDEX IF NOT EXISTS {table}_of ON {table} (owner)")
         except (OSError, sqlite3.Error) as error:
             raise ConfigError(f"batch.directory: cannot use {folder}: {error}") from error
 
